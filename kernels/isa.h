@@ -1,0 +1,32 @@
+#ifndef KERNELS_ISA_H_
+#define KERNELS_ISA_H_
+
+#include <vector>
+
+#include "absl/strings/string_view.h"
+
+namespace tern {
+
+// The instruction sets that kernels are written for. Every one gives the same
+// bits (docs/exactness.md); they differ in speed alone.
+enum class Isa {
+  kRef,         // plain C++, slow and obviously right: the oracle
+  kAvx2,        // AVX2 + FMA + F16C
+  kAvx512Vnni,  // AVX-512 F/BW/VL/DQ + VNNI
+};
+
+// "ref", "avx2", "avx512vnni".
+absl::string_view IsaName(Isa isa);
+
+// Writes the instruction set of that name to *isa; false if there is none.
+bool ParseIsa(absl::string_view name, Isa* isa);
+
+// Whether this CPU (and operating system) can run `isa`.
+bool IsaSupported(Isa isa);
+
+// All supported instruction sets, slowest first. Never empty.
+std::vector<Isa> SupportedIsas();
+
+}  // namespace tern
+
+#endif  // KERNELS_ISA_H_

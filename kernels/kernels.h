@@ -1,0 +1,98 @@
+#ifndef KERNELS_KERNELS_H_
+#define KERNELS_KERNELS_H_
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/attention.h"
+#include "kernels/head.h"
+#include "kernels/isa.h"
+#include "kernels/quantize.h"
+#include "kernels/ternary_layout.h"
+
+namespace tern {
+
+// How the elements of a head are paired by RoPE.
+enum class RopePairing {
+  kNeox,  // i with i + head_dim / 2
+  kNorm,  // 2i with 2i + 1
+};
+
+// The arithmetic of one instruction set: pure functions, safe to call from any
+// number of threads as long as their outputs do not overlap. No kernel
+// allocates, blocks or fails. Every table of this process computes the same
+// bits; docs/exactness.md fixes them. Pointers need the alignment of their type
+// unless a comment asks for more; in and out never alias unless allowed.
+struct Kernels {
+  Isa isa;
+
+  // Quantises one token, see kernels/quantize.h.
+  //
+  // x: float [n].   q: int8 [n].
+  QuantizedScale (*quantize_token)(const float* x, int n, int8_t* q);
+
+  // y[t][r] = (float)(sum_k W[r][k] * q[t][k]) / s[t] * w.scale for rows
+  // r in [row_begin, row_end) and every token t.
+  //
+  // y: float, token t starts at y + t * y_stride; element r of a token is row r.
+  // REQUIRES: x.n == w.n_in; row_begin % 32 == 0; row_end % 32 == 0 or
+  // row_end == w.n_out.
+  // Source: BitNet b1.58 (arXiv:2402.17764), section 2.
+  void (*ternary_matmul)(const TernaryView& w, const QuantizedTokens& x,
+                         int row_begin, int row_end, float* y,
+                         size_t y_stride);
+
+  // y[i] = x[i] * (1 / sqrt(mean(x^2) + eps)) * weight[i]. y may equal x.
+  void (*rms_norm)(const float* x, const float* weight, int n, float eps,
+                   float* y);
+
+  // Rotates one head in place by the angles of its position.
+  //
+  // x: float [head_dim].   cos, sin: float [head_dim / 2] (RopeTable).
+  // REQUIRES: head_dim % 2 == 0.
+  void (*rope_rotate)(float* x, const float* cos, const float* sin,
+                      int head_dim, RopePairing pairing);
+
+  // Stores one token's keys and values, rounded to float16, see
+  // kernels/attention.h.
+  void (*store_kv)(const KvBlockView& block, int slot, const float* k,
+                   const float* v);
+
+  // Attends one query token for query heads [head_begin, head_end), see
+  // kernels/attention.h.
+  void (*attend)(const AttentionArgs& args, int head_begin, int head_end,
+                 float* y);
+
+  // y[i] = max(gate[i], 0)^2 * up[i]. y may equal gate or up.
+  void (*relu2_gate)(const float* gate, const float* up, int n, float* y);
+
+  // y[i] = gate[i] / (1 + exp(-gate[i])) * up[i]. y may equal gate or up.
+  void (*silu_gate)(const float* gate, const float* up, int n, float* y);
+
+  // x[i] += y[i].
+  void (*add)(float* x, const float* y, int n);
+
+  // Logits of rows [row_begin, row_end) in head mode `stored`, see
+  // kernels/head.h.
+  void (*head_stored)(const DenseView& w, const float* x, int row_begin,
+                      int row_end, float* logits);
+
+  // Logits of rows [row_begin, row_end) in head mode `int8`, for every token,
+  // see kernels/head.h.
+  void (*head_int8)(const Int8View& w, const QuantizedTokens& x, int row_begin,
+                    int row_end, float* logits, size_t logits_stride);
+};
+
+// The kernels of one instruction set. REQUIRES: IsaSupported(isa).
+const Kernels& KernelsFor(Isa isa);
+
+// The kernels of the fastest supported instruction set.
+const Kernels& BestKernels();
+
+// Version of the arithmetic that every table of this room computes: the CPU
+// part of the numerics id. It changes whenever a bit of any result changes.
+inline constexpr char kCpuNumericsClass[] = "cpu-1";
+
+}  // namespace tern
+
+#endif  // KERNELS_KERNELS_H_

@@ -1,0 +1,96 @@
+#ifndef MODEL_TOKENIZER_H_
+#define MODEL_TOKENIZER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "model/gguf_reader.h"
+
+namespace tern {
+
+using TokenId = int32_t;
+
+// Turns text into token ids and back: byte-level BPE with the llama-bpe split.
+//
+// Immutable and thread-safe after construction; it keeps no view of the reader.
+class Tokenizer {
+ public:
+  struct EncodeOptions {
+    bool add_bos = true;         // only where the model wants one
+    bool parse_special = false;  // recognise spellings of special tokens
+  };
+
+  // Reads tokenizer.ggml.*. INVALID_ARGUMENT names the key and what is wrong
+  // with it; UNIMPLEMENTED a tokenizer or split that Tern does not know.
+  // `vocab_size` is the model's; the token list must have as many entries.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(
+      const GgufReader& file, int vocab_size);
+
+  ~Tokenizer();
+
+  // Text to ids. INVALID_ARGUMENT, with the offset of the first bad byte, when
+  // `text` is not UTF-8.
+  absl::StatusOr<std::vector<TokenId>> Encode(
+      absl::string_view text, const EncodeOptions& options) const;
+
+  // The bytes a token stands for; special tokens are spelled out.
+  // REQUIRES: 0 <= id < vocab_size().
+  absl::string_view TokenBytes(TokenId id) const;
+
+  // Whether the token is a control token, not text.
+  bool IsSpecial(TokenId id) const;
+
+  // Ids to UTF-8 text: bytes joined, what is not UTF-8 replaced by U+FFFD.
+  // Special tokens are dropped unless `keep_special`.
+  std::string Decode(absl::Span<const TokenId> ids, bool keep_special) const;
+
+  int vocab_size() const;
+  TokenId bos_id() const;  // -1 if there is none
+  bool adds_bos() const;
+  // Ids that end a sequence: eos, eot, and <|eot_id|> where it exists. May be
+  // empty.
+  const std::vector<TokenId>& end_ids() const;
+
+ private:
+  struct State;
+  explicit Tokenizer(std::unique_ptr<const State> state);
+  const std::unique_ptr<const State> state_;
+};
+
+// Turns a stream of tokens into text, never giving out half a UTF-8 character:
+// bytes wait until their character is complete. Not thread-safe.
+class IncrementalDecoder {
+ public:
+  // `tokenizer` outlives the decoder.
+  explicit IncrementalDecoder(const Tokenizer* tokenizer)
+      : tokenizer_(tokenizer) {}
+
+  // Takes the next token and returns the text that is complete now; invalid
+  // bytes become U+FFFD as soon as they are known to be invalid. Special tokens
+  // give no text.
+  std::string Next(TokenId id);
+
+  // Ends the stream: what is still incomplete becomes one U+FFFD.
+  std::string Finish();
+
+ private:
+  const Tokenizer* const tokenizer_;
+  std::string pending_;  // at most 3 bytes: the start of a character
+};
+
+// Length in bytes of the longest prefix of `bytes` that does not end inside a
+// UTF-8 character, with every invalid sequence in that prefix replaced by
+// U+FFFD, appended to *text.
+size_t AppendValidUtf8(absl::string_view bytes, std::string* text);
+
+// Offset of the first byte that is not part of valid UTF-8, or npos.
+size_t FindInvalidUtf8(absl::string_view text);
+
+}  // namespace tern
+
+#endif  // MODEL_TOKENIZER_H_

@@ -1,0 +1,86 @@
+#ifndef UTIL_CREDENTIALS_H_
+#define UTIL_CREDENTIALS_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/security/credentials.h"
+#include "grpcpp/security/server_credentials.h"
+#include "grpcpp/server_builder.h"
+#include "grpcpp/server_context.h"
+#include "grpcpp/support/channel_arguments.h"
+
+namespace tern {
+
+// Who we are and whom we trust. The one factory of every channel and every
+// server port in Tern: nothing else names a gRPC credential type.
+//
+// With certificates, both sides of every connection prove who they are (mutual
+// TLS 1.2 or later), and files are watched, so that rotated certificates take
+// effect without a restart. Without them the traffic is plaintext, which is
+// allowed between loopback addresses only, unless `insecure` says otherwise.
+struct CredentialOptions {
+  // PEM files, all three or none.
+  std::string ca_file;    // certificates of the CAs that peers must come from
+  std::string cert_file;  // our certificate (chain)
+  std::string key_file;   // its private key
+
+  // Allows plaintext beyond loopback. Never set by default.
+  bool insecure = false;
+};
+
+// Who makes a call, as the connection proves it. It decides tenant and the scope
+// of request ids; a field that a client fills in never does.
+struct Principal {
+  // Subject common name of the peer's certificate; "local" for a plaintext
+  // loopback peer, "anonymous" for any other plaintext peer.
+  std::string name;
+};
+
+// Immutable; safe to share between threads.
+class Credentials {
+ public:
+  // INVALID_ARGUMENT when only some of the files are named; NOT_FOUND when one
+  // cannot be read; FAILED_PRECONDITION when key and certificate do not belong
+  // together.
+  static absl::StatusOr<std::unique_ptr<Credentials>> Create(
+      const CredentialOptions& options);
+
+  ~Credentials();
+
+  // Opens a channel to "host:port". FAILED_PRECONDITION, naming the way out,
+  // for plaintext to an address that is not loopback. With TLS the peer's
+  // certificate must be valid for `host`.
+  absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(
+      const std::string& target) const;
+
+  // Adds a listening port to `builder`; *bound_port gets the port once the
+  // server has started. FAILED_PRECONDITION as CreateChannel().
+  absl::Status AddListeningPort(const std::string& address,
+                                grpc::ServerBuilder* builder,
+                                int* bound_port) const;
+
+  // Who makes the call.
+  Principal PrincipalOf(const grpc::ServerContextBase& context) const;
+
+  bool uses_tls() const;
+
+ private:
+  struct State;
+  explicit Credentials(std::unique_ptr<State> state);
+  const std::unique_ptr<const State> state_;
+};
+
+// Largest message that any of our channels and servers takes or sends.
+inline constexpr int kMessageBytesMax = 16 << 20;
+
+// Whether "host:port" (or a bare host) names this machine's loopback:
+// 127.0.0.0/8, [::1], "localhost", or a unix: path.
+bool IsLoopback(absl::string_view address);
+
+}  // namespace tern
+
+#endif  // UTIL_CREDENTIALS_H_
