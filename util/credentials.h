@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/security/credentials.h"
 #include "grpcpp/security/server_credentials.h"
@@ -53,9 +54,11 @@ class Credentials {
 
   // Opens a channel to "host:port". FAILED_PRECONDITION, naming the way out,
   // for plaintext to an address that is not loopback. With TLS the peer's
-  // certificate must be valid for `host`.
+  // certificate must be valid for `peer_name`; when that is empty, for `host`.
+  // Inside a cluster peers are named by role (kCoordinatorName, kWorkerName),
+  // because pods come and go with addresses that no certificate knows.
   absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(
-      const std::string& target) const;
+      const std::string& target, const std::string& peer_name = "") const;
 
   // Adds a listening port to `builder`; *bound_port gets the port once the
   // server has started. FAILED_PRECONDITION as CreateChannel().
@@ -66,6 +69,11 @@ class Credentials {
   // Who makes the call.
   Principal PrincipalOf(const grpc::ServerContextBase& context) const;
 
+  // OK when the caller is one of `allowed` (names of principals), or plaintext
+  // is in use, where nobody can prove anything. PERMISSION_DENIED otherwise.
+  absl::Status CheckCaller(const grpc::ServerContextBase& context,
+                           absl::Span<const std::string> allowed) const;
+
   bool uses_tls() const;
 
  private:
@@ -73,6 +81,11 @@ class Credentials {
   explicit Credentials(std::unique_ptr<State> state);
   const std::unique_ptr<const State> state_;
 };
+
+// Names that the cluster's own certificates carry, as common name and as DNS
+// subject alternative name.
+inline constexpr char kCoordinatorName[] = "tern-coordinator";
+inline constexpr char kWorkerName[] = "tern-worker";
 
 // Largest message that any of our channels and servers takes or sends.
 inline constexpr int kMessageBytesMax = 16 << 20;
