@@ -1,6 +1,6 @@
-"""Repository rule that finds the CUDA toolkit, or records that there is none.
+"""Repository rule that finds the CUDA toolkit and NCCL, or records that they are absent.
 
-Reads TERN_CUDA (0 disables) and CUDA_HOME. Never fails when CUDA is absent.
+Reads TERN_CUDA (0 disables) and CUDA_HOME (default /usr/local/cuda). Never fails.
 """
 
 def _find_home(rctx):
@@ -20,11 +20,18 @@ def _cuda_configure_impl(rctx):
     rctx.file("BUILD.bazel", """load("@rules_cc//cc:defs.bzl", "cc_library")
 
 package(default_visibility = ["//visibility:public"])
+
 cc_library(
     name = "cudart",
     linkopts = %s,
 )
-""" % link)
+
+cc_library(
+    name = "nccl",
+    linkopts = %s,
+    deps = [":cudart"],
+)
+""" % (link, '["-lnccl"]' if nccl else "[]"))
 
 cuda_configure = repository_rule(
     implementation = _cuda_configure_impl,

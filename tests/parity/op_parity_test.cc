@@ -253,10 +253,9 @@ TEST_P(OpParityTest, AttentionOfFewPositions) {
 float HalfToFloat(uint16_t half) {
   const int exponent = (half >> 10) & 31;
   const int mantissa = half & 1023;
-  const float magnitude = exponent == 0
-                              ? std::ldexp(float(mantissa), -24)
-                              : std::ldexp(float(mantissa + 1024),
-                                           exponent - 25);
+  const float magnitude =
+      exponent == 0 ? std::ldexp(float(mantissa), -24)
+                    : std::ldexp(float(mantissa + 1024), exponent - 25);
   return half >> 15 ? -magnitude : magnitude;
 }
 
