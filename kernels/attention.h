@@ -34,7 +34,8 @@ inline constexpr size_t KvBlockElements(int n_kv_heads, int head_dim) {
 // h / (n_heads / n_kv_heads):
 //   y[h] = softmax(q[h] . k[0..n_positions) * scale) . v[0..n_positions)
 // in the order of docs/exactness.md (chunks of 64 positions, merged left to
-// right). Slots at and after n_positions are never read.
+// right). What lies in slots at and after n_positions has no influence (it may
+// be loaded, as a part of its block).
 struct AttentionArgs {
   const float* q;  // [n_heads, head_dim], rotated
   // Base of this layer's keys and values in the pool; block b starts at

@@ -34,13 +34,12 @@ struct Kernels {
   // y[t][r] = (float)(sum_k W[r][k] * q[t][k]) / s[t] * w.scale for rows
   // r in [row_begin, row_end) and every token t.
   //
-  // y: float, token t starts at y + t * y_stride; element r of a token is row r.
-  // REQUIRES: x.n == w.n_in; row_begin % 32 == 0; row_end % 32 == 0 or
+  // y: float, token t starts at y + t * y_stride; element r of a token is row
+  // r. REQUIRES: x.n == w.n_in; row_begin % 32 == 0; row_end % 32 == 0 or
   // row_end == w.n_out.
   // Source: BitNet b1.58 (arXiv:2402.17764), section 2.
   void (*ternary_matmul)(const TernaryView& w, const QuantizedTokens& x,
-                         int row_begin, int row_end, float* y,
-                         size_t y_stride);
+                         int row_begin, int row_end, float* y, size_t y_stride);
 
   // y[i] = x[i] * (1 / sqrt(mean(x^2) + eps)) * weight[i]. y may equal x.
   void (*rms_norm)(const float* x, const float* weight, int n, float eps,
@@ -71,6 +70,9 @@ struct Kernels {
 
   // x[i] += y[i].
   void (*add)(float* x, const float* y, int n);
+
+  // y[i] = Exp(x[i]), see kernels/exp.h. y may equal x.
+  void (*exp_each)(const float* x, int n, float* y);
 
   // Logits of rows [row_begin, row_end) in head mode `stored`, see
   // kernels/head.h.

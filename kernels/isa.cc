@@ -1,0 +1,88 @@
+#include "kernels/isa.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace tern {
+namespace {
+
+constexpr Isa kAllIsas[] = {Isa::kRef, Isa::kAvx2, Isa::kAvx512Vnni};
+
+#if defined(__x86_64__)
+
+// Compilers disagree on whether __builtin_cpu_supports knows this one. The
+// register state it needs is that of AVX2, which is asked for beside it.
+bool CpuHasF16c() {
+  unsigned int eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+
+// __builtin_cpu_supports also asks whether the operating system saves the
+// registers.
+bool CpuHasAvx2() {
+  __builtin_cpu_init();
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         CpuHasF16c();
+}
+
+bool CpuHasAvx512Vnni() {
+  return CpuHasAvx2() && __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") &&
+         __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
+}
+
+#else
+
+bool CpuHasAvx2() { return false; }
+bool CpuHasAvx512Vnni() { return false; }
+
+#endif
+
+}  // namespace
+
+absl::string_view IsaName(Isa isa) {
+  switch (isa) {
+    case Isa::kRef:
+      return "ref";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512Vnni:
+      return "avx512vnni";
+  }
+  return "unknown";
+}
+
+bool ParseIsa(absl::string_view name, Isa* isa) {
+  for (Isa candidate : kAllIsas) {
+    if (IsaName(candidate) == name) {
+      *isa = candidate;
+      return true;
+    }
+  }
+  return false;
+}
+
+bool IsaSupported(Isa isa) {
+  switch (isa) {
+    case Isa::kRef:
+      return true;
+    case Isa::kAvx2:
+      return CpuHasAvx2();
+    case Isa::kAvx512Vnni:
+      return CpuHasAvx512Vnni();
+  }
+  return false;
+}
+
+std::vector<Isa> SupportedIsas() {
+  std::vector<Isa> isas;
+  for (Isa isa : kAllIsas) {
+    if (IsaSupported(isa)) isas.push_back(isa);
+  }
+  return isas;
+}
+
+}  // namespace tern
