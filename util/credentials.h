@@ -4,15 +4,14 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "grpcpp/channel.h"
-#include "grpcpp/security/credentials.h"
-#include "grpcpp/security/server_credentials.h"
 #include "grpcpp/server_builder.h"
 #include "grpcpp/server_context.h"
-#include "grpcpp/support/channel_arguments.h"
 
 namespace tern {
 
@@ -31,12 +30,18 @@ struct CredentialOptions {
 
   // Allows plaintext beyond loopback. Never set by default.
   bool insecure = false;
+
+  // How often the files are looked at for a change, at least a second. A new
+  // key and its certificate must appear together, as a renamed directory or a
+  // mounted Kubernetes secret does.
+  absl::Duration refresh_interval = absl::Seconds(10);
 };
 
-// Who makes a call, as the connection proves it. It decides tenant and the scope
-// of request ids; a field that a client fills in never does.
+// Who makes a call, as the connection proves it. It decides tenant and the
+// scope of request ids; a field that a client fills in never does.
 struct Principal {
-  // Subject common name of the peer's certificate; "local" for a plaintext
+  // Subject common name of the peer's certificate, or its first subject
+  // alternative name where it has no common name; "local" for a plaintext
   // loopback peer, "anonymous" for any other plaintext peer.
   std::string name;
 };
@@ -45,8 +50,8 @@ struct Principal {
 class Credentials {
  public:
   // INVALID_ARGUMENT when only some of the files are named; NOT_FOUND when one
-  // cannot be read; FAILED_PRECONDITION when key and certificate do not belong
-  // together.
+  // cannot be read; FAILED_PRECONDITION when one is not PEM, or key and
+  // certificate do not belong together.
   static absl::StatusOr<std::unique_ptr<Credentials>> Create(
       const CredentialOptions& options);
 
@@ -57,11 +62,16 @@ class Credentials {
   // certificate must be valid for `peer_name`; when that is empty, for `host`.
   // Inside a cluster peers are named by role (kCoordinatorName, kWorkerName),
   // because pods come and go with addresses that no certificate knows.
+  //
+  // Calls on the channel end with UNAVAILABLE while there is no connection, a
+  // refused certificate (theirs or ours) included. HTTP proxies named in the
+  // environment are not used.
   absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(
       const std::string& target, const std::string& peer_name = "") const;
 
   // Adds a listening port to `builder`; *bound_port gets the port once the
-  // server has started. FAILED_PRECONDITION as CreateChannel().
+  // server has started. FAILED_PRECONDITION as CreateChannel(). A port that is
+  // taken makes BuildAndStart() return null.
   absl::Status AddListeningPort(const std::string& address,
                                 grpc::ServerBuilder* builder,
                                 int* bound_port) const;
