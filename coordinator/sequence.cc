@@ -1,0 +1,31 @@
+#include "coordinator/sequence.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "util/logging.h"
+
+namespace tern {
+
+Sequence::Sequence(int64_t id, SequenceParameters parameters)
+    : id(id),
+      parameters(std::move(parameters)),
+      n_prompt(static_cast<int>(this->parameters.prompt.size())),
+      tokens(this->parameters.prompt) {
+  CHECK(n_prompt > 0);
+  CHECK(this->parameters.max_output_tokens > 0);
+}
+
+Sequence::Ending Sequence::Append(int32_t token) {
+  tokens.push_back(token);
+  const std::vector<int32_t>& stops = parameters.stop_token_ids;
+  if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+    return {true, FinishReason::kStop, token};
+  }
+  if (n_output() >= parameters.max_output_tokens) {
+    return {true, FinishReason::kLength, -1};
+  }
+  return {};
+}
+
+}  // namespace tern

@@ -1,0 +1,67 @@
+#ifndef COORDINATOR_STEP_PLAN_H_
+#define COORDINATOR_STEP_PLAN_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+
+namespace tern {
+
+// What the engine tells a pipeline and hears from it: the plain-struct twins of
+// the messages in proto/tern/v1/worker.proto, which says what each field means.
+// `model`, `pipeline_id`, `epoch` and `numerics_id` belong to the Pipeline that
+// carries them.
+
+// How tokens are chosen, every default filled in.
+struct SamplerParameters {
+  float temperature = 1;  // 0 is greedy
+  int top_k = 0;          // 0 keeps all
+  float top_p = 1;
+  float min_p = 0;
+  uint64_t seed = 0;
+  int sample_index = 0;
+};
+
+// Opens a sequence on the workers.
+struct SequenceSetup {
+  int64_t run_id = 0;  // `sequence_id` on the wire; see Sequence::run_id
+  SamplerParameters sampler;
+  std::vector<int32_t> stop_token_ids;
+};
+
+// A run of consecutive tokens of one sequence.
+struct StepRow {
+  int64_t run_id = 0;
+  int position = 0;  // of the first token
+  std::vector<int32_t> tokens;
+  std::vector<int> new_block_ids;
+  bool samples = false;
+};
+
+// One micro-batch and what the stages free and open before it.
+struct StepPlan {
+  int64_t step_id = 0;  // from 1 in each epoch, without gaps
+  std::vector<int64_t> released_run_ids;
+  std::vector<SequenceSetup> new_sequences;
+  std::vector<StepRow> rows;
+};
+
+// A token chosen by the last stage, or why there is none.
+struct SampledToken {
+  int64_t run_id = 0;
+  int position = 0;
+  int32_t token_id = -1;
+  absl::Status status;
+};
+
+// All stages have finished a step.
+struct StepResult {
+  int64_t step_id = 0;
+  std::vector<SampledToken> sampled;  // one per sampling row, in order
+};
+
+}  // namespace tern
+
+#endif  // COORDINATOR_STEP_PLAN_H_

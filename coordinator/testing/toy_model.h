@@ -1,0 +1,59 @@
+#ifndef COORDINATOR_TESTING_TOY_MODEL_H_
+#define COORDINATOR_TESTING_TOY_MODEL_H_
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "coordinator/step_plan.h"
+
+namespace tern {
+
+// The toy model's next token: a hash of the whole history and the seed, in
+// [0, vocab_size). Whoever loses, repeats or reorders one token of a history
+// gets other tokens from there on.
+int32_t ToyNextToken(absl::Span<const int32_t> history, uint64_t seed,
+                     int vocab_size);
+
+// What the toy model answers to `prompt`, `n` tokens long.
+std::vector<int32_t> ToyAnswer(std::vector<int32_t> prompt, uint64_t seed,
+                               int n, int vocab_size);
+
+// The workers of a pipeline, made of the toy model: executes plans as a real
+// stage would and refuses every plan that breaks the rules of worker.proto.
+class ToyWorker {
+ public:
+  // `max_step_tokens` of a step and `n_blocks` blocks of `block_size` tokens
+  // are what LoadStage was told.
+  ToyWorker(int n_blocks, int block_size, int max_step_tokens, int vocab_size);
+
+  // Runs the next plan. INVALID_ARGUMENT names the rule that it breaks.
+  absl::Status Run(const StepPlan& plan, StepResult* result);
+
+  int n_sequences() const { return static_cast<int>(sequences_.size()); }
+  int n_blocks_in_use() const { return static_cast<int>(block_owner_.size()); }
+  int64_t n_steps() const { return last_step_id_; }
+
+ private:
+  struct State {
+    uint64_t seed = 0;
+    std::vector<int32_t> history;  // as computed into the cache
+    std::vector<int> block_ids;
+  };
+
+  const int n_blocks_;
+  const int block_size_;
+  const int max_step_tokens_;
+  const int vocab_size_;
+  int64_t last_step_id_ = 0;
+  std::map<int64_t, State> sequences_;
+  std::set<int64_t> run_ids_seen_;
+  std::map<int, int64_t> block_owner_;
+};
+
+}  // namespace tern
+
+#endif  // COORDINATOR_TESTING_TOY_MODEL_H_
