@@ -1,0 +1,350 @@
+#include "client/client.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <thread>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/random/random.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "google/protobuf/wrappers.pb.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "util/grpc_status.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+void Sleep(absl::Duration duration, const Cancellation* cancellation) {
+  if (cancellation != nullptr) {
+    cancellation->WaitFor(duration);
+  } else {
+    absl::SleepFor(duration);
+  }
+}
+
+double DrawRandom() {
+  absl::BitGen random;
+  return absl::Uniform(random, 0.0, 1.0);
+}
+
+// A name that no other request has, or nothing where the caller brought one.
+std::string MakeUpRequestId(const v1::GenerateRequest& request) {
+  if (!request.request_id().empty()) return "";
+  absl::BitGen random;
+  return absl::StrCat(
+      "client-", absl::Hex(absl::Uniform<uint64_t>(random), absl::kZeroPad16));
+}
+
+void SetRequestId(const std::string& made_up, int attempt,
+                  v1::GenerateRequest* request) {
+  if (!made_up.empty()) {
+    request->set_request_id(absl::StrCat(made_up, "-", attempt));
+  }
+}
+
+bool SaysOnlyWhatWasAdmitted(const v1::StreamGenerateResponse& message) {
+  return !message.has_delta() && !message.has_usage();
+}
+
+// The prompts of a batch that have no result yet. Thread-safe.
+class Unanswered {
+ public:
+  // Takes the next prompt to send: one of a broken stream first, then whatever
+  // `next` gives.
+  bool Next(absl::FunctionRef<bool(v1::BatchGenerateRequest*)> next,
+            v1::BatchGenerateRequest* request) ABSL_LOCKS_EXCLUDED(mu_) {
+    {
+      absl::MutexLock lock(&mu_);
+      if (!resend_.empty()) {
+        auto first = resend_.extract(resend_.begin());
+        *request = first.mapped();
+        sent_.insert(std::move(first));
+        return true;
+      }
+      if (no_more_) return false;
+    }
+    request->Clear();
+    const bool has_more = next(request);
+    absl::MutexLock lock(&mu_);
+    if (has_more) {
+      sent_.emplace(request->index(), *request);
+    } else {
+      no_more_ = true;
+    }
+    return has_more;
+  }
+
+  void Answered(int64_t index) ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    sent_.erase(index);
+  }
+
+  // The stream broke: what it carried is to be sent again.
+  void Resend() ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    resend_.merge(sent_);
+    sent_.clear();
+  }
+
+  size_t size() const ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    return sent_.size() + resend_.size();
+  }
+
+ private:
+  mutable absl::Mutex mu_;
+  // Multimaps, because a repeated index is for the cluster to refuse.
+  std::multimap<int64_t, v1::BatchGenerateRequest> resend_ ABSL_GUARDED_BY(mu_);
+  std::multimap<int64_t, v1::BatchGenerateRequest> sent_ ABSL_GUARDED_BY(mu_);
+  bool no_more_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace
+
+// One try of a call.
+struct Client::Attempt {
+  grpc::ClientContext context;
+  int number = 1;
+  absl::Status status;
+  // Cleared once the caller has seen something of the answer.
+  bool may_retry = true;
+  // Set when the attempts so far were not in vain: they no longer count.
+  bool made_progress = false;
+};
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Create(ClientOptions options) {
+  if (options.max_attempts < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "max_attempts is ", options.max_attempts, "; it must be at least 1"));
+  }
+  if (options.clock == nullptr) options.clock = Clock::System();
+  if (!options.sleep) options.sleep = Sleep;
+  if (!options.random) options.random = DrawRandom;
+  ASSIGN_OR_RETURN(const std::unique_ptr<Credentials> credentials,
+                   Credentials::Create(options.credentials));
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<grpc::Channel> channel,
+      credentials->CreateChannel(options.server, options.peer_name));
+  return std::unique_ptr<Client>(
+      new Client(std::move(options), std::move(channel)));
+}
+
+Client::Client(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
+    : options_(std::move(options)),
+      channel_(std::move(channel)),
+      inference_(v1::InferenceService::NewStub(channel_)),
+      cluster_(v1::ClusterService::NewStub(channel_)) {}
+
+absl::Duration Client::Backoff(int failed_attempts) const {
+  absl::Duration pause = options_.backoff_first;
+  for (int i = 1; i < failed_attempts && pause < options_.backoff_max; ++i) {
+    pause *= 2;
+  }
+  return std::min(pause, options_.backoff_max) * (1 - 0.5 * options_.random());
+}
+
+absl::Status Client::WithRetries(const CallOptions& options,
+                                 absl::FunctionRef<void(Attempt&)> attempt) {
+  const absl::Duration patience = options.deadline > absl::ZeroDuration()
+                                      ? options.deadline
+                                      : options_.default_deadline;
+  const absl::Time deadline = options_.clock->Now() + patience;
+  int counted = 0;
+  for (int number = 1;; ++number) {
+    if (options.cancellation != nullptr && options.cancellation->cancelled()) {
+      return absl::CancelledError("cancelled by the caller");
+    }
+    Attempt a;
+    a.number = number;
+    if (patience != absl::InfiniteDuration()) {
+      a.context.set_deadline(
+          absl::ToChronoTime(absl::Now() + (deadline - options_.clock->Now())));
+    }
+    {
+      Cancellation::Scope scope(options.cancellation, &a.context);
+      attempt(a);
+    }
+    if (a.made_progress) counted = 0;
+    ++counted;
+    if (!absl::IsUnavailable(a.status) || !a.may_retry) return a.status;
+    const absl::Duration pause = Backoff(counted);
+    if (counted >= options_.max_attempts ||
+        options_.clock->Now() + pause >= deadline) {
+      return absl::UnavailableError(
+          absl::StrCat(a.status.message(), " (after ", counted,
+                       counted == 1 ? " attempt)" : " attempts)"));
+    }
+    options_.sleep(pause, options.cancellation);
+  }
+}
+
+template <typename Request, typename Response, typename Method>
+absl::StatusOr<Response> Client::Unary(const Request& request,
+                                       const CallOptions& options,
+                                       Method method) {
+  Response response;
+  RETURN_IF_ERROR(WithRetries(options, [&](Attempt& a) {
+    a.status = FromGrpcStatus(method(&a.context, request, &response));
+  }));
+  return response;
+}
+
+absl::StatusOr<v1::GenerateResponse> Client::Generate(
+    v1::GenerateRequest request, const CallOptions& options) {
+  const std::string made_up_id = MakeUpRequestId(request);
+  v1::GenerateResponse response;
+  RETURN_IF_ERROR(WithRetries(options, [&](Attempt& a) {
+    SetRequestId(made_up_id, a.number, &request);
+    a.status =
+        FromGrpcStatus(inference_->Generate(&a.context, request, &response));
+  }));
+  return response;
+}
+
+absl::Status Client::StreamGenerate(
+    v1::GenerateRequest request,
+    absl::FunctionRef<bool(const v1::StreamGenerateResponse&)> on_message,
+    const CallOptions& options) {
+  const std::string made_up_id = MakeUpRequestId(request);
+  v1::StreamGenerateRequest wrapped;
+  *wrapped.mutable_request() = std::move(request);
+  return WithRetries(options, [&](Attempt& a) {
+    SetRequestId(made_up_id, a.number, wrapped.mutable_request());
+    auto stream = inference_->StreamGenerate(&a.context, wrapped);
+    v1::StreamGenerateResponse message;
+    bool wanted = true;
+    while (wanted && stream->Read(&message)) {
+      if (!SaysOnlyWhatWasAdmitted(message)) a.may_retry = false;
+      wanted = on_message(message);
+    }
+    if (!wanted) a.context.TryCancel();
+    a.status = FromGrpcStatus(stream->Finish());
+    // The end may already have been on its way when the callback said no.
+    if (!wanted) a.status = absl::CancelledError("cancelled by the caller");
+  });
+}
+
+absl::Status Client::BatchGenerate(
+    absl::FunctionRef<bool(v1::BatchGenerateRequest*)> next,
+    absl::FunctionRef<bool(const v1::BatchGenerateResponse&)> on_result,
+    const CallOptions& options) {
+  Unanswered unanswered;
+  return WithRetries(options, [&](Attempt& a) {
+    unanswered.Resend();
+    auto stream = inference_->BatchGenerate(&a.context);
+    std::thread writer([&] {
+      v1::BatchGenerateRequest request;
+      while (unanswered.Next(next, &request)) {
+        // Waits while the cluster's flow control says so.
+        if (!stream->Write(request)) return;
+      }
+      stream->WritesDone();
+    });
+    v1::BatchGenerateResponse result;
+    bool wanted = true;
+    while (wanted && stream->Read(&result)) {
+      unanswered.Answered(result.index());
+      a.made_progress = true;
+      wanted = on_result(result);
+    }
+    // Also lets a writer go that waits for room.
+    if (!wanted) a.context.TryCancel();
+    writer.join();
+    a.status = FromGrpcStatus(stream->Finish());
+    if (!wanted) {
+      a.status = absl::CancelledError("cancelled by the caller");
+    } else if (a.status.ok() && unanswered.size() > 0) {
+      a.status = absl::InternalError(
+          absl::StrCat("the cluster ended the batch and left ",
+                       unanswered.size(), " prompts without a result"));
+    }
+  });
+}
+
+absl::Status Client::Abort(const std::string& request_id,
+                           const CallOptions& options) {
+  v1::AbortRequest request;
+  request.set_request_id(request_id);
+  return Unary<v1::AbortRequest, v1::AbortResponse>(
+             request, options,
+             [this](auto context, const auto& request, auto response) {
+               return inference_->Abort(context, request, response);
+             })
+      .status();
+}
+
+absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(
+    const v1::TokenizeRequest& request, const CallOptions& options) {
+  return Unary<v1::TokenizeRequest, v1::TokenizeResponse>(
+      request, options,
+      [this](auto context, const auto& request, auto response) {
+        return inference_->Tokenize(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(
+    const v1::DetokenizeRequest& request, const CallOptions& options) {
+  return Unary<v1::DetokenizeRequest, v1::DetokenizeResponse>(
+      request, options,
+      [this](auto context, const auto& request, auto response) {
+        return inference_->Detokenize(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::ListModelsResponse> Client::ListModels(
+    const CallOptions& options) {
+  return Unary<v1::ListModelsRequest, v1::ListModelsResponse>(
+      {}, options, [this](auto context, const auto& request, auto response) {
+        return inference_->ListModels(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::GetModelResponse> Client::GetModel(
+    const v1::GetModelRequest& request, const CallOptions& options) {
+  return Unary<v1::GetModelRequest, v1::GetModelResponse>(
+      request, options,
+      [this](auto context, const auto& request, auto response) {
+        return inference_->GetModel(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers(
+    const CallOptions& options) {
+  return Unary<v1::ListWorkersRequest, v1::ListWorkersResponse>(
+      {}, options, [this](auto context, const auto& request, auto response) {
+        return cluster_->ListWorkers(context, request, response);
+      });
+}
+
+absl::StatusOr<bool> Client::IsServing(const std::string& service,
+                                       const CallOptions& options) {
+  // HealthCheckRequest is one string and HealthCheckResponse one enum, each
+  // field number 1: on the wire the same as these two, so that the health
+  // protocol needs no copy here. grpc.health.v1 numbers SERVING 1.
+  using google::protobuf::Int32Value;
+  using google::protobuf::StringValue;
+  constexpr int32_t kServing = 1;
+  StringValue request;
+  request.set_value(service);
+  Int32Value response;
+  grpc::TemplatedGenericStub<StringValue, Int32Value> stub(channel_);
+  RETURN_IF_ERROR(WithRetries(options, [&](Attempt& a) {
+    absl::Notification done;
+    stub.UnaryCall(&a.context, "/grpc.health.v1.Health/Check",
+                   grpc::StubOptions(), &request, &response,
+                   [&](const grpc::Status& status) {
+                     a.status = FromGrpcStatus(status);
+                     done.Notify();
+                   });
+    done.WaitForNotification();
+  }));
+  return response.value() == kServing;
+}
+
+}  // namespace tern
