@@ -3,6 +3,11 @@
 #include "kernels/ref.h"
 #include "util/logging.h"
 
+#if defined(__x86_64__)
+#include "kernels/avx2.h"
+#include "kernels/avx512.h"
+#endif
+
 namespace tern {
 namespace {
 
@@ -13,12 +18,43 @@ constexpr Kernels kRefKernels = {
     ref::HeadInt8,
 };
 
+#if defined(__x86_64__)
+
+constexpr Kernels kAvx2Kernels = {
+    Isa::kAvx2,     avx2::QuantizeToken, avx2::TernaryMatmul,
+    avx2::RmsNorm,  avx2::RopeRotate,    avx2::StoreKv,
+    avx2::Attend,   avx2::Relu2Gate,     avx2::SiluGate,
+    avx2::Add,      avx2::ExpEach,       avx2::HeadStored,
+    avx2::HeadInt8,
+};
+
+// What passes over a token's activations once is bound by latency and the first
+// cache, where wider registers gain nothing.
+constexpr Kernels kAvx512VnniKernels = {
+    Isa::kAvx512Vnni, avx2::QuantizeToken, avx512::TernaryMatmul,
+    avx2::RmsNorm,    avx2::RopeRotate,    avx2::StoreKv,
+    avx512::Attend,   avx2::Relu2Gate,     avx2::SiluGate,
+    avx2::Add,        avx2::ExpEach,       avx512::HeadStored,
+    avx512::HeadInt8,
+};
+
+#endif
+
 }  // namespace
 
 const Kernels& KernelsFor(Isa isa) {
   CHECK(IsaSupported(isa)) << "instruction set " << IsaName(isa)
                            << " is not supported by this CPU";
-  return kRefKernels;
+  switch (isa) {
+#if defined(__x86_64__)
+    case Isa::kAvx2:
+      return kAvx2Kernels;
+    case Isa::kAvx512Vnni:
+      return kAvx512VnniKernels;
+#endif
+    default:
+      return kRefKernels;
+  }
 }
 
 const Kernels& BestKernels() {

@@ -1,0 +1,272 @@
+// Speed of the kernels on one core, per instruction set, beside the bandwidth
+// at which the same core reads memory.
+//
+//   bazel run -c opt //bench:kernels_bench -- --benchmark_filter=Ternary
+//
+// Counters: bytes_per_second counts weights (or keys and values) once, macs
+// counts multiply-accumulates. Matrices for one token are larger than the last
+// cache; those for many tokens have the shape of a 2B model's layer.
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "benchmark/benchmark.h"
+#include "kernels/attention.h"
+#include "kernels/head.h"
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+#include "kernels/quantize.h"
+#include "kernels/ternary_layout.h"
+
+namespace tern {
+namespace {
+
+// Zeroed memory in huge pages, as the loader keeps weights in. Never freed
+// before its owner.
+class HugeBuffer {
+ public:
+  explicit HugeBuffer(size_t bytes) : bytes_(bytes + kHuge) {
+    base_ = static_cast<char*>(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    if (base_ == MAP_FAILED) abort();
+    const uintptr_t at = reinterpret_cast<uintptr_t>(base_);
+    data_ = base_ + ((at + kHuge - 1) / kHuge * kHuge - at);
+    madvise(data_, bytes, MADV_HUGEPAGE);
+  }
+  ~HugeBuffer() { munmap(base_, bytes_); }
+  HugeBuffer(const HugeBuffer&) = delete;
+  HugeBuffer& operator=(const HugeBuffer&) = delete;
+  template <typename T>
+  T* as() {
+    return reinterpret_cast<T*>(data_);
+  }
+
+ private:
+  static constexpr size_t kHuge = size_t{2} << 20;
+  size_t bytes_;
+  char* base_;
+  char* data_;
+};
+
+// Fills with a pattern of 64 KiB that `next` makes: quick for large buffers.
+template <typename Next>
+void FillBytes(uint8_t* data, size_t bytes, Next next) {
+  std::vector<uint8_t> pattern(65536);
+  for (uint8_t& b : pattern) b = next();
+  for (size_t at = 0; at < bytes; at += pattern.size()) {
+    std::memcpy(data + at, pattern.data(),
+                std::min(pattern.size(), bytes - at));
+  }
+}
+
+struct Tokens {
+  Tokens(int n_tokens, int n)
+      : q(static_cast<size_t>(n_tokens) * n), s(n_tokens, 1), sum(n_tokens, 0) {
+    std::mt19937 rng(1);
+    FillBytes(q.as<uint8_t>(), static_cast<size_t>(n_tokens) * n,
+              [&] { return static_cast<uint8_t>(rng() % 255 - 127); });
+    view = {q.as<int8_t>(), s.data(), sum.data(), n_tokens, n};
+  }
+  HugeBuffer q;
+  std::vector<float> s;
+  std::vector<int32_t> sum;
+  QuantizedTokens view;
+};
+
+void Rate(benchmark::State& state, double bytes, double macs) {
+  state.SetBytesProcessed(static_cast<int64_t>(bytes * state.iterations()));
+  state.counters["macs"] = benchmark::Counter(macs * state.iterations(),
+                                              benchmark::Counter::kIsRate);
+}
+
+// What the kernels are held against: reading 256 MiB in order.
+void ReadMemory(benchmark::State& state) {
+  constexpr size_t kBytes = size_t{256} << 20;
+  HugeBuffer buffer(kBytes);
+  std::memset(buffer.as<char>(), 1, kBytes);
+  // Vectors of the GNU C language: no instruction set is named here, and sums
+  // of eight chains are not what limits the loop.
+  typedef uint64_t Line __attribute__((vector_size(64)));
+  const Line* lines = buffer.as<Line>();
+  for (auto _ : state) {
+    Line sum[4] = {};
+    for (size_t i = 0; i < kBytes / sizeof(Line); i += 4) {
+      for (int j = 0; j < 4; ++j) sum[j] += lines[i + j];
+    }
+    Line total = sum[0] + sum[1] + sum[2] + sum[3];
+    benchmark::DoNotOptimize(total);
+  }
+  Rate(state, kBytes, 0);
+}
+
+void TernaryMatmul(benchmark::State& state, Isa isa) {
+  const int n_tokens = static_cast<int>(state.range(0));
+  const int n_in = static_cast<int>(state.range(1));
+  const int n_out = static_cast<int>(state.range(2));
+  HugeBuffer packed(PackedBytes(n_out, n_in));
+  std::mt19937 rng(1);
+  FillBytes(packed.as<uint8_t>(), PackedBytes(n_out, n_in), [&] {
+    return static_cast<uint8_t>(rng() % 3 | rng() % 3 << 2 | rng() % 3 << 4 |
+                                rng() % 3 << 6);
+  });
+  const TernaryView w = {packed.as<uint8_t>(), n_out, n_in, 1.0f};
+  const Tokens x(n_tokens, n_in);
+  std::vector<float> y(static_cast<size_t>(n_tokens) * n_out);
+  for (auto _ : state) {
+    KernelsFor(isa).ternary_matmul(w, x.view, 0, n_out, y.data(), n_out);
+    benchmark::ClobberMemory();
+  }
+  Rate(state, PackedBytes(n_out, n_in),
+       static_cast<double>(n_out) * n_in * n_tokens);
+}
+
+void HeadInt8(benchmark::State& state, Isa isa) {
+  const int n_tokens = static_cast<int>(state.range(0));
+  constexpr int kColumns = 2560;
+  constexpr int kRows = 65536;
+  HugeBuffer packed(Int8PackedBytes(kRows, kColumns));
+  std::mt19937 rng(1);
+  FillBytes(packed.as<uint8_t>(), Int8PackedBytes(kRows, kColumns),
+            [&] { return static_cast<uint8_t>(rng() % 255 - 127); });
+  const std::vector<float> scale(kRows, 1.0f);
+  const std::vector<int32_t> sum(kRows, 0);
+  const Int8View w = {packed.as<int8_t>(), scale.data(), sum.data(), kRows,
+                      kColumns};
+  const Tokens x(n_tokens, kColumns);
+  std::vector<float> y(static_cast<size_t>(n_tokens) * kRows);
+  for (auto _ : state) {
+    KernelsFor(isa).head_int8(w, x.view, 0, kRows, y.data(), kRows);
+    benchmark::ClobberMemory();
+  }
+  Rate(state, Int8PackedBytes(kRows, kColumns),
+       static_cast<double>(kRows) * kColumns * n_tokens);
+}
+
+// 16-bit rows, as a file stores them.
+void HeadStored(benchmark::State& state, Isa isa) {
+  constexpr int kColumns = 2560;
+  constexpr int kRows = 32768;
+  HugeBuffer data(size_t{2} * kRows * kColumns);
+  const DenseView w = {data.as<char>(), DenseType::kF16, kRows, kColumns};
+  const std::vector<float> x(kColumns, 1.0f);
+  std::vector<float> y(kRows);
+  for (auto _ : state) {
+    KernelsFor(isa).head_stored(w, x.data(), 0, kRows, y.data());
+    benchmark::ClobberMemory();
+  }
+  Rate(state, 2.0 * kRows * kColumns, static_cast<double>(kRows) * kColumns);
+}
+
+// 20 query heads, 5 key-value heads of 128.
+void Attend(benchmark::State& state, Isa isa) {
+  const int n_positions = static_cast<int>(state.range(0));
+  constexpr int kHeads = 20, kKvHeads = 5, kHeadDim = 128;
+  const int n_blocks = (n_positions + kKvBlockSize - 1) / kKvBlockSize;
+  const size_t elements = n_blocks * KvBlockElements(kKvHeads, kHeadDim);
+  HugeBuffer k(elements * 2);
+  HugeBuffer v(elements * 2);
+  std::memset(k.as<char>(), 0x31, elements * 2);
+  std::memset(v.as<char>(), 0x32, elements * 2);
+  std::vector<int32_t> table;
+  for (int b = 0; b < n_blocks; ++b) table.push_back(b);
+  const std::vector<float> q(kHeads * kHeadDim, 0.01f);
+  std::vector<float> y(q.size());
+  const AttentionArgs args = {q.data(),     k.as<uint16_t>(), v.as<uint16_t>(),
+                              table.data(), n_positions,      kHeads,
+                              kKvHeads,     kHeadDim,         0.088388346f};
+  for (auto _ : state) {
+    KernelsFor(isa).attend(args, 0, kHeads, y.data());
+    benchmark::ClobberMemory();
+  }
+  Rate(state, 4.0 * n_positions * kKvHeads * kHeadDim,
+       2.0 * n_positions * kHeads * kHeadDim);
+}
+
+// What passes over one token of 6912 elements; bytes of the input.
+void PerToken(benchmark::State& state, Isa isa, int which) {
+  constexpr int n = 6912;
+  std::mt19937 rng(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> x(n), w(n), y(n);
+  for (int i = 0; i < n; ++i) {
+    x[i] = normal(rng);
+    w[i] = normal(rng);
+  }
+  HugeBuffer q(n);
+  const Kernels& kernels = KernelsFor(isa);
+  for (auto _ : state) {
+    switch (which) {
+      case 0:
+        kernels.quantize_token(x.data(), n, q.as<int8_t>());
+        break;
+      case 1:
+        kernels.rms_norm(x.data(), w.data(), n, 1e-5f, y.data());
+        break;
+      case 2:
+        kernels.silu_gate(x.data(), w.data(), n, y.data());
+        break;
+    }
+    benchmark::ClobberMemory();
+  }
+  Rate(state, 4.0 * n, n);
+}
+
+void RegisterAll() {
+  benchmark::RegisterBenchmark("ReadMemory", ReadMemory)->UseRealTime();
+  for (Isa isa : SupportedIsas()) {
+    // The oracle is for comparing, not for measuring.
+    if (isa == Isa::kRef) continue;
+    const std::string suffix = "/" + std::string(IsaName(isa));
+    const auto add = [&](const char* name, auto function) {
+      return benchmark::RegisterBenchmark((name + suffix).c_str(), function)
+          ->UseRealTime();
+    };
+    add("TernaryMatmul", [=](benchmark::State& s) { TernaryMatmul(s, isa); })
+        ->ArgNames({"tokens", "n_in", "n_out"})
+        ->Args({1, 2560, 262144})
+        ->Args({1, 2560, 2560})
+        ->Args({2, 2560, 262144})
+        ->Args({3, 2560, 6912})
+        ->Args({4, 2560, 6912})
+        ->Args({8, 2560, 6912})
+        ->Args({12, 2560, 6912})
+        ->Args({16, 2560, 6912})
+        ->Args({96, 2560, 6912})
+        ->Args({96, 6912, 2560})
+        ->Args({96, 4096, 4096})
+        ->Args({512, 2560, 6912});
+    add("HeadInt8", [=](benchmark::State& s) { HeadInt8(s, isa); })
+        ->ArgName("tokens")
+        ->Arg(1)
+        ->Arg(4)
+        ->Arg(12);
+    add("HeadStored", [=](benchmark::State& s) { HeadStored(s, isa); });
+    add("Attend", [=](benchmark::State& s) { Attend(s, isa); })
+        ->ArgName("positions")
+        ->Arg(64)
+        ->Arg(512)
+        ->Arg(4096)
+        ->Arg(32768);
+    add("QuantizeToken", [=](benchmark::State& s) { PerToken(s, isa, 0); });
+    add("RmsNorm", [=](benchmark::State& s) { PerToken(s, isa, 1); });
+    add("SiluGate", [=](benchmark::State& s) { PerToken(s, isa, 2); });
+  }
+}
+
+}  // namespace
+}  // namespace tern
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  tern::RegisterAll();
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

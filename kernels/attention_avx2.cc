@@ -1,0 +1,281 @@
+#include <immintrin.h>
+
+#include "kernels/avx2.h"
+#include "kernels/float16.h"
+#include "kernels/lanes_avx2.h"
+
+namespace tern::avx2 {
+namespace {
+
+constexpr int kMaxHeadDim = 256;
+// Query heads that share the loads of one key-value head.
+constexpr int kMaxHeads = 2;
+constexpr int kBlocksPerChunk = kAttentionChunk / kKvBlockSize;
+
+// The softmax of the positions so far of one head, before the division.
+struct State {
+  float max;
+  float sum;
+  float out[kMaxHeadDim];
+};
+
+// The keys or values of one head in the blocks of one chunk. Blocks beyond the
+// last position repeat the first one: their scores are not used.
+struct Chunk {
+  const uint16_t* k[kBlocksPerChunk];  // each [head_dim, kKvBlockSize]
+  const uint16_t* v[kBlocksPerChunk];  // each [kKvBlockSize, head_dim]
+  int n_positions;
+};
+
+// What one chunk adds: out = fma(out, old_factor, chunk's out * new_factor).
+struct Factors {
+  float old_factor;
+  float new_factor;
+};
+
+__m256 LoadHalf8(const uint16_t* at) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+}
+
+// scores[h][j] of the 64 positions of a chunk, used or not. Each key is one
+// lane, which adds over d in order.
+template <int kHeads>
+void Scores(const Chunk& chunk, const float* q, int head_dim, float scale,
+            float (*scores)[kAttentionChunk]) {
+  for (int pair = 0; pair < kBlocksPerChunk; pair += 2) {
+    __m256 acc[kHeads][4];
+#pragma GCC unroll 2
+    for (int h = 0; h < kHeads; ++h) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) acc[h][i] = _mm256_setzero_ps();
+    }
+    const uint16_t* k0 = chunk.k[pair];
+    const uint16_t* k1 = chunk.k[pair + 1];
+    for (int d = 0; d < head_dim; ++d) {
+      const __m256 k[4] = {LoadHalf8(k0 + d * kKvBlockSize),
+                           LoadHalf8(k0 + d * kKvBlockSize + 8),
+                           LoadHalf8(k1 + d * kKvBlockSize),
+                           LoadHalf8(k1 + d * kKvBlockSize + 8)};
+#pragma GCC unroll 2
+      for (int h = 0; h < kHeads; ++h) {
+        const __m256 qd = _mm256_broadcast_ss(q + h * head_dim + d);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          acc[h][i] = _mm256_fmadd_ps(qd, k[i], acc[h][i]);
+        }
+      }
+    }
+    for (int h = 0; h < kHeads; ++h) {
+      for (int i = 0; i < 4; ++i) {
+        _mm256_storeu_ps(scores[h] + pair * kKvBlockSize + 8 * i,
+                         _mm256_mul_ps(acc[h][i], _mm256_set1_ps(scale)));
+      }
+    }
+  }
+}
+
+// Replaces the first n scores by their weights and merges maximum and sum into
+// the state.
+Factors Softmax(float* scores, int n, bool first, State* state) {
+  const __m256 lowest = _mm256_set1_ps(-__builtin_inff());
+  __m256 m = lowest;
+  for (int j = 0; j < n; j += 8) {
+    const __m256 used = _mm256_castsi256_ps(FirstLanes(n - j));
+    const __m256 s =
+        _mm256_blendv_ps(lowest, _mm256_loadu_ps(scores + j), used);
+    // The second operand is the result when the first is NaN.
+    m = _mm256_max_ps(s, m);
+  }
+  __m128 m4 =
+      _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+  m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+  const float max = _mm_cvtss_f32(_mm_max_ss(m4, _mm_shuffle_ps(m4, m4, 1)));
+
+  // Weights are never negative, so that adding +0 for an unused position leaves
+  // its lane as it is.
+  Lanes16 lanes = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+  for (int j = 0; j < n; j += 8) {
+    const __m256 used = _mm256_castsi256_ps(FirstLanes(n - j));
+    const __m256 p = _mm256_and_ps(
+        used,
+        Exp(_mm256_sub_ps(_mm256_loadu_ps(scores + j), _mm256_set1_ps(max))));
+    _mm256_storeu_ps(scores + j, p);
+    __m256& lane = j % 16 == 0 ? lanes.low : lanes.high;
+    lane = _mm256_add_ps(lane, p);
+  }
+  const float sum = Total(lanes);
+  if (first) {
+    state->max = max;
+    state->sum = sum;
+    return {0.0f, 1.0f};
+  }
+  const float merged = max > state->max ? max : state->max;
+  const __m256 factors =
+      Exp(_mm256_sub_ps(_mm256_setr_ps(state->max, max, 0, 0, 0, 0, 0, 0),
+                        _mm256_set1_ps(merged)));
+  const float a = _mm256_cvtss_f32(factors);
+  const float b = _mm256_cvtss_f32(_mm256_permute_ps(factors, 0x55));
+  state->max = merged;
+  state->sum = __builtin_fmaf(state->sum, a, sum * b);
+  return {a, b};
+}
+
+// Merges dims [d, d + 8 * kVectors) of the chunk's weighted values into out.
+template <int kHeads, int kVectors>
+void Values(const Chunk& chunk, const float (*p)[kAttentionChunk], int head_dim,
+            int d, bool first, const Factors* factors, State* states) {
+  __m256 acc[kHeads][kVectors];
+#pragma GCC unroll 2
+  for (int h = 0; h < kHeads; ++h) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i) acc[h][i] = _mm256_setzero_ps();
+  }
+  for (int j = 0; j < chunk.n_positions; ++j) {
+    const uint16_t* row =
+        chunk.v[j / kKvBlockSize] + j % kKvBlockSize * head_dim + d;
+    __m256 v[kVectors];
+#pragma GCC unroll 4
+    for (int i = 0; i < kVectors; ++i) v[i] = LoadHalf8(row + 8 * i);
+#pragma GCC unroll 2
+    for (int h = 0; h < kHeads; ++h) {
+      const __m256 pj = _mm256_broadcast_ss(&p[h][j]);
+#pragma GCC unroll 4
+      for (int i = 0; i < kVectors; ++i) {
+        acc[h][i] = _mm256_fmadd_ps(pj, v[i], acc[h][i]);
+      }
+    }
+  }
+  for (int h = 0; h < kHeads; ++h) {
+    for (int i = 0; i < kVectors; ++i) {
+      float* out = states[h].out + d + 8 * i;
+      __m256 merged = acc[h][i];
+      if (!first) {
+        merged = _mm256_fmadd_ps(
+            _mm256_loadu_ps(out), _mm256_set1_ps(factors[h].old_factor),
+            _mm256_mul_ps(merged, _mm256_set1_ps(factors[h].new_factor)));
+      }
+      _mm256_storeu_ps(out, merged);
+    }
+  }
+}
+
+// The same for the dims that do not fill a vector.
+void ValuesTail(const Chunk& chunk, const float* p, int head_dim, int d,
+                bool first, const Factors& factors, State* state) {
+  for (; d < head_dim; ++d) {
+    float acc = 0.0f;
+    for (int j = 0; j < chunk.n_positions; ++j) {
+      const uint16_t half =
+          chunk.v[j / kKvBlockSize][j % kKvBlockSize * head_dim + d];
+      acc = __builtin_fmaf(p[j], _cvtsh_ss(half), acc);
+    }
+    float& out = state->out[d];
+    out = first ? acc
+                : __builtin_fmaf(out, factors.old_factor,
+                                 acc * factors.new_factor);
+  }
+}
+
+template <int kHeads>
+void AttendHeads(const AttentionArgs& a, int head, float* y) {
+  const int head_dim = a.head_dim;
+  const int kv_head = head / (a.n_heads / a.n_kv_heads);
+  const size_t head_elements = static_cast<size_t>(head_dim) * kKvBlockSize;
+  const size_t block_elements = a.n_kv_heads * head_elements;
+  const float* q = a.q + static_cast<size_t>(head) * head_dim;
+
+  State states[kHeads];
+  float scores[kHeads][kAttentionChunk];
+  Factors factors[kHeads];
+  for (int begin = 0; begin < a.n_positions; begin += kAttentionChunk) {
+    const bool first = begin == 0;
+    const int left = a.n_positions - begin;
+    Chunk chunk;
+    chunk.n_positions = left < kAttentionChunk ? left : kAttentionChunk;
+    const int32_t* table = a.block_table + begin / kKvBlockSize;
+    for (int b = 0; b < kBlocksPerChunk; ++b) {
+      const int used = b * kKvBlockSize < chunk.n_positions ? b : 0;
+      const size_t offset =
+          table[used] * block_elements + kv_head * head_elements;
+      chunk.k[b] = a.k_pool + offset;
+      chunk.v[b] = a.v_pool + offset;
+    }
+    Scores<kHeads>(chunk, q, head_dim, a.scale, scores);
+    for (int h = 0; h < kHeads; ++h) {
+      factors[h] = Softmax(scores[h], chunk.n_positions, first, &states[h]);
+    }
+    int d = 0;
+    for (; d + 32 <= head_dim; d += 32) {
+      Values<kHeads, 4>(chunk, scores, head_dim, d, first, factors, states);
+    }
+    for (; d + 8 <= head_dim; d += 8) {
+      Values<kHeads, 1>(chunk, scores, head_dim, d, first, factors, states);
+    }
+    for (int h = 0; h < kHeads; ++h) {
+      ValuesTail(chunk, scores[h], head_dim, d, first, factors[h], &states[h]);
+    }
+  }
+  for (int h = 0; h < kHeads; ++h) {
+    float* out = y + static_cast<size_t>(head + h) * head_dim;
+    for (int d = 0; d < head_dim; ++d) {
+      out[d] = states[h].out[d] / states[h].sum;
+    }
+  }
+}
+
+// Eight values saturated to the range of float16; NaN becomes +65504.
+__m256 Saturate(__m256 x) {
+  // The second operand is the result when the first is NaN.
+  const __m256 c = _mm256_min_ps(x, _mm256_set1_ps(65504.0f));
+  return _mm256_max_ps(c, _mm256_set1_ps(-65504.0f));
+}
+
+__m128i ToHalf8(__m256 x) {
+  return _mm256_cvtps_ph(Saturate(x),
+                         _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+
+}  // namespace
+
+void StoreKv(const KvBlockView& block, int slot, const float* k,
+             const float* v) {
+  const int head_dim = block.head_dim;
+  for (int h = 0; h < block.n_kv_heads; ++h) {
+    const size_t from = static_cast<size_t>(h) * head_dim;
+    uint16_t* k_out = block.k + from * kKvBlockSize + slot;
+    uint16_t* v_out =
+        block.v + from * kKvBlockSize + static_cast<size_t>(slot) * head_dim;
+    int d = 0;
+    for (; d + 8 <= head_dim; d += 8) {
+      // A key goes to every 16th element: no vector store fits.
+      alignas(16) uint16_t halves[8];
+      _mm_store_si128(reinterpret_cast<__m128i*>(halves),
+                      ToHalf8(_mm256_loadu_ps(k + from + d)));
+      for (int i = 0; i < 8; ++i) k_out[(d + i) * kKvBlockSize] = halves[i];
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(v_out + d),
+                       ToHalf8(_mm256_loadu_ps(v + from + d)));
+    }
+    for (; d < head_dim; ++d) {
+      k_out[d * kKvBlockSize] = SaturatingFloatToHalf(k[from + d]);
+      v_out[d] = SaturatingFloatToHalf(v[from + d]);
+    }
+  }
+}
+
+void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y) {
+  const int group = args.n_heads / args.n_kv_heads;
+  int head = head_begin;
+  while (head < head_end) {
+    const int group_end = (head / group + 1) * group;
+    const int end = group_end < head_end ? group_end : head_end;
+    if (end - head >= kMaxHeads) {
+      AttendHeads<kMaxHeads>(args, head, y);
+      head += kMaxHeads;
+    } else {
+      AttendHeads<1>(args, head, y);
+      ++head;
+    }
+  }
+}
+
+}  // namespace tern::avx2

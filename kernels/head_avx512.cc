@@ -1,0 +1,163 @@
+#include <immintrin.h>
+
+#include "kernels/avx512.h"
+#include "kernels/lanes_avx512.h"
+
+namespace tern::avx512 {
+namespace {
+
+struct RowF32 {
+  static constexpr size_t kBytes = 4;
+  static __m512 Load16(const char* at) { return _mm512_loadu_ps(at); }
+  static __m512 LoadSome(const char* at, __mmask16 mask) {
+    return _mm512_maskz_loadu_ps(mask, at);
+  }
+};
+
+struct RowF16 {
+  static constexpr size_t kBytes = 2;
+  static __m512 Load16(const char* at) {
+    return _mm512_cvtph_ps(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+  }
+  static __m512 LoadSome(const char* at, __mmask16 mask) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at));
+  }
+};
+
+// kRows dots at a time: each is a chain of dependent additions.
+template <typename Row, int kRows>
+void DotRows(const char* rows, const float* x, int n, float* logits) {
+  const size_t row_bytes = n * Row::kBytes;
+  __m512 lanes[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) lanes[r] = _mm512_setzero_ps();
+  int k = 0;
+  for (; k + 16 <= n; k += 16) {
+    const __m512 vx = _mm512_loadu_ps(x + k);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      lanes[r] = _mm512_fmadd_ps(
+          vx, Row::Load16(rows + r * row_bytes + k * Row::kBytes), lanes[r]);
+    }
+  }
+  if (k < n) {
+    // Missing elements leave their lane alone: adding a zero could change the
+    // sign of one.
+    const __mmask16 mask = FirstLanes(n - k);
+    const __m512 vx = _mm512_maskz_loadu_ps(mask, x + k);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      lanes[r] = _mm512_mask3_fmadd_ps(
+          vx, Row::LoadSome(rows + r * row_bytes + k * Row::kBytes, mask),
+          lanes[r], mask);
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) logits[r] = Total(lanes[r]);
+}
+
+template <typename Row>
+void HeadRows(const DenseView& w, const float* x, int row_begin, int row_end,
+              float* logits) {
+  const size_t row_bytes = static_cast<size_t>(w.n_columns) * Row::kBytes;
+  const char* data = static_cast<const char*>(w.data);
+  int row = row_begin;
+  for (; row + 4 <= row_end; row += 4) {
+    DotRows<Row, 4>(data + row * row_bytes, x, w.n_columns, logits + row);
+  }
+  for (; row < row_end; ++row) {
+    DotRows<Row, 1>(data + row * row_bytes, x, w.n_columns, logits + row);
+  }
+}
+
+constexpr int kTokensPerTile = 12;
+
+// 16 rows of a panel against kTokens tokens. vpdpbusd wants one unsigned
+// operand: w + 128, so that 128 times the sum of q is to be subtracted. Partial
+// sums may wrap modulo 2^32; the difference fits.
+template <int kTokens>
+void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
+              __m512i* sums) {
+  // Few tokens need several chains each to hide the latency of vpdpbusd.
+  constexpr int kChains = kTokens == 1 ? 4 : kTokens <= 3 ? 2 : 1;
+  const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
+  __m512i acc[kTokens][kChains];
+#pragma GCC unroll 12
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c) acc[t][c] = _mm512_setzero_si512();
+  }
+  for (int k = 0; k < n_columns; k += 4 * kChains) {
+#pragma GCC unroll 4
+    for (int c = 0; c < kChains; ++c) {
+      const __m512i w = _mm512_xor_si512(
+          _mm512_load_si512(panel + kHeadPanelRows * (k + 4 * c)), flip);
+#pragma GCC unroll 12
+      for (int t = 0; t < kTokens; ++t) {
+        acc[t][c] = DotQuad(acc[t][c], w,
+                            q + static_cast<size_t>(t) * n_columns + k + 4 * c);
+      }
+    }
+  }
+#pragma GCC unroll 12
+  for (int t = 0; t < kTokens; ++t) {
+    sums[t] = acc[t][0];
+#pragma GCC unroll 4
+    for (int c = 1; c < kChains; ++c) {
+      sums[t] = _mm512_add_epi32(sums[t], acc[t][c]);
+    }
+  }
+}
+
+using TileFunction = void (*)(const int8_t*, int, const int8_t*, __m512i*);
+constexpr TileFunction kTiles[kTokensPerTile + 1] = {
+    nullptr,      Int8Tile<1>,  Int8Tile<2>,  Int8Tile<3>, Int8Tile<4>,
+    Int8Tile<5>,  Int8Tile<6>,  Int8Tile<7>,  Int8Tile<8>, Int8Tile<9>,
+    Int8Tile<10>, Int8Tile<11>, Int8Tile<12>,
+};
+
+}  // namespace
+
+void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
+                float* logits) {
+  if (w.type == DenseType::kF32) {
+    HeadRows<RowF32>(w, x, row_begin, row_end, logits);
+  } else {
+    HeadRows<RowF16>(w, x, row_begin, row_end, logits);
+  }
+}
+
+void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
+              int row_end, float* logits, size_t logits_stride) {
+  const size_t panel_bytes = static_cast<size_t>(w.n_columns) * kHeadPanelRows;
+  const int n_tiles = (x.n_tokens + kTokensPerTile - 1) / kTokensPerTile;
+  for (int panel_index = row_begin / kHeadPanelRows;
+       panel_index * kHeadPanelRows < row_end; ++panel_index) {
+    const int8_t* panel = w.packed + panel_index * panel_bytes;
+    const int first = panel_index * kHeadPanelRows;
+    // The rows of this panel that are asked for.
+    const __mmask16 mask =
+        FirstLanes(row_end - first) & ~FirstLanes(row_begin - first);
+    const __m512 d = _mm512_maskz_loadu_ps(mask, w.row_scale + first);
+    for (int tile = 0; tile < n_tiles; ++tile) {
+      const int begin = x.n_tokens * tile / n_tiles;
+      const int end = x.n_tokens * (tile + 1) / n_tiles;
+      __m512i sums[kTokensPerTile];
+      kTiles[end - begin](panel, w.n_columns,
+                          x.q + static_cast<size_t>(begin) * x.n, sums);
+      for (int t = begin; t < end; ++t) {
+        // Unsigned, since the product may wrap.
+        const uint32_t offset = 128u * static_cast<uint32_t>(x.sum[t]);
+        const __m512i exact = _mm512_sub_epi32(
+            sums[t - begin], _mm512_set1_epi32(static_cast<int32_t>(offset)));
+        const __m512 scaled =
+            _mm512_div_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(x.s[t]));
+        _mm512_mask_storeu_ps(logits + t * logits_stride + first, mask,
+                              _mm512_mul_ps(scaled, d));
+      }
+    }
+  }
+}
+
+}  // namespace tern::avx512

@@ -1,0 +1,46 @@
+#include "kernels/isa.h"
+
+#include "gtest/gtest.h"
+#include "kernels/kernels.h"
+
+namespace tern {
+namespace {
+
+TEST(Isa, NamesParseBack) {
+  for (Isa isa : {Isa::kRef, Isa::kAvx2, Isa::kAvx512Vnni}) {
+    Isa parsed;
+    ASSERT_TRUE(ParseIsa(IsaName(isa), &parsed)) << IsaName(isa);
+    EXPECT_EQ(parsed, isa);
+  }
+}
+
+TEST(Isa, UnknownNameIsRefused) {
+  Isa isa;
+  EXPECT_FALSE(ParseIsa("avx", &isa));
+  EXPECT_FALSE(ParseIsa("", &isa));
+}
+
+TEST(Isa, TheOracleRunsEverywhere) {
+  EXPECT_TRUE(IsaSupported(Isa::kRef));
+  ASSERT_FALSE(SupportedIsas().empty());
+  EXPECT_EQ(SupportedIsas().front(), Isa::kRef);
+}
+
+TEST(Isa, EveryTableIsThatOfItsIsaAndComplete) {
+  for (Isa isa : SupportedIsas()) {
+    const Kernels& k = KernelsFor(isa);
+    EXPECT_EQ(k.isa, isa);
+    EXPECT_TRUE(k.quantize_token && k.ternary_matmul && k.rms_norm &&
+                k.rope_rotate && k.store_kv && k.attend && k.relu2_gate &&
+                k.silu_gate && k.add && k.exp_each && k.head_stored &&
+                k.head_int8)
+        << IsaName(isa);
+  }
+}
+
+TEST(Isa, TheBestTableIsTheLastSupported) {
+  EXPECT_EQ(BestKernels().isa, SupportedIsas().back());
+}
+
+}  // namespace
+}  // namespace tern

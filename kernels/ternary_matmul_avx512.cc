@@ -1,0 +1,199 @@
+#include <immintrin.h>
+
+#include "kernels/avx512.h"
+#include "kernels/lanes_avx512.h"
+
+// vpdpbusd multiplies unsigned codes {0, 1, 2} by int8 activations; with codes
+// W + 1 the sum of q is subtracted once at the end.
+namespace tern::avx512 {
+namespace {
+
+constexpr int kTokensPerTile = 12;
+// Tokens whose activations stay in the L2 cache while all rows pass by.
+constexpr int kTokensPerBlock = 96;
+constexpr int kHalfPanelRows = kPanelRows / 2;
+
+// y = (float)(sum - q_sum) / s * scale, for up to 16 rows.
+void StoreRows(__m512i sum, int32_t q_sum, float s, float scale, int n_rows,
+               float* y) {
+  const __m512i exact = _mm512_sub_epi32(sum, _mm512_set1_epi32(q_sum));
+  const __m512 value =
+      _mm512_mul_ps(_mm512_div_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(s)),
+                    _mm512_set1_ps(scale));
+  _mm512_mask_storeu_ps(y, FirstLanes(n_rows), value);
+}
+
+// The four accumulators of 16 rows, one per field of a code byte. Fields are
+// masked out and not shifted down, so that they count 1, 4, 16 and 64 times;
+// |acc| <= 2 * 64 * 127 * 2^17 / 4 < 2^30 holds for every allowed width.
+struct FieldSums {
+  __m512i f0, f1, f2, f3;
+};
+
+inline __attribute__((always_inline)) FieldSums ZeroSums() {
+  const __m512i zero = _mm512_setzero_si512();
+  return {zero, zero, zero, zero};
+}
+
+inline __attribute__((always_inline)) void AddBlock(__m512i v, const int8_t* q,
+                                                    FieldSums* sums) {
+  const __m512i mask0 = _mm512_set1_epi8(0x03);
+  const __m512i mask1 = _mm512_set1_epi8(0x0c);
+  const __m512i mask2 = _mm512_set1_epi8(0x30);
+  const __m512i mask3 = _mm512_set1_epi8(static_cast<char>(0xc0));
+  sums->f0 = DotQuad(sums->f0, _mm512_and_si512(v, mask0), q);
+  sums->f1 = DotQuad(sums->f1, _mm512_and_si512(v, mask1), q + 4);
+  sums->f2 = DotQuad(sums->f2, _mm512_and_si512(v, mask2), q + 8);
+  sums->f3 = DotQuad(sums->f3, _mm512_and_si512(v, mask3), q + 12);
+}
+
+// The shifts are exact: every term of an accumulator has the factor.
+inline __attribute__((always_inline)) __m512i Combine(const FieldSums& sums) {
+  return _mm512_add_epi32(
+      _mm512_add_epi32(sums.f0, _mm512_srai_epi32(sums.f1, 2)),
+      _mm512_add_epi32(_mm512_srai_epi32(sums.f2, 4),
+                       _mm512_srai_epi32(sums.f3, 6)));
+}
+
+// One or two tokens, `stride` apart, against a panel of 32 rows; sums[t][half].
+// Weights are read once, in one sequential stream.
+template <int kTokens>
+void MatvecPanel(const uint8_t* panel, int n_blocks, const int8_t* q,
+                 size_t stride, __m512i (*sums)[2]) {
+  FieldSums top0 = ZeroSums();
+  FieldSums bottom0 = ZeroSums();
+  FieldSums top1 = ZeroSums();
+  FieldSums bottom1 = ZeroSums();
+  for (int b = 0; b < n_blocks; ++b) {
+    const __m512i top = _mm512_load_si512(panel + kBlockBytes * b);
+    const __m512i bottom = _mm512_load_si512(panel + kBlockBytes * b + 64);
+    AddBlock(top, q + kBlockColumns * b, &top0);
+    AddBlock(bottom, q + kBlockColumns * b, &bottom0);
+    if (kTokens == 2) {
+      AddBlock(top, q + stride + kBlockColumns * b, &top1);
+      AddBlock(bottom, q + stride + kBlockColumns * b, &bottom1);
+    }
+  }
+  sums[0][0] = Combine(top0);
+  sums[0][1] = Combine(bottom0);
+  if (kTokens == 2) {
+    sums[1][0] = Combine(top1);
+    sums[1][1] = Combine(bottom1);
+  }
+}
+
+template <int kTokens>
+void Matvec(const TernaryView& w, const QuantizedTokens& x, int row_begin,
+            int row_end, float* y, size_t y_stride) {
+  const int n_blocks = w.n_in / kBlockColumns;
+  const size_t panel_bytes = static_cast<size_t>(n_blocks) * kBlockBytes;
+  for (int row = row_begin; row < row_end; row += kPanelRows) {
+    __m512i sums[kTokens][2];
+    MatvecPanel<kTokens>(w.packed + row / kPanelRows * panel_bytes, n_blocks,
+                         x.q, x.n, sums);
+    for (int t = 0; t < kTokens; ++t) {
+      float* out = y + t * y_stride + row;
+      const int n_rows = row_end - row;
+      StoreRows(sums[t][0], x.sum[t], x.s[t], w.scale, n_rows, out);
+      StoreRows(sums[t][1], x.sum[t], x.s[t], w.scale, n_rows - kHalfPanelRows,
+                out + kHalfPanelRows);
+    }
+  }
+}
+
+// kTokens tokens, `stride` apart, against 16 rows: rows16 is the panel, plus 64
+// bytes for its second half. Here a block is unpacked once for all tokens.
+template <int kTokens>
+void MatmulTile(const uint8_t* rows16, int n_blocks, const int8_t* q,
+                size_t stride, __m512i* sums) {
+  const __m512i mask = _mm512_set1_epi8(0x03);
+  __m512i acc[kTokens];
+#pragma GCC unroll 12
+  for (int t = 0; t < kTokens; ++t) acc[t] = _mm512_setzero_si512();
+  for (int b = 0; b < n_blocks; ++b) {
+    const __m512i v = _mm512_load_si512(rows16 + kBlockBytes * b);
+    const __m512i u0 = _mm512_and_si512(v, mask);
+    const __m512i u1 = _mm512_and_si512(_mm512_srli_epi16(v, 2), mask);
+    const __m512i u2 = _mm512_and_si512(_mm512_srli_epi16(v, 4), mask);
+    const __m512i u3 = _mm512_and_si512(_mm512_srli_epi16(v, 6), mask);
+    const int8_t* x = q + kBlockColumns * b;
+#pragma GCC unroll 12
+    for (int t = 0; t < kTokens; ++t) {
+      acc[t] = DotQuad(acc[t], u0, x + t * stride);
+    }
+#pragma GCC unroll 12
+    for (int t = 0; t < kTokens; ++t) {
+      acc[t] = DotQuad(acc[t], u1, x + t * stride + 4);
+    }
+#pragma GCC unroll 12
+    for (int t = 0; t < kTokens; ++t) {
+      acc[t] = DotQuad(acc[t], u2, x + t * stride + 8);
+    }
+#pragma GCC unroll 12
+    for (int t = 0; t < kTokens; ++t) {
+      acc[t] = DotQuad(acc[t], u3, x + t * stride + 12);
+    }
+  }
+#pragma GCC unroll 12
+  for (int t = 0; t < kTokens; ++t) sums[t] = acc[t];
+}
+
+using TileFunction = void (*)(const uint8_t*, int, const int8_t*, size_t,
+                              __m512i*);
+constexpr TileFunction kTiles[kTokensPerTile + 1] = {
+    nullptr,        MatmulTile<1>, MatmulTile<2>,  MatmulTile<3>,
+    MatmulTile<4>,  MatmulTile<5>, MatmulTile<6>,  MatmulTile<7>,
+    MatmulTile<8>,  MatmulTile<9>, MatmulTile<10>, MatmulTile<11>,
+    MatmulTile<12>,
+};
+
+// Tokens [token_begin, token_end) against all rows.
+void MatmulTokens(const TernaryView& w, const QuantizedTokens& x,
+                  int token_begin, int token_end, int row_begin, int row_end,
+                  float* y, size_t y_stride) {
+  const int n_blocks = w.n_in / kBlockColumns;
+  const size_t panel_bytes = static_cast<size_t>(n_blocks) * kBlockBytes;
+  const int n_tokens = token_end - token_begin;
+  const int n_tiles = (n_tokens + kTokensPerTile - 1) / kTokensPerTile;
+  for (int row = row_begin; row < row_end; row += kHalfPanelRows) {
+    const uint8_t* rows16 = w.packed + row / kPanelRows * panel_bytes +
+                            row % kPanelRows / kHalfPanelRows * 64;
+    for (int tile = 0; tile < n_tiles; ++tile) {
+      // Tiles of nearly equal size, since small ones are slow.
+      const int begin = token_begin + n_tokens * tile / n_tiles;
+      const int end = token_begin + n_tokens * (tile + 1) / n_tiles;
+      __m512i sums[kTokensPerTile];
+      kTiles[end - begin](rows16, n_blocks,
+                          x.q + static_cast<size_t>(begin) * x.n, x.n, sums);
+      for (int t = begin; t < end; ++t) {
+        StoreRows(sums[t - begin], x.sum[t], x.s[t], w.scale, row_end - row,
+                  y + t * y_stride + row);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void TernaryMatmul(const TernaryView& w, const QuantizedTokens& x,
+                   int row_begin, int row_end, float* y, size_t y_stride) {
+  if (x.n_tokens == 1) {
+    Matvec<1>(w, x, row_begin, row_end, y, y_stride);
+    return;
+  }
+  if (x.n_tokens == 2) {
+    Matvec<2>(w, x, row_begin, row_end, y, y_stride);
+    return;
+  }
+  const int n_token_blocks =
+      (x.n_tokens + kTokensPerBlock - 1) / kTokensPerBlock;
+  for (int i = 0; i < n_token_blocks; ++i) {
+    const auto bound = [&](int index) {
+      return static_cast<int>(static_cast<int64_t>(x.n_tokens) * index /
+                              n_token_blocks);
+    };
+    MatmulTokens(w, x, bound(i), bound(i + 1), row_begin, row_end, y, y_stride);
+  }
+}
+
+}  // namespace tern::avx512
