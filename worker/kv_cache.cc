@@ -1,0 +1,131 @@
+#include "worker/kv_cache.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "util/logging.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+size_t LayerPoolElements(const KvCache::Shape& shape) {
+  return KvBlockElements(shape.n_kv_heads, shape.head_dim) * shape.n_blocks;
+}
+
+}  // namespace
+
+size_t KvCache::PoolBytes(const Shape& shape) {
+  return LayerPoolElements(shape) * 2 * shape.n_layers * sizeof(uint16_t);
+}
+
+absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const Shape& shape) {
+  CHECK(shape.n_layers > 0 && shape.n_blocks > 0 && shape.context_length > 0);
+  ASSIGN_OR_RETURN(HugeBuffer pool,
+                   HugeBuffer::Allocate(PoolBytes(shape), "the KV pool"));
+  return std::unique_ptr<KvCache>(new KvCache(shape, std::move(pool)));
+}
+
+KvCache::KvCache(const Shape& shape, HugeBuffer pool)
+    : shape_(shape), pool_(std::move(pool)), held_(shape.n_blocks) {}
+
+void KvCache::Clear() {
+  sequences_.clear();
+  held_.assign(held_.size(), false);
+  n_in_use_ = 0;
+}
+
+absl::Status KvCache::Open(int64_t sequence_id) {
+  if (!sequences_.try_emplace(sequence_id).second) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("sequence ", sequence_id, " is open already"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvCache::Release(int64_t sequence_id) {
+  const auto it = sequences_.find(sequence_id);
+  if (it == sequences_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("sequence ", sequence_id, " to release is not open"));
+  }
+  for (const int32_t block : it->second.blocks) held_[block] = false;
+  n_in_use_ -= static_cast<int>(it->second.blocks.size());
+  sequences_.erase(it);
+  return absl::OkStatus();
+}
+
+absl::Status KvCache::Extend(int64_t sequence_id,
+                             absl::Span<const int32_t> new_blocks,
+                             int32_t position, int32_t n_tokens) {
+  const auto it = sequences_.find(sequence_id);
+  if (it == sequences_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("sequence ", sequence_id, " is not open"));
+  }
+  Sequence& sequence = it->second;
+  if (position != sequence.n_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ", sequence_id, " goes on at position ",
+                     sequence.n_tokens, ", not at ", position));
+  }
+  if (n_tokens < 1 || n_tokens > shape_.context_length - position) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", sequence_id, " at position ", position, " cannot grow by ",
+        n_tokens, " tokens; the context holds ", shape_.context_length));
+  }
+  const size_t blocks_max =
+      (shape_.context_length + kKvBlockSize - 1) / kKvBlockSize;
+  const size_t n_blocks = sequence.blocks.size() + new_blocks.size();
+  if (n_blocks > blocks_max) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", sequence_id, " would hold ", n_blocks,
+        " KV blocks; the context needs no more than ", blocks_max));
+  }
+  if (n_blocks * kKvBlockSize < static_cast<size_t>(position) + n_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", sequence_id, " has ", n_blocks, " KV blocks of ",
+        kKvBlockSize, " tokens; ", position + n_tokens, " tokens need more"));
+  }
+  size_t n_taken = 0;
+  for (; n_taken < new_blocks.size(); ++n_taken) {
+    const int32_t block = new_blocks[n_taken];
+    if (block < 0 || block >= shape_.n_blocks || held_[block]) break;
+    held_[block] = true;
+  }
+  if (n_taken < new_blocks.size()) {
+    for (size_t i = 0; i < n_taken; ++i) held_[new_blocks[i]] = false;
+    const int32_t block = new_blocks[n_taken];
+    return absl::InvalidArgumentError(absl::StrCat(
+        "KV block ", block, " for sequence ", sequence_id,
+        block < 0 || block >= shape_.n_blocks
+            ? absl::StrCat(" does not exist; the pool has ", shape_.n_blocks)
+            : " is held already"));
+  }
+  sequence.blocks.insert(sequence.blocks.end(), new_blocks.begin(),
+                         new_blocks.end());
+  sequence.n_tokens += n_tokens;
+  n_in_use_ += static_cast<int>(new_blocks.size());
+  return absl::OkStatus();
+}
+
+absl::Span<const int32_t> KvCache::BlockTable(int64_t sequence_id) const {
+  const auto it = sequences_.find(sequence_id);
+  CHECK(it != sequences_.end());
+  return it->second.blocks;
+}
+
+KvBlockView KvCache::Block(int layer, int32_t block_id) const {
+  const size_t offset =
+      block_id * KvBlockElements(shape_.n_kv_heads, shape_.head_dim);
+  return {k_pool(layer) + offset, v_pool(layer) + offset, shape_.n_kv_heads,
+          shape_.head_dim};
+}
+
+uint16_t* KvCache::LayerPool(int layer, int is_v) const {
+  DCHECK(layer >= 0 && layer < shape_.n_layers);
+  return reinterpret_cast<uint16_t*>(pool_.data()) +
+         (size_t{2} * layer + is_v) * LayerPoolElements(shape_);
+}
+
+}  // namespace tern

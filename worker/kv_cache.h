@@ -1,0 +1,95 @@
+#ifndef WORKER_KV_CACHE_H_
+#define WORKER_KV_CACHE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/attention.h"
+#include "worker/huge_buffer.h"
+
+namespace tern {
+
+// Keys and values of a stage's layers, in blocks of kKvBlockSize tokens, and
+// which sequence holds which blocks.
+//
+// The coordinator hands out the blocks; a sequence's table lists them in the
+// order of its positions. What it says is checked here, because it comes from
+// another machine: a mistake must not make one sequence read another's text.
+// Not thread-safe: owned by the runner thread (the pool's elements may be read
+// and written by several threads at once).
+class KvCache {
+ public:
+  struct Shape {
+    int n_layers;
+    int n_kv_heads;
+    int head_dim;
+    int n_blocks;
+    // Tokens that one sequence may hold.
+    int context_length;
+  };
+
+  static size_t PoolBytes(const Shape& shape);
+
+  // Allocates an empty pool. RESOURCE_EXHAUSTED when the system refuses.
+  static absl::StatusOr<std::unique_ptr<KvCache>> Create(const Shape& shape);
+
+  // Forgets every sequence. The pool's bytes stay; nobody reads them before
+  // they are written again.
+  void Clear();
+
+  // ALREADY_EXISTS when the sequence is open.
+  absl::Status Open(int64_t sequence_id);
+
+  // Frees the sequence and its blocks. NOT_FOUND when it is not open.
+  absl::Status Release(int64_t sequence_id);
+
+  // Appends blocks to the sequence's table, all or none, and extends it by
+  // tokens [position, position + n_tokens). INVALID_ARGUMENT when a block does
+  // not exist or is held, when `position` is not the number of tokens stored so
+  // far, or when the blocks or the context length do not suffice; NOT_FOUND
+  // when the sequence is not open.
+  absl::Status Extend(int64_t sequence_id, absl::Span<const int32_t> new_blocks,
+                      int32_t position, int32_t n_tokens);
+
+  // The block table. Valid until the next call that changes the sequence.
+  // REQUIRES: the sequence is open.
+  absl::Span<const int32_t> BlockTable(int64_t sequence_id) const;
+
+  int blocks_in_use() const { return n_in_use_; }
+  int sequence_count() const { return static_cast<int>(sequences_.size()); }
+  const Shape& shape() const { return shape_; }
+  size_t pool_bytes() const { return pool_.size(); }
+
+  // Pools of a layer, laid out as AttentionArgs asks. layer counts from the
+  // stage's first.
+  uint16_t* k_pool(int layer) const { return LayerPool(layer, 0); }
+  uint16_t* v_pool(int layer) const { return LayerPool(layer, 1); }
+
+  // One block of a layer.
+  KvBlockView Block(int layer, int32_t block_id) const;
+
+ private:
+  struct Sequence {
+    std::vector<int32_t> blocks;
+    int32_t n_tokens = 0;
+  };
+
+  KvCache(const Shape& shape, HugeBuffer pool);
+  uint16_t* LayerPool(int layer, int is_v) const;
+
+  const Shape shape_;
+  const HugeBuffer pool_;  // [n_layers, 2, n_blocks, KvBlockElements] float16
+  absl::flat_hash_map<int64_t, Sequence> sequences_;
+  std::vector<bool> held_;  // [n_blocks]
+  int n_in_use_ = 0;
+};
+
+}  // namespace tern
+
+#endif  // WORKER_KV_CACHE_H_

@@ -1,0 +1,123 @@
+#include "worker/kv_cache.h"
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gtest/gtest.h"
+
+namespace tern {
+namespace {
+
+std::unique_ptr<KvCache> MakeCache(int n_blocks = 8, int context_length = 64) {
+  auto cache = KvCache::Create({2, 2, 16, n_blocks, context_length});
+  EXPECT_TRUE(cache.ok()) << cache.status();
+  return std::move(cache).value();
+}
+
+TEST(KvCache, TablesGrowInOrder) {
+  auto cache = MakeCache();
+  ASSERT_TRUE(cache->Open(7).ok());
+  ASSERT_TRUE(cache->Extend(7, {5, 2}, 0, 20).ok());
+  ASSERT_TRUE(cache->Extend(7, {}, 20, 12).ok());
+  ASSERT_TRUE(cache->Extend(7, {0}, 32, 1).ok());
+  EXPECT_EQ(std::vector<int32_t>(cache->BlockTable(7).begin(),
+                                 cache->BlockTable(7).end()),
+            (std::vector<int32_t>{5, 2, 0}));
+  EXPECT_EQ(cache->blocks_in_use(), 3);
+}
+
+TEST(KvCache, ReleasedBlocksMayBeTakenAgain) {
+  auto cache = MakeCache();
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Extend(1, {3}, 0, 16).ok());
+  ASSERT_TRUE(cache->Release(1).ok());
+  EXPECT_EQ(cache->blocks_in_use(), 0);
+  ASSERT_TRUE(cache->Open(2).ok());
+  EXPECT_TRUE(cache->Extend(2, {3}, 0, 16).ok());
+}
+
+TEST(KvCache, ABlockHasOneHolder) {
+  auto cache = MakeCache();
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Open(2).ok());
+  ASSERT_TRUE(cache->Extend(1, {3}, 0, 1).ok());
+  // All or none: block 4 is free again after the failure.
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(2, {4, 3}, 0, 1)));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(2, {4, 4}, 0, 1)));
+  EXPECT_EQ(cache->blocks_in_use(), 1);
+  EXPECT_TRUE(cache->Extend(2, {4}, 0, 1).ok());
+}
+
+TEST(KvCache, BlocksOutsideThePoolAreRefused) {
+  auto cache = MakeCache(8);
+  ASSERT_TRUE(cache->Open(1).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {-1}, 0, 1)));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {8}, 0, 1)));
+  EXPECT_EQ(cache->blocks_in_use(), 0);
+}
+
+TEST(KvCache, PositionsHaveNoGaps) {
+  auto cache = MakeCache();
+  ASSERT_TRUE(cache->Open(1).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {0}, 1, 1)));
+  ASSERT_TRUE(cache->Extend(1, {0}, 0, 4).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {}, 3, 1)));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {}, 5, 1)));
+  EXPECT_TRUE(cache->Extend(1, {}, 4, 1).ok());
+}
+
+TEST(KvCache, BlocksAndContextMustSuffice) {
+  auto cache = MakeCache(8, 40);
+  ASSERT_TRUE(cache->Open(1).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {0}, 0, 17)));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {0, 1, 2}, 0, 41)));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {0, 1, 2, 3}, 0, 40)));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {0}, 0, 0)));
+  EXPECT_TRUE(cache->Extend(1, {0, 1, 2}, 0, 40).ok());
+}
+
+TEST(KvCache, SequencesAreOpenedAndReleasedOnce) {
+  auto cache = MakeCache();
+  EXPECT_TRUE(absl::IsNotFound(cache->Release(1)));
+  EXPECT_TRUE(absl::IsNotFound(cache->Extend(1, {0}, 0, 1)));
+  ASSERT_TRUE(cache->Open(1).ok());
+  EXPECT_TRUE(absl::IsAlreadyExists(cache->Open(1)));
+  ASSERT_TRUE(cache->Release(1).ok());
+  EXPECT_TRUE(absl::IsNotFound(cache->Release(1)));
+}
+
+TEST(KvCache, ClearFreesEverything) {
+  auto cache = MakeCache();
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Extend(1, {0, 1}, 0, 20).ok());
+  cache->Clear();
+  EXPECT_EQ(cache->blocks_in_use(), 0);
+  EXPECT_EQ(cache->sequence_count(), 0);
+  ASSERT_TRUE(cache->Open(1).ok());
+  EXPECT_TRUE(cache->Extend(1, {0, 1}, 0, 20).ok());
+}
+
+// Every block of every layer is its own aligned piece of the pool.
+TEST(KvCache, BlocksDoNotOverlap) {
+  auto cache = MakeCache(3);
+  const size_t bytes = KvBlockElements(2, 16) * sizeof(uint16_t);
+  std::set<uintptr_t> begins;
+  for (int layer = 0; layer < 2; ++layer) {
+    for (int block = 0; block < 3; ++block) {
+      const KvBlockView view = cache->Block(layer, block);
+      begins.insert(reinterpret_cast<uintptr_t>(view.k));
+      begins.insert(reinterpret_cast<uintptr_t>(view.v));
+    }
+  }
+  ASSERT_EQ(begins.size(), 12u);
+  EXPECT_EQ(cache->pool_bytes(), 12 * bytes);
+  EXPECT_EQ(*begins.rbegin() - *begins.begin(), 11 * bytes);
+  for (const uintptr_t begin : begins) EXPECT_EQ(begin % 64, 0u);
+}
+
+}  // namespace
+}  // namespace tern

@@ -1,0 +1,153 @@
+#include "worker/machine.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <sstream>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+
+namespace tern {
+namespace {
+
+constexpr int64_t kUnlimited = std::numeric_limits<int64_t>::max();
+
+// First line of a file; empty when it cannot be read.
+std::string FirstLine(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// A number in a file; `fallback` for anything else, such as "max".
+int64_t NumberIn(const std::string& path, int64_t fallback) {
+  int64_t value;
+  return absl::SimpleAtoi(FirstLine(path), &value) ? value : fallback;
+}
+
+// Where the control group of `controller` and its ancestors may lie. A
+// container sees its own group at the root of the mount, while
+// /proc/self/cgroup may tell a path that is not there: unreadable folders count
+// as no limit.
+std::vector<std::string> GroupFolders(absl::string_view controller) {
+  std::vector<std::string> folders;
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {
+    const std::vector<std::string> fields =
+        absl::StrSplit(line, absl::MaxSplits(':', 2));
+    if (fields.size() != 3) continue;
+    std::string mount;
+    if (fields[1].empty()) {
+      mount = "/sys/fs/cgroup";
+    } else {
+      const std::vector<std::string> names = absl::StrSplit(fields[1], ',');
+      if (std::find(names.begin(), names.end(), controller) == names.end()) {
+        continue;
+      }
+      mount = absl::StrCat("/sys/fs/cgroup/", controller);
+    }
+    std::string path(absl::StripSuffix(fields[2], "/"));
+    while (true) {
+      folders.push_back(absl::StrCat(mount, path));
+      if (path.empty()) break;
+      path.resize(path.rfind('/') == std::string::npos ? 0 : path.rfind('/'));
+    }
+  }
+  return folders;
+}
+
+// Processors granted per period, kUnlimited without a quota.
+int64_t ProcessorQuota() {
+  int64_t quota_min = kUnlimited;
+  for (const std::string& folder : GroupFolders("cpu")) {
+    int64_t quota = -1;
+    int64_t period = 0;
+    const std::vector<std::string> fields =
+        absl::StrSplit(FirstLine(absl::StrCat(folder, "/cpu.max")), ' ');
+    if (fields.size() == 2) {
+      if (!absl::SimpleAtoi(fields[0], &quota) ||
+          !absl::SimpleAtoi(fields[1], &period)) {
+        continue;
+      }
+    } else {
+      quota = NumberIn(absl::StrCat(folder, "/cpu.cfs_quota_us"), -1);
+      period = NumberIn(absl::StrCat(folder, "/cpu.cfs_period_us"), 0);
+    }
+    if (quota > 0 && period > 0) {
+      quota_min = std::min(quota_min, (quota + period - 1) / period);
+    }
+  }
+  return quota_min;
+}
+
+// Value of a "key: number kB" line, in bytes; -1 when there is none.
+int64_t ProcField(const std::string& path, absl::string_view key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (!absl::StartsWith(line, key)) continue;
+    std::istringstream fields(line.substr(key.size()));
+    int64_t value;
+    if (fields >> value) return value * 1024;
+  }
+  return -1;
+}
+
+}  // namespace
+
+int AvailableProcessors() {
+  int64_t n = kUnlimited;
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof(mask), &mask) == 0) {
+    n = CPU_COUNT(&mask);
+  } else {
+    n = sysconf(_SC_NPROCESSORS_ONLN);
+  }
+  return static_cast<int>(std::max<int64_t>(1, std::min(n, ProcessorQuota())));
+}
+
+int64_t AvailableMemoryBytes() {
+  int64_t available = ProcField("/proc/meminfo", "MemAvailable:");
+  if (available < 0) available = kUnlimited;
+  for (const std::string& folder : GroupFolders("memory")) {
+    int64_t limit = NumberIn(absl::StrCat(folder, "/memory.max"), kUnlimited);
+    int64_t used = NumberIn(absl::StrCat(folder, "/memory.current"), 0);
+    if (limit == kUnlimited) {
+      limit =
+          NumberIn(absl::StrCat(folder, "/memory.limit_in_bytes"), kUnlimited);
+      used = NumberIn(absl::StrCat(folder, "/memory.usage_in_bytes"), 0);
+    }
+    if (limit == kUnlimited) continue;
+    // What is used counts the page cache too, which gives way: more may be
+    // left than this says, never less.
+    available = std::min(available, std::max<int64_t>(0, limit - used));
+  }
+  return available == kUnlimited ? 0 : available;
+}
+
+std::string ProcessorName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    if (!absl::StartsWith(line, "model name")) continue;
+    const size_t colon = line.find(':');
+    if (colon != std::string::npos && colon + 2 <= line.size()) {
+      return line.substr(colon + 2);
+    }
+  }
+  return "unknown";
+}
+
+int64_t ResidentBytes() {
+  return std::max<int64_t>(0, ProcField("/proc/self/status", "VmRSS:"));
+}
+
+}  // namespace tern

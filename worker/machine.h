@@ -1,0 +1,27 @@
+#ifndef WORKER_MACHINE_H_
+#define WORKER_MACHINE_H_
+
+#include <cstdint>
+#include <string>
+
+namespace tern {
+
+// What this process may use of the machine. Linux; read anew with each call.
+
+// Processors: the smaller of the affinity mask and the CPU quotas of the
+// control groups (versions 1 and 2), rounded up. At least 1.
+int AvailableProcessors();
+
+// Bytes of memory that can still be taken: the smaller of what the system has
+// available and what the control groups leave. 0 when it cannot be told.
+int64_t AvailableMemoryBytes();
+
+// For people, such as "AMD EPYC 9354 32-Core Processor"; "unknown" if not told.
+std::string ProcessorName();
+
+// Bytes of this process that are resident now. 0 when it cannot be told.
+int64_t ResidentBytes();
+
+}  // namespace tern
+
+#endif  // WORKER_MACHINE_H_

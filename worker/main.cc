@@ -1,0 +1,79 @@
+// tern worker: serves one stage of a ternary language model.
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "util/credential_flags.h"
+#include "util/logging.h"
+#include "util/server_main.h"
+#include "worker/worker.h"
+
+ABSL_FLAG(std::string, listen, "127.0.0.1:0",
+          "Address to listen on, host:port; port 0 takes a free one.");
+ABSL_FLAG(std::string, advertise_address, "",
+          "Address at which coordinator and workers reach this one. Empty: "
+          "that of --listen.");
+ABSL_FLAG(std::string, coordinator, "127.0.0.1:7600",
+          "Address of the coordinator.");
+ABSL_FLAG(std::string, model, "", "GGUF file of the model. Required.");
+ABSL_FLAG(std::string, model_name, "",
+          "Name of the model in the cluster. Empty: the file's, without "
+          "folder and extension.");
+ABSL_FLAG(std::string, worker_id, "",
+          "Name of this worker, stable over restarts. Empty: host name and "
+          "process number.");
+ABSL_FLAG(int, threads, 0,
+          "Compute threads. 0: all processors that the process may use.");
+ABSL_FLAG(int64_t, memory_bytes, 0,
+          "Bytes that weights and KV cache may take together. 0: 80 % of what "
+          "is available at the start.");
+ABSL_FLAG(std::string, isa, "auto",
+          "Instruction set of the kernels: auto, ref, avx2, avx512vnni. All "
+          "compute the same bits.");
+ABSL_FLAG(std::string, port_file, "",
+          "File to write the port to once the server listens. Empty: none.");
+
+int main(int argc, char** argv) {
+  tern::ParseServerFlags(
+      argc, argv, "tern worker: serves one stage of a ternary language model.",
+      {"worker/main.cc", tern::kCredentialFlagsFile});
+  tern::BlockShutdownSignals();
+
+  tern::Worker::Options options;
+  options.listen = absl::GetFlag(FLAGS_listen);
+  options.advertise_address = absl::GetFlag(FLAGS_advertise_address);
+  options.coordinator = absl::GetFlag(FLAGS_coordinator);
+  options.model_path = absl::GetFlag(FLAGS_model);
+  options.model_name = absl::GetFlag(FLAGS_model_name);
+  options.worker_id = absl::GetFlag(FLAGS_worker_id);
+  options.n_threads = absl::GetFlag(FLAGS_threads);
+  options.memory_bytes = absl::GetFlag(FLAGS_memory_bytes);
+  options.isa = absl::GetFlag(FLAGS_isa);
+  options.credentials = tern::CredentialOptionsFromFlags();
+  if (options.model_path.empty()) {
+    LOG(ERROR) << "--model is required: the GGUF file to serve";
+    return EXIT_FAILURE;
+  }
+  absl::StatusOr<std::unique_ptr<tern::Worker>> worker =
+      tern::Worker::Create(options);
+  if (!worker.ok()) {
+    LOG(ERROR) << "event=start_failed status=\"" << worker.status().ToString()
+               << "\"";
+    return EXIT_FAILURE;
+  }
+  const absl::Status written =
+      tern::WritePortFile(absl::GetFlag(FLAGS_port_file), (*worker)->port());
+  if (!written.ok()) {
+    LOG(ERROR) << "event=start_failed status=\"" << written.ToString() << "\"";
+    return EXIT_FAILURE;
+  }
+  const int signal = tern::WaitForShutdownSignal();
+  LOG(INFO) << "event=shutdown signal=" << signal;
+  (*worker)->Shutdown();
+  return EXIT_SUCCESS;
+}

@@ -1,0 +1,172 @@
+#include "worker/registration.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "google/protobuf/duration.pb.h"
+#include "proto/tern/v1/cluster.pb.h"
+#include "util/grpc_status.h"
+#include "util/logging.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+// A coordinator that asks for more or less than this is taken at the limit.
+constexpr absl::Duration kHeartbeatMin = absl::Milliseconds(10);
+constexpr absl::Duration kHeartbeatMax = absl::Seconds(60);
+
+absl::Duration FromProto(const google::protobuf::Duration& d) {
+  return absl::Seconds(d.seconds()) + absl::Nanoseconds(d.nanos());
+}
+
+v1::RegisterWorkerRequest MakeRequest(const WorkerDescription& d) {
+  v1::RegisterWorkerRequest request;
+  request.set_worker_id(d.worker_id);
+  request.set_incarnation(d.incarnation);
+  request.set_protocol_version(kProtocolVersion);
+  request.set_address(d.address);
+  v1::WorkerCapabilities* const c = request.mutable_capabilities();
+  c->set_numerics_class(d.numerics_class);
+  c->set_memory_bytes(d.memory_bytes);
+  c->set_thread_count(d.thread_count);
+  c->set_kernel_isa(d.kernel_isa);
+  c->set_device(d.device);
+  for (const std::string& model : d.models) c->add_models(model);
+  c->set_supports_step_token_source(false);
+  c->set_repeat_max_limit(1);
+  return request;
+}
+
+// Whether asking again soon is pointless.
+bool IsRefusal(const absl::Status& status) {
+  return absl::IsFailedPrecondition(status) || absl::IsAlreadyExists(status) ||
+         absl::IsPermissionDenied(status) || absl::IsUnauthenticated(status) ||
+         absl::IsInvalidArgument(status);
+}
+
+}  // namespace
+
+Registration::Registration(const Options& options,
+                           const WorkerDescription& description,
+                           std::shared_ptr<grpc::Channel> channel,
+                           std::function<int64_t()> finished_step_count,
+                           std::function<void(bool)> on_registered)
+    : options_(options),
+      description_(description),
+      stub_(v1::ClusterService::NewStub(std::move(channel))),
+      finished_step_count_(std::move(finished_step_count)),
+      on_registered_(std::move(on_registered)) {
+  thread_ = std::thread([this] { Main(); });
+}
+
+Registration::~Registration() {
+  {
+    absl::MutexLock lock(&mu_);
+    stopping_ = true;
+    if (call_ != nullptr) call_->TryCancel();
+  }
+  thread_.join();
+}
+
+void Registration::Main() {
+  absl::Duration retry = options_.retry_min;
+  absl::Status last_said;
+  while (Wait(absl::ZeroDuration())) {
+    Lease lease;
+    absl::Status status = Register(&lease);
+    if (status.ok()) {
+      LOG(INFO) << "event=registered worker=" << description_.worker_id
+                << " lease_epoch=" << lease.epoch;
+      retry = options_.retry_min;
+      last_said = absl::OkStatus();
+      on_registered_(true);
+      status = KeepAlive(lease);
+      on_registered_(false);
+      if (absl::IsNotFound(status) || absl::IsAborted(status)) {
+        // It lives and does not know us: it does want to.
+        LOG(INFO) << "event=lease_lost worker=" << description_.worker_id
+                  << " status=\"" << status.ToString() << "\"";
+        if (!Wait(options_.retry_min)) return;
+        continue;
+      }
+    }
+    if (!Wait(absl::ZeroDuration())) return;
+    // Once for each thing there is to say, not with each attempt.
+    if (status != last_said) {
+      LOG(WARNING) << "event=registration_failed worker="
+                   << description_.worker_id << " status=\""
+                   << status.ToString() << "\"; trying again";
+      last_said = status;
+    }
+    if (!Wait(IsRefusal(status) ? options_.refused_retry : retry)) return;
+    retry = std::min(2 * retry, options_.retry_max);
+  }
+}
+
+absl::Status Registration::Register(Lease* lease) {
+  grpc::ClientContext context;
+  if (!BeginCall(&context)) return absl::CancelledError("stopping");
+  v1::RegisterWorkerResponse response;
+  const grpc::Status status =
+      stub_->RegisterWorker(&context, MakeRequest(description_), &response);
+  EndCall();
+  RETURN_IF_ERROR(FromGrpcStatus(status));
+  lease->epoch = response.lease_epoch();
+  lease->heartbeat_interval = std::min(
+      std::max(FromProto(response.heartbeat_interval()), kHeartbeatMin),
+      kHeartbeatMax);
+  return absl::OkStatus();
+}
+
+absl::Status Registration::KeepAlive(const Lease& lease) {
+  // One heartbeat that is lost is no lost coordinator: the lease outlives it.
+  int failures = 0;
+  while (Wait(lease.heartbeat_interval)) {
+    const absl::Status status = SendHeartbeat(lease);
+    if (status.ok()) {
+      failures = 0;
+      continue;
+    }
+    const bool is_transient =
+        absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+    if (!is_transient || ++failures >= 3) return status;
+  }
+  return absl::CancelledError("stopping");
+}
+
+absl::Status Registration::SendHeartbeat(const Lease& lease) {
+  grpc::ClientContext context;
+  if (!BeginCall(&context)) return absl::CancelledError("stopping");
+  v1::SendHeartbeatRequest request;
+  request.set_worker_id(description_.worker_id);
+  request.set_lease_epoch(lease.epoch);
+  request.set_finished_step_count(finished_step_count_());
+  v1::SendHeartbeatResponse response;
+  const grpc::Status status =
+      stub_->SendHeartbeat(&context, request, &response);
+  EndCall();
+  return FromGrpcStatus(status);
+}
+
+bool Registration::Wait(absl::Duration duration) {
+  absl::MutexLock lock(&mu_);
+  return !mu_.AwaitWithTimeout(absl::Condition(&stopping_), duration);
+}
+
+bool Registration::BeginCall(grpc::ClientContext* context) {
+  context->set_deadline(
+      absl::ToChronoTime(absl::Now() + options_.call_timeout));
+  absl::MutexLock lock(&mu_);
+  if (stopping_) return false;
+  call_ = context;
+  return true;
+}
+
+void Registration::EndCall() {
+  absl::MutexLock lock(&mu_);
+  call_ = nullptr;
+}
+
+}  // namespace tern

@@ -1,0 +1,96 @@
+#ifndef WORKER_REGISTRATION_H_
+#define WORKER_REGISTRATION_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/client_context.h"
+#include "proto/tern/v1/cluster.grpc.pb.h"
+
+namespace tern {
+
+// Version of the protocol that this worker speaks (docs/wire_protocol.md).
+inline constexpr int kProtocolVersion = 1;
+
+// What the worker tells the coordinator of itself.
+struct WorkerDescription {
+  std::string worker_id;
+  int64_t incarnation = 0;
+  std::string address;  // at which others reach it
+  std::string numerics_class;
+  int64_t memory_bytes = 0;
+  int thread_count = 0;
+  std::string kernel_isa;
+  std::string device;
+  std::vector<std::string> models;
+};
+
+// Makes the worker known to the coordinator and keeps it so, on a thread of its
+// own: registers, sends heartbeats, and registers again whenever the
+// coordinator has forgotten it, has been restarted, or was out of reach. It
+// never gives up: neither program needs the other to be there first.
+class Registration {
+ public:
+  struct Options {
+    // Wait after the first failure; doubles up to the longest.
+    absl::Duration retry_min = absl::Milliseconds(200);
+    absl::Duration retry_max = absl::Seconds(5);
+    // Wait after an answer that time alone may change: another worker of our
+    // name may be a lease about to end.
+    absl::Duration refused_retry = absl::Seconds(5);
+    absl::Duration call_timeout = absl::Seconds(5);
+  };
+
+  // finished_step_count: asked with each heartbeat.
+  // on_registered: told, from the thread, whenever the worker becomes known
+  //                (true) or stops being so (false).
+  Registration(const Options& options, const WorkerDescription& description,
+               std::shared_ptr<grpc::Channel> channel,
+               std::function<int64_t()> finished_step_count,
+               std::function<void(bool)> on_registered);
+
+  // Ends calls and waits under way, then the thread.
+  ~Registration();
+
+ private:
+  struct Lease {
+    int64_t epoch;
+    absl::Duration heartbeat_interval;
+  };
+
+  void Main();
+  absl::Status Register(Lease* lease);
+  // Sends heartbeats until one fails, or Stop.
+  absl::Status KeepAlive(const Lease& lease);
+  absl::Status SendHeartbeat(const Lease& lease);
+  // Waits, or false at once when stopping.
+  bool Wait(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mu_);
+  // Makes `context` the call that the destructor cancels; false when stopping.
+  bool BeginCall(grpc::ClientContext* context) ABSL_LOCKS_EXCLUDED(mu_);
+  void EndCall() ABSL_LOCKS_EXCLUDED(mu_);
+
+  const Options options_;
+  const WorkerDescription description_;
+  const std::unique_ptr<v1::ClusterService::Stub> stub_;
+  const std::function<int64_t()> finished_step_count_;
+  const std::function<void(bool)> on_registered_;
+
+  absl::Mutex mu_;
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  grpc::ClientContext* call_ ABSL_GUARDED_BY(mu_) = nullptr;
+
+  std::thread thread_;
+};
+
+}  // namespace tern
+
+#endif  // WORKER_REGISTRATION_H_

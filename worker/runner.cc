@@ -1,0 +1,154 @@
+#include "worker/runner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/optional.h"
+#include "util/logging.h"
+#include "util/status_macros.h"
+
+namespace tern {
+
+Runner::Runner(const Options& options, Stage* stage, KvCache* kv,
+               ThreadPool* pool, std::shared_ptr<StepMailbox> mailbox,
+               std::shared_ptr<HiddenStatesInbox> inbox,
+               std::shared_ptr<StageLink> link, Clock* clock,
+               std::atomic<int64_t>* finished_steps)
+    : options_(options),
+      stage_(stage),
+      kv_(kv),
+      pool_(pool),
+      mailbox_(std::move(mailbox)),
+      inbox_(std::move(inbox)),
+      link_(std::move(link)),
+      clock_(clock),
+      finished_steps_(finished_steps),
+      scratch_(pool->size()) {
+  thread_ = std::thread([this] { Main(); });
+}
+
+Runner::~Runner() { thread_.join(); }
+
+void Runner::Main() {
+  const absl::Status status = RunAll();
+  kv_->Clear();
+  if (status.ok()) {
+    mailbox_->Close(absl::CancelledError("the stream of plans has ended"));
+    if (link_ != nullptr) link_->Finish();
+  } else {
+    // Ends the streams with the neighbours, so that they learn of it at once.
+    mailbox_->Abort(status);
+  }
+  const std::shared_ptr<StepSink> sink = mailbox_->sink();
+  if (sink != nullptr) sink->OnEnd(status);
+}
+
+absl::Status Runner::RunAll() {
+  while (true) {
+    ASSIGN_OR_RETURN(const absl::optional<StepPlan> plan, mailbox_->Next());
+    if (!plan.has_value()) return absl::OkStatus();
+    StepResult result{};
+    RETURN_IF_ERROR(Run(*plan, &result));
+    finished_steps_->fetch_add(1, std::memory_order_relaxed);
+    mailbox_->sink()->OnResult(std::move(result));
+  }
+}
+
+absl::Status Runner::Run(const StepPlan& plan, StepResult* result) {
+  if (plan.step_id != last_step_id_ + 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step ", plan.step_id, " follows step ", last_step_id_,
+                     "; step ids grow by one, from 1, in each epoch"));
+  }
+  last_step_id_ = plan.step_id;
+  result->step_id = plan.step_id;
+  const absl::Status status = UpdateSequences(plan);
+  if (!status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("step ", plan.step_id, ": ",
+                                                    status.message()));
+  }
+  if (!plan.rows.empty()) RETURN_IF_ERROR(Forward(plan, result));
+  result->blocks_in_use = kv_->blocks_in_use();
+  return absl::OkStatus();
+}
+
+absl::Status Runner::UpdateSequences(const StepPlan& plan) {
+  for (const int64_t id : plan.released_sequence_ids) {
+    RETURN_IF_ERROR(kv_->Release(id));
+    samplers_.erase(id);
+  }
+  for (const SequenceSetup& setup : plan.new_sequences) {
+    RETURN_IF_ERROR(kv_->Open(setup.sequence_id));
+    samplers_[setup.sequence_id] = setup.sampler;
+  }
+  for (const StepRow& row : plan.rows) {
+    RETURN_IF_ERROR(kv_->Extend(row.sequence_id, row.new_block_ids,
+                                row.position,
+                                static_cast<int32_t>(row.tokens.size())));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
+  rows_.clear();
+  int n_tokens = 0;
+  for (const StepRow& row : plan.rows) {
+    rows_.push_back({row.tokens, row.position, kv_->BlockTable(row.sequence_id),
+                     row.samples});
+    n_tokens += static_cast<int>(row.tokens.size());
+  }
+
+  const absl::Time begin = clock_->Now();
+  float* hidden = stage_->hidden();
+  if (inbox_ != nullptr) {
+    RETURN_IF_ERROR(inbox_->Take(plan.step_id, n_tokens,
+                                 options_.hidden_states_timeout, &received_));
+    hidden = received_.data();
+  }
+  const absl::Time computing = clock_->Now();
+  stage_->Forward(rows_, hidden);
+  if (link_ == nullptr) Sample(plan, hidden, result);
+  const absl::Time computed = clock_->Now();
+  absl::Duration waited = computing - begin;
+  if (link_ != nullptr) {
+    RETURN_IF_ERROR(link_->Send(
+        plan.step_id, {hidden, static_cast<size_t>(n_tokens) *
+                                   stage_->weights().config.hidden_size}));
+    waited += clock_->Now() - computed;
+  }
+  result->compute_ns = absl::ToInt64Nanoseconds(computed - computing);
+  result->wait_ns = absl::ToInt64Nanoseconds(waited);
+  return absl::OkStatus();
+}
+
+void Runner::Sample(const StepPlan& plan, const float* hidden,
+                    StepResult* result) {
+  for (const StepRow& row : plan.rows) {
+    if (!row.samples) continue;
+    const int32_t position =
+        row.position + static_cast<int32_t>(row.tokens.size());
+    result->sampled.push_back(
+        {row.sequence_id, position, -1, absl::OkStatus()});
+  }
+  const int n_rows = static_cast<int>(result->sampled.size());
+  for (int begin = 0; begin < n_rows; begin += Stage::kLogitRows) {
+    const int count = std::min(Stage::kLogitRows, n_rows - begin);
+    stage_->ComputeLogits(begin, count, hidden);
+    pool_->ParallelForEach(count, [&](int64_t i, int thread) {
+      SampledToken& token = result->sampled[begin + i];
+      const absl::StatusOr<int32_t> id =
+          SampleToken(stage_->logits(static_cast<int>(i)),
+                      samplers_.find(token.sequence_id)->second, token.position,
+                      &scratch_[thread]);
+      if (id.ok()) {
+        token.token_id = *id;
+      } else {
+        token.status = id.status();
+      }
+    });
+  }
+}
+
+}  // namespace tern

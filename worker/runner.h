@@ -1,0 +1,84 @@
+#ifndef WORKER_RUNNER_H_
+#define WORKER_RUNNER_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "util/clock.h"
+#include "worker/hidden_states_inbox.h"
+#include "worker/kv_cache.h"
+#include "worker/sampler.h"
+#include "worker/stage.h"
+#include "worker/stage_link.h"
+#include "worker/step.h"
+#include "worker/step_mailbox.h"
+#include "worker/thread_pool.h"
+
+namespace tern {
+
+// The one compute thread of a loaded stage, for one epoch: takes plans from the
+// mailbox in order, runs them, passes hidden states on and reports.
+//
+// The thread ends with the stream of plans, or with the first plan that cannot
+// be run: a sequence or block that the coordinator sees otherwise than this
+// worker means that nothing after it can be trusted. The stream's sink gets the
+// reason.
+class Runner {
+ public:
+  struct Options {
+    // How long hidden states may take to come.
+    absl::Duration hidden_states_timeout = absl::Seconds(60);
+  };
+
+  // Starts the thread. Everything borrowed must outlive the runner, and belongs
+  // to its thread until the destructor returns.
+  //
+  // inbox:  null for the first stage.
+  // link:   null for the last stage.
+  // finished_steps: grows by one with each step.
+  Runner(const Options& options, Stage* stage, KvCache* kv, ThreadPool* pool,
+         std::shared_ptr<StepMailbox> mailbox,
+         std::shared_ptr<HiddenStatesInbox> inbox,
+         std::shared_ptr<StageLink> link, Clock* clock,
+         std::atomic<int64_t>* finished_steps);
+
+  // Waits for the thread. REQUIRES: the mailbox was ended or aborted.
+  ~Runner();
+
+ private:
+  void Main();
+  absl::Status RunAll();
+  absl::Status Run(const StepPlan& plan, StepResult* result);
+  absl::Status UpdateSequences(const StepPlan& plan);
+  absl::Status Forward(const StepPlan& plan, StepResult* result);
+  void Sample(const StepPlan& plan, const float* hidden, StepResult* result);
+
+  const Options options_;
+  Stage* const stage_;
+  KvCache* const kv_;
+  ThreadPool* const pool_;
+  const std::shared_ptr<StepMailbox> mailbox_;
+  const std::shared_ptr<HiddenStatesInbox> inbox_;
+  const std::shared_ptr<StageLink> link_;
+  Clock* const clock_;
+  std::atomic<int64_t>* const finished_steps_;
+
+  // Of the runner thread.
+  int64_t last_step_id_ = 0;
+  absl::flat_hash_map<int64_t, SamplerParams> samplers_;  // by sequence id
+  std::vector<float> received_;  // hidden states of the stage before
+  std::vector<MicroBatchRow> rows_;
+  std::vector<SamplerScratch> scratch_;  // one per thread of the pool
+
+  std::thread thread_;
+};
+
+}  // namespace tern
+
+#endif  // WORKER_RUNNER_H_

@@ -1,0 +1,293 @@
+#include "worker/stage.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "util/logging.h"
+
+namespace tern {
+namespace {
+
+// Embedding rows read before the file's pages are handed back: each touches
+// some 64 KB of it, which would pile up to the whole table.
+constexpr int64_t kEmbeddedRowsMax = 2048;
+
+// Tasks per thread that make the last ones to end not matter.
+constexpr int kTasksPerThread = 4;
+
+// Rows of a stored head that stay in the cache while every token visits them.
+constexpr int kStoredHeadRows = 64;
+
+size_t RoundUp(size_t n, size_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+int WidestInput(const ModelConfig& c) {
+  return std::max({c.hidden_size, c.q_size(), c.ffn_size});
+}
+
+HugeBuffer AllocateQuantized(size_t bytes) {
+  auto buffer = HugeBuffer::Allocate(bytes, "quantised activations");
+  // A few megabytes, as any vector here.
+  CHECK(buffer.ok()) << buffer.status().ToString();
+  return std::move(buffer).value();
+}
+
+}  // namespace
+
+Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
+             ThreadPool* pool, const Kernels* kernels, int max_step_tokens)
+    : weights_(std::move(weights)),
+      kv_(kv),
+      pool_(pool),
+      kernels_(*kernels),
+      rope_(weights_->config.head_dim, weights_->config.rope_theta,
+            weights_->config.context_length),
+      pairing_(weights_->config.rope_kind == RopeKind::kNeox
+                   ? RopePairing::kNeox
+                   : RopePairing::kNorm),
+      attention_scale_(static_cast<float>(
+          1 / std::sqrt(static_cast<double>(weights_->config.head_dim)))),
+      logits_stride_(RoundUp(weights_->config.vocab_size, kHeadPanelRows)) {
+  CHECK(max_step_tokens >= 1);
+  const ModelConfig& c = weights_->config;
+  const size_t step = max_step_tokens;
+  const size_t tile = std::min(max_step_tokens, kTileTokens);
+  hidden_.resize(step * c.hidden_size);
+  tokens_.reserve(step);
+  sampling_tokens_.reserve(step);
+  // The head's input is quantised here too.
+  const size_t quantized_tokens = std::max<size_t>(tile, kLogitRows);
+  normed_.resize(tile * WidestInput(c));
+  quantized_ = AllocateQuantized(quantized_tokens * WidestInput(c));
+  quantized_s_.resize(quantized_tokens);
+  quantized_sum_.resize(quantized_tokens);
+  q_.resize(tile * c.q_size());
+  k_.resize(tile * c.kv_size());
+  v_.resize(tile * c.kv_size());
+  a_.resize(tile * c.q_size());
+  gate_.resize(tile * c.ffn_size);
+  up_.resize(tile * c.ffn_size);
+  y_.resize(tile * c.hidden_size);
+  if (weights_->spec.range.has_head) {
+    head_in_.resize(size_t{kLogitRows} * c.hidden_size);
+    logits_.resize(kLogitRows * logits_stride_);
+  }
+}
+
+void Stage::Forward(absl::Span<const MicroBatchRow> rows, float* hidden) {
+  tokens_.clear();
+  sampling_tokens_.clear();
+  for (const MicroBatchRow& row : rows) {
+    int32_t position = row.position;
+    for (const int32_t id : row.tokens) {
+      tokens_.push_back({id, position++, row.block_table.data()});
+    }
+    if (row.samples) {
+      sampling_tokens_.push_back(static_cast<int>(tokens_.size()) - 1);
+    }
+  }
+  CHECK(tokens_.size() * weights_->config.hidden_size <= hidden_.size());
+  if (weights_->spec.range.has_embedding) Embed(hidden);
+
+  // A token attends to earlier ones only, and those are in its own tile or in
+  // one that has been through all the layers.
+  const absl::Span<const Token> tokens = tokens_;
+  for (size_t begin = 0; begin < tokens.size(); begin += kTileTokens) {
+    const absl::Span<const Token> tile = tokens.subspan(begin, kTileTokens);
+    float* const x = hidden + begin * weights_->config.hidden_size;
+    for (size_t layer = 0; layer < weights_->layers.size(); ++layer) {
+      RunLayer(static_cast<int>(layer), tile, x);
+    }
+  }
+}
+
+// formats: x = x + Wo Q(N(attention)), x = x + Wdown Q(N(act(g) * u)).
+void Stage::RunLayer(int layer, absl::Span<const Token> tokens, float* x) {
+  const ModelConfig& c = weights_->config;
+  const LayerWeights& w = weights_->layers[layer];
+  const int n = static_cast<int>(tokens.size());
+
+  NormAndQuantize(x, n, c.hidden_size, w.attn_norm);
+  Multiply({{&w.q, q_.data()}, {&w.k, k_.data()}, {&w.v, v_.data()}}, n);
+  RotateAndStore(layer, tokens);
+  Attend(layer, tokens);
+  NormAndQuantize(a_.data(), n, c.q_size(), w.attn_sub_norm);
+  Multiply({{&w.o, y_.data()}}, n);
+  AddResidual(x, n);
+
+  NormAndQuantize(x, n, c.hidden_size, w.ffn_norm);
+  Multiply({{&w.gate, gate_.data()}, {&w.up, up_.data()}}, n);
+  Gate(n);
+  NormAndQuantize(gate_.data(), n, c.ffn_size, w.ffn_sub_norm);
+  Multiply({{&w.down, y_.data()}}, n);
+  AddResidual(x, n);
+}
+
+void Stage::ComputeLogits(int begin, int count, const float* hidden) {
+  CHECK(weights_->spec.range.has_head);
+  CHECK(count <= kLogitRows && begin + count <= sampling_row_count());
+  const ModelConfig& c = weights_->config;
+  for (int i = 0; i < count; ++i) {
+    kernels_.rms_norm(
+        hidden +
+            static_cast<size_t>(sampling_tokens_[begin + i]) * c.hidden_size,
+        weights_->output_norm.data(), c.hidden_size, c.norm_eps,
+        &head_in_[static_cast<size_t>(i) * c.hidden_size]);
+  }
+  if (weights_->spec.head_mode == HeadMode::kInt8) {
+    NormAndQuantize(head_in_.data(), count, c.hidden_size, {});
+    const QuantizedTokens in = {
+        reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
+        quantized_sum_.data(), count, c.hidden_size};
+    pool_->ParallelFor(
+        c.vocab_size, kHeadPanelRows, [&](int64_t row, int64_t row_end) {
+          kernels_.head_int8(weights_->head_int8, in, row, row_end,
+                             logits_.data(), logits_stride_);
+        });
+    return;
+  }
+  pool_->ParallelFor(
+      c.vocab_size, kStoredHeadRows, [&](int64_t begin, int64_t end) {
+        for (int64_t row = begin; row < end; row += kStoredHeadRows) {
+          const int64_t row_end = std::min(row + kStoredHeadRows, end);
+          for (int i = 0; i < count; ++i) {
+            kernels_.head_stored(
+                weights_->head_stored,
+                &head_in_[static_cast<size_t>(i) * c.hidden_size], row, row_end,
+                &logits_[i * logits_stride_]);
+          }
+        }
+      });
+}
+
+template <typename Fn>
+void Stage::ForEachToken(int n_tokens, Fn fn) {
+  pool_->ParallelFor(n_tokens, 1, [&fn](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) fn(static_cast<size_t>(t));
+  });
+}
+
+void Stage::Embed(float* hidden) {
+  const size_t n = weights_->config.hidden_size;
+  ForEachToken(static_cast<int>(tokens_.size()), [&](size_t t) {
+    DenseRow(weights_->embedding, tokens_[t].id, hidden + t * n);
+  });
+  rows_embedded_ += static_cast<int64_t>(tokens_.size());
+  // Not where the head is read from the same pages in every step.
+  const bool is_head = weights_->head_stored.data == weights_->embedding.data;
+  if (rows_embedded_ < kEmbeddedRowsMax || is_head) return;
+  const DenseView& e = weights_->embedding;
+  weights_->file->Release(
+      {static_cast<const uint8_t*>(e.data),
+       static_cast<size_t>(e.n_rows) * e.n_columns * DenseTypeBytes(e.type)});
+  rows_embedded_ = 0;
+}
+
+void Stage::NormAndQuantize(const float* x, int n_tokens, int n,
+                            const std::vector<float>& norm) {
+  quantized_n_ = n;
+  ForEachToken(n_tokens, [&](size_t t) {
+    const float* h = x + t * n;
+    if (!norm.empty()) {
+      float* const normed = &normed_[t * n];
+      kernels_.rms_norm(h, norm.data(), n, weights_->config.norm_eps, normed);
+      h = normed;
+    }
+    const QuantizedScale scale = kernels_.quantize_token(
+        h, n, reinterpret_cast<int8_t*>(quantized_.data()) + t * n);
+    quantized_s_[t] = scale.s;
+    quantized_sum_[t] = scale.sum;
+  });
+}
+
+void Stage::Multiply(absl::Span<const Output> outputs, int n_tokens) {
+  const QuantizedTokens in = {
+      reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
+      quantized_sum_.data(), n_tokens, quantized_n_};
+  int64_t n_panels = 0;
+  for (const Output& out : outputs) n_panels += PanelCount(out.w->n_out);
+  pool_->ParallelFor(n_panels, 1, [&](int64_t begin, int64_t end) {
+    int64_t first = 0;  // panel of the matrix in the list of all
+    for (const Output& out : outputs) {
+      const TernaryView& w = *out.w;
+      const int64_t last = first + PanelCount(w.n_out);
+      const int64_t from = std::max(begin, first);
+      const int64_t to = std::min(end, last);
+      if (from < to) {
+        const int row = static_cast<int>(from - first) * kPanelRows;
+        const int row_end =
+            std::min(static_cast<int>(to - first) * kPanelRows, w.n_out);
+        kernels_.ternary_matmul(w, in, row, row_end, out.y, w.n_out);
+      }
+      first = last;
+    }
+  });
+}
+
+void Stage::RotateAndStore(int layer, absl::Span<const Token> tokens) {
+  const ModelConfig& c = weights_->config;
+  ForEachToken(static_cast<int>(tokens.size()), [&](size_t t) {
+    const Token& token = tokens[t];
+    const float* const cos = rope_.cos(token.position);
+    const float* const sin = rope_.sin(token.position);
+    for (int head = 0; head < c.n_heads; ++head) {
+      kernels_.rope_rotate(&q_[t * c.q_size() + head * c.head_dim], cos, sin,
+                           c.head_dim, pairing_);
+    }
+    for (int head = 0; head < c.n_kv_heads; ++head) {
+      kernels_.rope_rotate(&k_[t * c.kv_size() + head * c.head_dim], cos, sin,
+                           c.head_dim, pairing_);
+    }
+    const int32_t block = token.block_table[token.position / kKvBlockSize];
+    kernels_.store_kv(kv_->Block(layer, block), token.position % kKvBlockSize,
+                      &k_[t * c.kv_size()], &v_[t * c.kv_size()]);
+  });
+}
+
+void Stage::Attend(int layer, absl::Span<const Token> tokens) {
+  const ModelConfig& c = weights_->config;
+  // Query heads that share keys are computed together, so that those are read
+  // once; with few tokens that leaves too few tasks for the threads.
+  const int group = c.n_heads / c.n_kv_heads;
+  const int64_t n_groups = static_cast<int64_t>(tokens.size()) * c.n_kv_heads;
+  const bool share = n_groups >= int64_t{kTasksPerThread} * pool_->size();
+  const int task_heads = share ? group : 1;
+  const int64_t tasks_per_token = c.n_heads / task_heads;
+  const int64_t n_tasks = static_cast<int64_t>(tokens.size()) * tasks_per_token;
+  pool_->ParallelForEach(n_tasks, [&](int64_t task, int /*thread*/) {
+    const size_t t = task / tasks_per_token;
+    const int head = static_cast<int>(task % tasks_per_token) * task_heads;
+    AttentionArgs args;
+    args.q = &q_[t * c.q_size()];
+    args.k_pool = kv_->k_pool(layer);
+    args.v_pool = kv_->v_pool(layer);
+    args.block_table = tokens[t].block_table;
+    args.n_positions = tokens[t].position + 1;
+    args.n_heads = c.n_heads;
+    args.n_kv_heads = c.n_kv_heads;
+    args.head_dim = c.head_dim;
+    args.scale = attention_scale_;
+    kernels_.attend(args, head, head + task_heads, &a_[t * c.q_size()]);
+  });
+}
+
+void Stage::Gate(int n_tokens) {
+  const int n = weights_->config.ffn_size;
+  const auto gate = weights_->config.activation == Activation::kRelu2
+                        ? kernels_.relu2_gate
+                        : kernels_.silu_gate;
+  ForEachToken(n_tokens, [&](size_t t) {
+    gate(&gate_[t * n], &up_[t * n], n, &gate_[t * n]);
+  });
+}
+
+void Stage::AddResidual(float* x, int n_tokens) {
+  const int n = weights_->config.hidden_size;
+  ForEachToken(n_tokens,
+               [&](size_t t) { kernels_.add(x + t * n, &y_[t * n], n); });
+}
+
+}  // namespace tern

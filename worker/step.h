@@ -1,0 +1,58 @@
+#ifndef WORKER_STEP_H_
+#define WORKER_STEP_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "worker/sampler.h"
+
+namespace tern {
+
+// What the runner executes, in plain values: proto/tern/v1/worker.proto with
+// every number checked (worker/step_proto.h).
+
+// A sequence that appears for the first time.
+struct SequenceSetup {
+  int64_t sequence_id;
+  SamplerParams sampler;
+};
+
+// A run of consecutive tokens of one sequence.
+struct StepRow {
+  int64_t sequence_id;
+  int32_t position;             // of the first token
+  std::vector<int32_t> tokens;  // at least one
+  std::vector<int32_t> new_block_ids;
+  bool samples;  // whether the last stage samples after the last token
+};
+
+// One step of a pipeline.
+struct StepPlan {
+  int64_t step_id;
+  std::vector<int64_t> released_sequence_ids;
+  std::vector<SequenceSetup> new_sequences;
+  std::vector<StepRow> rows;
+};
+
+// A token chosen by the last stage.
+struct SampledToken {
+  int64_t sequence_id;
+  int32_t position;     // that it will take
+  int32_t token_id;     // -1 when the row failed
+  absl::Status status;  // why it failed
+};
+
+// What a stage has to say about a step.
+struct StepResult {
+  int64_t step_id;
+  std::vector<SampledToken> sampled;
+  int64_t compute_ns;
+  int64_t wait_ns;
+  int32_t blocks_in_use;
+};
+
+}  // namespace tern
+
+#endif  // WORKER_STEP_H_

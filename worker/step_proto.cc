@@ -1,0 +1,188 @@
+#include "worker/step_proto.h"
+
+#include <cmath>
+#include <utility>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/attention.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+absl::Status CheckAddress(const v1::StepPlan& plan, const StepLimits& limits) {
+  if (plan.epoch() > limits.epoch) {
+    return absl::AbortedError(
+        absl::StrCat("step ", plan.step_id(), " belongs to epoch ",
+                     plan.epoch(), "; this worker is at ", limits.epoch));
+  }
+  if (plan.model() != limits.model ||
+      plan.pipeline_id() != limits.pipeline_id) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "step ", plan.step_id(), " is for model \"", plan.model(),
+        "\", pipeline \"", plan.pipeline_id(), "\"; this worker serves \"",
+        limits.model, "\" in \"", limits.pipeline_id, "\""));
+  }
+  if (plan.numerics_id() != limits.numerics_id) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "step ", plan.step_id(), " is meant for \"", plan.numerics_id(),
+        "\"; this stage was loaded for \"", limits.numerics_id, "\""));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SamplerParams> ParseSampler(const v1::SequenceSetup& setup) {
+  const v1::SamplerSetup& s = setup.sampler();
+  // Comparisons are written so that NaN fails them.
+  const char* wrong = nullptr;
+  if (!(s.temperature() >= 0 && s.temperature() <= 100)) {
+    wrong = "a temperature outside [0, 100]";
+  } else if (s.top_k() < 0) {
+    wrong = "a negative top_k";
+  } else if (!(s.top_p() > 0 && s.top_p() <= 1)) {
+    wrong = "a top_p outside (0, 1]";
+  } else if (!(s.min_p() >= 0 && s.min_p() <= 1)) {
+    wrong = "a min_p outside [0, 1]";
+  } else if (s.sample_index() < 0) {
+    wrong = "a negative sample_index";
+  }
+  if (wrong != nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ", setup.sequence_id(), " has ", wrong));
+  }
+  return SamplerParams{s.temperature(), s.top_k(), s.top_p(),
+                       s.min_p(),       s.seed(),  s.sample_index()};
+}
+
+absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
+                                 const StepLimits& limits) {
+  const int64_t id = row.sequence_id();
+  if (row.token_source_case() == v1::StepRow::kSampledInStepId) {
+    return absl::UnimplementedError(absl::StrCat(
+        "the row of sequence ", id,
+        " takes its token from an earlier step, which this worker does not "
+        "support (supports_step_token_source is false)"));
+  }
+  const auto& tokens = row.tokens().ids();
+  if (tokens.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the row of sequence ", id, " has no tokens"));
+  }
+  if (tokens.size() > limits.max_step_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the row of sequence ", id, " has ", tokens.size(),
+                     " tokens; this stage was loaded for ",
+                     limits.max_step_tokens, " a step"));
+  }
+  // Written without a sum, which could overflow.
+  if (row.position() < 0 ||
+      row.position() > limits.context_length - tokens.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the row of sequence ", id, " has ", tokens.size(),
+                     " tokens from position ", row.position(),
+                     "; the context holds ", limits.context_length));
+  }
+  for (const int32_t token : tokens) {
+    if (token < 0 || token >= limits.vocab_size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the row of sequence ", id, " has token ", token,
+                       "; the vocabulary has ", limits.vocab_size));
+    }
+  }
+  for (const int32_t block : row.new_block_ids()) {
+    if (block < 0 || block >= limits.kv_block_count) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the row of sequence ", id, " names KV block ", block,
+                       "; the pool has ", limits.kv_block_count));
+    }
+  }
+  return StepRow{id,
+                 row.position(),
+                 {tokens.begin(), tokens.end()},
+                 {row.new_block_ids().begin(), row.new_block_ids().end()},
+                 row.samples()};
+}
+
+}  // namespace
+
+absl::StatusOr<StepPlan> ParseStepPlan(const v1::StepPlan& plan,
+                                       const StepLimits& limits) {
+  RETURN_IF_ERROR(CheckAddress(plan, limits));
+  if (plan.step_id() < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step id ", plan.step_id(), " is below 1"));
+  }
+  if (plan.repeat_max() < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step ", plan.step_id(), " has repeat_max ",
+                     plan.repeat_max(), ", which is negative"));
+  }
+  if (plan.repeat_max() > 1) {
+    return absl::UnimplementedError(
+        absl::StrCat("step ", plan.step_id(), " grants ", plan.repeat_max(),
+                     " decode steps; this worker takes 1 (repeat_max_limit)"));
+  }
+  if (plan.released_sequence_ids_size() > kStepSequencesMax ||
+      plan.new_sequences_size() > kStepSequencesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step ", plan.step_id(), " releases ",
+                     plan.released_sequence_ids_size(), " and opens ",
+                     plan.new_sequences_size(),
+                     " sequences; the most of each is ", kStepSequencesMax));
+  }
+  StepPlan parsed;
+  parsed.step_id = plan.step_id();
+  parsed.released_sequence_ids.assign(plan.released_sequence_ids().begin(),
+                                      plan.released_sequence_ids().end());
+  parsed.new_sequences.reserve(plan.new_sequences_size());
+  for (const v1::SequenceSetup& setup : plan.new_sequences()) {
+    SequenceSetup& out = parsed.new_sequences.emplace_back(
+        SequenceSetup{setup.sequence_id(), {}});
+    if (!limits.is_last_stage) continue;
+    ASSIGN_OR_RETURN(out.sampler, ParseSampler(setup));
+  }
+  int64_t n_tokens = 0;
+  absl::flat_hash_set<int64_t> sequence_ids;
+  for (const v1::StepRow& row : plan.rows()) {
+    ASSIGN_OR_RETURN(StepRow out, ParseRow(row, limits));
+    if (!sequence_ids.insert(out.sequence_id).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("step ", plan.step_id(), " has two rows of sequence ",
+                       out.sequence_id));
+    }
+    n_tokens += static_cast<int64_t>(out.tokens.size());
+    if (n_tokens > limits.max_step_tokens) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "step ", plan.step_id(), " has more than the ",
+          limits.max_step_tokens, " tokens that this stage was loaded for"));
+    }
+    parsed.rows.push_back(std::move(out));
+  }
+  return parsed;
+}
+
+v1::StepResult MakeStepResult(const StepResult& result,
+                              const StepLimits& limits) {
+  v1::StepResult message;
+  message.set_model(limits.model);
+  message.set_pipeline_id(limits.pipeline_id);
+  message.set_epoch(limits.epoch);
+  message.set_step_id(result.step_id);
+  for (const SampledToken& token : result.sampled) {
+    v1::SampledToken* out = message.add_sampled();
+    out->set_sequence_id(token.sequence_id);
+    out->set_position(token.position);
+    out->set_token_id(token.token_id);
+    if (token.status.ok()) continue;
+    out->set_error_code(static_cast<int32_t>(token.status.code()));
+    out->set_error_message(std::string(token.status.message()));
+  }
+  message.set_compute_ns(result.compute_ns);
+  message.set_wait_ns(result.wait_ns);
+  message.set_kv_block_in_use_count(result.blocks_in_use);
+  return message;
+}
+
+}  // namespace tern

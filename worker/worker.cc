@@ -1,0 +1,202 @@
+#include "worker/worker.h"
+
+#include <unistd.h>
+
+#include <chrono>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/random/random.h"
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "grpcpp/channel.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/server_builder.h"
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+#include "model/gguf_reader.h"
+#include "model/model_config.h"
+#include "util/clock.h"
+#include "util/logging.h"
+#include "util/status_macros.h"
+#include "worker/grpc_stage_link.h"
+#include "worker/machine.h"
+
+namespace tern {
+namespace {
+
+constexpr double kMemoryShare = 0.8;
+constexpr int kThreadsMax = 1024;
+// How long calls may take to end when the worker shuts down.
+constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
+
+std::string HostName() {
+  char name[256] = "";
+  if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') {
+    return "localhost";
+  }
+  return name;
+}
+
+// "/models/bitnet-2b.gguf" is "bitnet-2b".
+std::string FileStem(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
+  const size_t dot = name.rfind('.');
+  if (dot != std::string::npos && dot > 0) name.resize(dot);
+  return name;
+}
+
+std::string AdvertisedAddress(const Worker::Options& options, int port) {
+  if (!options.advertise_address.empty()) return options.advertise_address;
+  const size_t colon = options.listen.rfind(':');
+  std::string host = options.listen.substr(0, colon);
+  // Everything that listens on all addresses names none.
+  if (host.empty() || host == "0.0.0.0" || host == "[::]" || host == "::") {
+    host = HostName();
+  }
+  return absl::StrCat(host, ":", port);
+}
+
+absl::StatusOr<Isa> ChooseIsa(const std::string& name) {
+  if (name == "auto") return BestKernels().isa;
+  std::vector<absl::string_view> names;
+  for (const Isa isa : SupportedIsas()) names.push_back(IsaName(isa));
+  Isa isa;
+  if (!ParseIsa(name, &isa) || !IsaSupported(isa)) {
+    return absl::InvalidArgumentError(absl::StrCat("instruction set \"", name,
+                                                   "\" is not to be had; this "
+                                                   "machine has auto, ",
+                                                   absl::StrJoin(names, ", ")));
+  }
+  return isa;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const Options& options) {
+  std::unique_ptr<Worker> worker(new Worker);
+  RETURN_IF_ERROR(worker->Start(options));
+  return worker;
+}
+
+Worker::~Worker() { Shutdown(); }
+
+absl::Status Worker::Start(const Options& options) {
+  if (options.n_threads < 0 || options.n_threads > kThreadsMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.n_threads, " threads; 0 to ", kThreadsMax, " are possible"));
+  }
+  if (options.memory_bytes < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.memory_bytes, " bytes of memory"));
+  }
+  ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
+  ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
+  ASSIGN_OR_RETURN(std::shared_ptr<const GgufReader> file,
+                   GgufReader::Open(options.model_path));
+  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(*file));
+
+  StageHost::Options host;
+  host.model_name = options.model_name.empty() ? FileStem(options.model_path)
+                                               : options.model_name;
+  host.n_threads =
+      options.n_threads > 0 ? options.n_threads : AvailableProcessors();
+  host.memory_bytes =
+      options.memory_bytes > 0
+          ? options.memory_bytes
+          : static_cast<int64_t>(kMemoryShare * AvailableMemoryBytes());
+  host.isa = isa;
+  host.runner = options.runner;
+  const Credentials* const credentials = credentials_.get();
+  host_ = std::make_unique<StageHost>(
+      host, file, config,
+      [credentials](const StageRequest& request, int hidden_size)
+          -> absl::StatusOr<std::shared_ptr<StageLink>> {
+        ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
+                         credentials->CreateChannel(request.next_stage_address,
+                                                    kWorkerName));
+        GrpcStageLink::Options link;
+        link.model = request.model;
+        link.pipeline_id = request.pipeline_id;
+        link.epoch = request.epoch;
+        link.hidden_size = hidden_size;
+        link.address = request.next_stage_address;
+        return std::make_shared<GrpcStageLink>(link, std::move(channel));
+      },
+      Clock::System());
+  service_ = std::make_unique<WorkerServiceImpl>(host_.get(), credentials,
+                                                 Clock::System());
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.SetMaxReceiveMessageSize(kMessageBytesMax);
+  RETURN_IF_ERROR(
+      credentials_->AddListeningPort(options.listen, &builder, &port_));
+  builder.RegisterService(service_.get());
+  server_ = builder.BuildAndStart();
+  if (server_ == nullptr || port_ == 0) {
+    return absl::UnavailableError(absl::StrCat(
+        "cannot listen on ", options.listen, "; is the port taken?"));
+  }
+  grpc::HealthCheckServiceInterface* const health =
+      server_->GetHealthCheckService();
+  health->SetServingStatus("liveness", true);
+  health->SetServingStatus("readiness", false);
+  address_ = AdvertisedAddress(options, port_);
+
+  WorkerDescription description;
+  description.worker_id =
+      options.worker_id.empty()
+          ? absl::StrCat(HostName(), "-", static_cast<int64_t>(getpid()))
+          : options.worker_id;
+  description.incarnation =
+      absl::Uniform<int64_t>(absl::BitGen(), 1, int64_t{1} << 62);
+  description.address = address_;
+  description.numerics_class = kCpuNumericsClass;
+  description.memory_bytes = host.memory_bytes;
+  description.thread_count = host.n_threads;
+  description.kernel_isa = std::string(IsaName(isa));
+  description.device = ProcessorName();
+  description.models = {host.model_name};
+  LOG(INFO) << "event=worker_started worker=" << description.worker_id
+            << " address=" << address_ << " model=" << host.model_name
+            << " threads=" << host.n_threads
+            << " memory_bytes=" << host.memory_bytes
+            << " isa=" << description.kernel_isa;
+  if (options.coordinator.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<grpc::Channel> channel,
+      credentials_->CreateChannel(options.coordinator, kCoordinatorName));
+  registration_ = std::make_unique<Registration>(
+      options.registration, description, std::move(channel),
+      [this] { return host_->finished_step_count(); },
+      [health](bool is_registered) {
+        health->SetServingStatus("readiness", is_registered);
+      });
+  return absl::OkStatus();
+}
+
+void Worker::Shutdown() {
+  registration_.reset();
+  if (host_ != nullptr) {
+    host_->Shutdown(absl::UnavailableError("the worker is shutting down"));
+  }
+  if (server_ != nullptr) {
+    // Calls that do not end by themselves are cancelled after the grace time.
+    server_->Shutdown(std::chrono::system_clock::now() +
+                      absl::ToChronoNanoseconds(kShutdownGrace));
+    server_->Wait();
+  }
+  server_.reset();
+  service_.reset();
+  host_.reset();
+}
+
+}  // namespace tern

@@ -1,0 +1,81 @@
+#ifndef WORKER_WORKER_H_
+#define WORKER_WORKER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "grpcpp/server.h"
+#include "util/credentials.h"
+#include "worker/registration.h"
+#include "worker/runner.h"
+#include "worker/stage_host.h"
+#include "worker/worker_service.h"
+
+namespace tern {
+
+// A worker: one stage of a pipeline behind a gRPC server, registered with a
+// coordinator. Thread-safe.
+class Worker {
+ public:
+  struct Options {
+    // "host:port"; port 0 takes a free one.
+    std::string listen = "127.0.0.1:0";
+    // At which others reach the worker; empty derives it from `listen` (and the
+    // machine's name, where that names no address).
+    std::string advertise_address;
+    // Address of the coordinator; empty serves without one, for tests.
+    std::string coordinator;
+    // GGUF file of the model, and its name in the cluster; an empty name is the
+    // file's without folder and extension.
+    std::string model_path;
+    std::string model_name;
+    // Empty derives it from the machine's name and the process.
+    std::string worker_id;
+    // Compute threads; 0 is all that the process may use.
+    int n_threads = 0;
+    // Bytes that weights and KV pool may take together; 0 is 80 % of what is
+    // available now.
+    int64_t memory_bytes = 0;
+    // "auto" or the name of an instruction set, see kernels/isa.h.
+    std::string isa = "auto";
+    CredentialOptions credentials;
+    Registration::Options registration;
+    Runner::Options runner;
+  };
+
+  // Opens and checks the model file, starts the server, begins to register.
+  // INVALID_ARGUMENT for senseless options, else as GgufReader::Open(),
+  // ReadModelConfig() and Credentials say; UNAVAILABLE when the port is taken.
+  static absl::StatusOr<std::unique_ptr<Worker>> Create(const Options& options);
+
+  // Shutdown().
+  ~Worker();
+
+  // At which the server listens.
+  int port() const { return port_; }
+  // Given to the coordinator.
+  const std::string& address() const { return address_; }
+
+  // Ends streams, computation and registration, and waits for them. Later calls
+  // do nothing.
+  void Shutdown();
+
+ private:
+  Worker() = default;
+  absl::Status Start(const Options& options);
+
+  std::unique_ptr<Credentials> credentials_;
+  std::unique_ptr<StageHost> host_;
+  std::unique_ptr<WorkerServiceImpl> service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<Registration> registration_;
+  int port_ = 0;
+  std::string address_;
+};
+
+}  // namespace tern
+
+#endif  // WORKER_WORKER_H_
