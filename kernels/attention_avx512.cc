@@ -33,16 +33,35 @@ struct Factors {
   float new_factor;
 };
 
+// The chunk of positions [begin, begin + 64), as far as they exist.
+Chunk MakeChunk(const AttentionArgs& a, int kv_head, int begin) {
+  const size_t head_elements = static_cast<size_t>(a.head_dim) * kKvBlockSize;
+  const size_t block_elements = a.n_kv_heads * head_elements;
+  const int left = a.n_positions - begin;
+  Chunk chunk;
+  chunk.n_positions = left < kAttentionChunk ? left : kAttentionChunk;
+  const int32_t* table = a.block_table + begin / kKvBlockSize;
+  for (int b = 0; b < kBlocksPerChunk; ++b) {
+    const int used = b * kKvBlockSize < chunk.n_positions ? b : 0;
+    const size_t offset =
+        table[used] * block_elements + kv_head * head_elements;
+    chunk.k[b] = a.k_pool + offset;
+    chunk.v[b] = a.v_pool + offset;
+  }
+  return chunk;
+}
+
 __m512 LoadHalf16(const uint16_t* at) {
   return _mm512_cvtph_ps(
       _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
 }
 
 // scores[h][j] of the 64 positions of a chunk, used or not. Each key is one
-// lane, which adds over d in order.
+// lane, which adds over d in order. Meanwhile the next chunk comes to the
+// cache: blocks are too short and too far apart for the hardware to foresee.
 template <int kHeads>
-void Scores(const Chunk& chunk, const float* q, int head_dim, float scale,
-            float (*scores)[kAttentionChunk]) {
+void Scores(const Chunk& chunk, const Chunk& next, const float* q, int head_dim,
+            float scale, float (*scores)[kAttentionChunk]) {
   __m512 acc[kHeads][kBlocksPerChunk];
 #pragma GCC unroll 4
   for (int h = 0; h < kHeads; ++h) {
@@ -55,6 +74,12 @@ void Scores(const Chunk& chunk, const float* q, int head_dim, float scale,
   const uint16_t* k3 = chunk.k[3];
   for (int d = 0; d < head_dim; ++d) {
     const int at = d * kKvBlockSize;
+    // A head has head_dim / 2 cache lines of keys in a block, and of values.
+    const uint16_t* const* ahead = d % 2 == 0 ? next.k : next.v;
+#pragma GCC unroll 4
+    for (int b = 0; b < kBlocksPerChunk; ++b) {
+      _mm_prefetch(ahead[b] + d / 2 * 32, _MM_HINT_T0);
+    }
     const __m512 k[kBlocksPerChunk] = {LoadHalf16(k0 + at), LoadHalf16(k1 + at),
                                        LoadHalf16(k2 + at),
                                        LoadHalf16(k3 + at)};
@@ -163,27 +188,19 @@ template <int kHeads>
 void AttendHeads(const AttentionArgs& a, int head, float* y) {
   const int head_dim = a.head_dim;
   const int kv_head = head / (a.n_heads / a.n_kv_heads);
-  const size_t head_elements = static_cast<size_t>(head_dim) * kKvBlockSize;
-  const size_t block_elements = a.n_kv_heads * head_elements;
   const float* q = a.q + static_cast<size_t>(head) * head_dim;
 
   State states[kHeads];
   alignas(64) float scores[kHeads][kAttentionChunk];
   Factors factors[kHeads];
+  Chunk next = MakeChunk(a, kv_head, 0);
   for (int begin = 0; begin < a.n_positions; begin += kAttentionChunk) {
     const bool first = begin == 0;
-    const int left = a.n_positions - begin;
-    Chunk chunk;
-    chunk.n_positions = left < kAttentionChunk ? left : kAttentionChunk;
-    const int32_t* table = a.block_table + begin / kKvBlockSize;
-    for (int b = 0; b < kBlocksPerChunk; ++b) {
-      const int used = b * kKvBlockSize < chunk.n_positions ? b : 0;
-      const size_t offset =
-          table[used] * block_elements + kv_head * head_elements;
-      chunk.k[b] = a.k_pool + offset;
-      chunk.v[b] = a.v_pool + offset;
+    const Chunk chunk = next;
+    if (begin + kAttentionChunk < a.n_positions) {
+      next = MakeChunk(a, kv_head, begin + kAttentionChunk);
     }
-    Scores<kHeads>(chunk, q, head_dim, a.scale, scores);
+    Scores<kHeads>(chunk, next, q, head_dim, a.scale, scores);
     for (int h = 0; h < kHeads; ++h) {
       factors[h] = Softmax(scores[h], chunk.n_positions, first, &states[h]);
     }

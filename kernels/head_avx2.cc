@@ -46,6 +46,8 @@ void DotRows(const char* rows, const float* x, int n, float* logits) {
     }
   }
   const int rest = n - k;
+  // Unrolled as every loop over the lanes is: else GCC keeps them in memory.
+#pragma GCC unroll 4
   for (int r = 0; r < kRows; ++r) {
     if (rest > 0) {
       float x_tail[16] = {};
@@ -117,6 +119,7 @@ void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
       acc1[t] = _mm256_add_epi32(acc1[t], _mm256_madd_epi16(p1, ones));
     }
   }
+#pragma GCC unroll 4
   for (int t = 0; t < kTokens; ++t) {
     sums[t][0] = acc0[t];
     sums[t][1] = acc1[t];

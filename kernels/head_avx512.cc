@@ -88,15 +88,16 @@ void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
 #pragma GCC unroll 4
     for (int c = 0; c < kChains; ++c) acc[t][c] = _mm512_setzero_si512();
   }
-  for (int k = 0; k < n_columns; k += 4 * kChains) {
+  for (int k = 0; k < n_columns; k += 16) {
 #pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c) {
+    for (int b = 0; b < 4; ++b) {
       const __m512i w = _mm512_xor_si512(
-          _mm512_load_si512(panel + kHeadPanelRows * (k + 4 * c)), flip);
+          _mm512_load_si512(panel + kHeadPanelRows * (k + 4 * b)), flip);
 #pragma GCC unroll 12
       for (int t = 0; t < kTokens; ++t) {
-        acc[t][c] = DotQuad(acc[t][c], w,
-                            q + static_cast<size_t>(t) * n_columns + k + 4 * c);
+        __m512i& chain = acc[t][b % kChains];
+        chain = DotQuad(chain, w,
+                        q + static_cast<size_t>(t) * n_columns + k + 4 * b);
       }
     }
   }

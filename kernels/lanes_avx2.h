@@ -31,8 +31,9 @@ static inline __m256i FirstLanes(int n) {
 
 // Eight int32 lanes from memory of any alignment, all the same.
 static inline __m256i BroadcastQuad(const int8_t* q) {
-  return _mm256_broadcastd_epi32(
-      _mm_castps_si128(_mm_load_ss(reinterpret_cast<const float*>(q))));
+  int32_t quad;
+  __builtin_memcpy(&quad, q, sizeof(quad));
+  return _mm256_set1_epi32(quad);
 }
 
 // docs/exactness.md, section 7.

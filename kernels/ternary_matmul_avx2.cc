@@ -46,6 +46,7 @@ void MatvecPanel(const uint8_t* panel, int n_blocks, const int8_t* q,
         begin + kBlocksPerFlush < n_blocks ? begin + kBlocksPerFlush : n_blocks;
     __m256i low[4];   // from fields 0 and 2, in bits 1:0
     __m256i high[4];  // from fields 1 and 3, in bits 3:2, hence four times
+#pragma GCC unroll 4
     for (int h = 0; h < 4; ++h) low[h] = high[h] = _mm256_setzero_si256();
     for (int b = begin; b < end; ++b) {
       const __m256i x0 = BroadcastQuad(q + 16 * b);
@@ -66,6 +67,9 @@ void MatvecPanel(const uint8_t* panel, int n_blocks, const int8_t* q,
         high[h] = _mm256_add_epi16(high[h], _mm256_add_epi16(p1, p3));
       }
     }
+    // Unrolled as every loop over low and high is: else GCC keeps them in
+    // memory.
+#pragma GCC unroll 4
     for (int h = 0; h < 4; ++h) {
       const __m256i quarters = _mm256_srai_epi32(AddPairs(high[h]), 2);
       sums[h] = _mm256_add_epi32(sums[h],
@@ -99,15 +103,17 @@ void MatmulTile(const uint8_t* rows8, int n_blocks, const int8_t* q,
 #pragma GCC unroll 8
       for (int t = 0; t < kTokens; ++t) {
         const int8_t* x = q + t * stride + 16 * b;
-        const __m256i p0 = _mm256_maddubs_epi16(u0, BroadcastQuad(x));
-        const __m256i p1 = _mm256_maddubs_epi16(u1, BroadcastQuad(x + 4));
-        const __m256i p2 = _mm256_maddubs_epi16(u2, BroadcastQuad(x + 8));
-        const __m256i p3 = _mm256_maddubs_epi16(u3, BroadcastQuad(x + 12));
-        const __m256i p = _mm256_add_epi16(_mm256_add_epi16(p0, p1),
-                                           _mm256_add_epi16(p2, p3));
+        __m256i p = _mm256_maddubs_epi16(u0, BroadcastQuad(x));
+        p = _mm256_add_epi16(p, _mm256_maddubs_epi16(u1, BroadcastQuad(x + 4)));
+        acc[t] = _mm256_add_epi16(acc[t], p);
+        p = _mm256_maddubs_epi16(u2, BroadcastQuad(x + 8));
+        p = _mm256_add_epi16(p,
+                             _mm256_maddubs_epi16(u3, BroadcastQuad(x + 12)));
         acc[t] = _mm256_add_epi16(acc[t], p);
       }
     }
+    // Unrolled as every loop over acc is: else GCC keeps it in memory.
+#pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
       sums[t] = _mm256_add_epi32(sums[t], AddPairs(acc[t]));
     }
