@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "model/gguf_reader.h"
+#include "model/utf8.h"  // IWYU pragma: export
 
 namespace tern {
 
@@ -82,14 +83,6 @@ class IncrementalDecoder {
   const Tokenizer* const tokenizer_;
   std::string pending_;  // at most 3 bytes: the start of a character
 };
-
-// Length in bytes of the longest prefix of `bytes` that does not end inside a
-// UTF-8 character, with every invalid sequence in that prefix replaced by
-// U+FFFD, appended to *text.
-size_t AppendValidUtf8(absl::string_view bytes, std::string* text);
-
-// Offset of the first byte that is not part of valid UTF-8, or npos.
-size_t FindInvalidUtf8(absl::string_view text);
 
 }  // namespace tern
 
