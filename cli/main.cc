@@ -11,6 +11,7 @@
 #include "cli/command.h"
 #include "cli/doctor.h"
 #include "cli/generate.h"
+#include "cli/health.h"
 #include "cli/report.h"
 #include "cli/status.h"
 #include "cli/tokenize.h"
@@ -51,7 +52,8 @@ const Command* Find(const std::vector<Command>& commands,
 
 ExitCode Main(std::vector<std::string> words) {
   const std::vector<Command> commands = {GenerateCommand(), StatusCommand(),
-                                         TokenizeCommand(), DoctorCommand()};
+                                         TokenizeCommand(), DoctorCommand(),
+                                         HealthCommand()};
   if (words.empty()) {
     PrintOverview(commands);
     return kExitUsage;

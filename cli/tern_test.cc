@@ -385,6 +385,33 @@ TEST_F(TernTest, GeneratesOverMutualTls) {
   EXPECT_EQ(out_, "safe\n");
 }
 
+TEST_F(TernTest, HealthTellsWhatServesByItsExitCode) {
+  fake_.SetServing("readiness", false);
+  EXPECT_EQ(Tern({"health", "readiness"}), 1);
+  EXPECT_EQ(out_, "not serving\n");
+  fake_.SetServing("readiness", true);
+  EXPECT_EQ(Tern({"health", "readiness"}), 0);
+  EXPECT_EQ(out_, "serving\n");
+  EXPECT_EQ(Tern({"health"}), 0);
+  EXPECT_EQ(Tern({"health", "nothing"}), 1);
+  EXPECT_TRUE(Said("NOT_FOUND")) << err_;
+}
+
+TEST_F(TernTest, HealthOfAWorkerNeedsItsName) {
+  DevCerts certs;
+  FakeCluster worker(certs.For("worker"));
+  const CredentialOptions own = certs.For("worker");
+  std::vector<std::string> arguments = {"health",
+                                        "liveness",
+                                        "--server=" + worker.address(),
+                                        "--tls_ca_file=" + own.ca_file,
+                                        "--tls_cert_file=" + own.cert_file,
+                                        "--tls_key_file=" + own.key_file};
+  EXPECT_EQ(TernAsIs(arguments), 3);
+  arguments.push_back("--peer_name=tern-worker");
+  EXPECT_EQ(TernAsIs(arguments), 0) << err_;
+}
+
 TEST_F(TernTest, WrongCommandLinesEndWithTwoAndAHint) {
   const std::vector<std::vector<std::string>> wrong = {
       {"generate", "--temperatur=1", "?"},
@@ -398,6 +425,7 @@ TEST_F(TernTest, WrongCommandLinesEndWithTwoAndAHint) {
       {"status", "extra"},
       {"status", "--top_k=3"},
       {"doctor", "extra"},
+      {"health", "two", "services"},
       {"tokenize", "two", "texts"},
       {"frobnicate"},
   };
@@ -411,7 +439,8 @@ TEST_F(TernTest, WrongCommandLinesEndWithTwoAndAHint) {
 
 TEST_F(TernTest, HelpShowsTheCommandsAndEachItsOwnFlags) {
   EXPECT_EQ(TernAsIs({"help"}), 0);
-  for (const char* name : {"generate", "status", "tokenize", "doctor"}) {
+  for (const char* name :
+       {"generate", "status", "tokenize", "doctor", "health"}) {
     EXPECT_TRUE(absl::StrContains(out_, name)) << out_;
   }
   EXPECT_EQ(TernAsIs({"help", "generate"}), 0);
