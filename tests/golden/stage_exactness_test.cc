@@ -1,0 +1,239 @@
+// The first promise (docs/exactness.md): the same tokens, and the same logits
+// bit for bit, whatever the cut into stages, the chunking of prompts, the
+// company in the batch, the threads, the instruction set, and whether a
+// sequence was decoded or replayed.
+
+#include <cstdint>
+#include <limits>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "gtest/gtest.h"
+#include "kernels/head.h"
+#include "kernels/isa.h"
+#include "model/gguf_reader.h"
+#include "model/model_config.h"
+#include "tests/golden/local_pipeline.h"
+#include "tests/testing/tiny_model.h"
+#include "util/crc32c.h"
+#include "util/logging.h"
+#include "worker/philox.h"
+
+namespace tern {
+namespace testing {
+namespace {
+
+constexpr int kWholePrompt = std::numeric_limits<int>::max();
+constexpr int kTokens = 12;
+
+// Odd on purpose: no power of two, a vocabulary that fills no panel, three
+// query heads to a key.
+TinyModelOptions ModelOptions() {
+  TinyModelOptions options;
+  options.n_layers = 5;
+  options.hidden_size = 96;
+  options.ffn_size = 176;
+  options.n_heads = 6;
+  options.n_kv_heads = 2;
+  options.head_dim = 16;
+  options.vocab_size = 331;
+  options.context_length = 192;
+  options.seed = 20;
+  return options;
+}
+
+// Prompts around the sizes of blocks (16), attention chunks (64) and tiles
+// (256 together), and every kind of sampling.
+std::vector<GoldenRequest> Requests() {
+  std::vector<GoldenRequest> requests;
+  for (const int length : {1, 5, 16, 63, 64, 65, 150}) {
+    GoldenRequest request;
+    const uint64_t index = requests.size();
+    for (int i = 0; i < length; ++i) {
+      const uint64_t word =
+          Philox4x64({static_cast<uint64_t>(i), index, 0, 0}, {1, 2})[0];
+      request.prompt.push_back(static_cast<int32_t>(word % 331));
+    }
+    request.n_tokens = kTokens;
+    request.sampler.seed = 1000 + index;
+    requests.push_back(std::move(request));
+  }
+  requests[0].sampler.temperature = 0;
+  requests[1].sampler.top_k = 20;
+  requests[2].sampler.top_p = 0.8f;
+  requests[3].sampler.min_p = 0.1f;
+  requests[4].sampler.temperature = 0;
+  requests[5].sampler = {0.7f, 50, 0.9f, 0.02f, 7, 1};
+  return requests;
+}
+
+class StageExactnessTest : public ::testing::TestWithParam<HeadMode> {
+ protected:
+  static void SetUpTestSuite() {
+    static const Bytes* const bytes = new Bytes(TinyModelBytes(ModelOptions()));
+    auto file = GgufReader::FromBytes(*bytes);
+    CHECK(file.ok()) << file.status().ToString();
+    file_ = new std::shared_ptr<const GgufReader>(std::move(file).value());
+  }
+
+  // One stage, one thread, the oracle's kernels, each sequence alone with its
+  // prompt in one piece.
+  const std::vector<GoldenAnswer>& Expected() {
+    static auto* const answers =
+        new std::map<HeadMode, std::vector<GoldenAnswer>>;
+    std::vector<GoldenAnswer>& expected = (*answers)[GetParam()];
+    if (expected.empty()) {
+      LocalPipeline pipeline(Stages(1), Isa::kRef, 1);
+      expected = Generate(&pipeline, Requests(), kWholePrompt, 1);
+    }
+    return expected;
+  }
+
+  const StageWeightsList& Stages(int n_stages) {
+    static auto* const stages =
+        new std::map<std::pair<HeadMode, int>, StageWeightsList>;
+    StageWeightsList& list = (*stages)[{GetParam(), n_stages}];
+    if (list.empty()) {
+      auto config = ReadModelConfig(**file_);
+      CHECK(config.ok()) << config.status().ToString();
+      list = LoadStages(*file_, *config, n_stages, GetParam());
+    }
+    return list;
+  }
+
+  void ExpectSame(const std::vector<GoldenAnswer>& answers) {
+    ASSERT_EQ(answers.size(), Expected().size());
+    for (size_t i = 0; i < answers.size(); ++i) {
+      EXPECT_EQ(answers[i].tokens, Expected()[i].tokens) << "sequence " << i;
+      EXPECT_TRUE(SameBits(answers[i], Expected()[i])) << "sequence " << i;
+    }
+  }
+
+  static std::shared_ptr<const GgufReader>* file_;
+};
+
+std::shared_ptr<const GgufReader>* StageExactnessTest::file_ = nullptr;
+
+TEST_P(StageExactnessTest, StagesChunksBatchesAndThreadsChangeNothing) {
+  const Isa isa = SupportedIsas().back();
+  for (const int n_stages : {1, 2, 3, 4}) {
+    for (const int n_threads : {1, 2}) {
+      LocalPipeline pipeline(Stages(n_stages), isa, n_threads);
+      for (const int chunk : {1, 3, 64, kWholePrompt}) {
+        for (const int batch : {1, 7}) {
+          SCOPED_TRACE(absl::StrCat(n_stages, " stages, ", n_threads,
+                                    " threads, chunks of ", chunk,
+                                    ", batches of ", batch));
+          ExpectSame(Generate(&pipeline, Requests(), chunk, batch));
+        }
+      }
+    }
+  }
+}
+
+TEST_P(StageExactnessTest, InstructionSetsChangeNothing) {
+  for (const Isa isa : SupportedIsas()) {
+    LocalPipeline pipeline(Stages(2), isa, 2);
+    for (const int chunk : {1, 3, 64, kWholePrompt}) {
+      for (const int batch : {1, 7}) {
+        // The oracle is slow, and has computed what is expected.
+        if (isa == Isa::kRef && (chunk != 3 || batch != 7)) continue;
+        SCOPED_TRACE(absl::StrCat("chunks of ", chunk, ", batches of ", batch));
+        SCOPED_TRACE(std::string(IsaName(isa)));
+        ExpectSame(Generate(&pipeline, Requests(), chunk, batch));
+      }
+    }
+  }
+}
+
+// Pre-emption, failover and resumption: the token log as a prompt.
+TEST_P(StageExactnessTest, AReplayedSequenceGoesOnAsIfItHadNeverStopped) {
+  const std::vector<GoldenRequest> requests = Requests();
+  for (const int n_before : {1, 6, kTokens - 1}) {
+    std::vector<GoldenRequest> replays;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      GoldenRequest replay = requests[i];
+      const std::vector<int32_t>& tokens = Expected()[i].tokens;
+      replay.prompt.insert(replay.prompt.end(), tokens.begin(),
+                           tokens.begin() + n_before);
+      replay.n_tokens = kTokens - n_before;
+      replays.push_back(std::move(replay));
+    }
+    // On another cut than the one that made the tokens.
+    LocalPipeline pipeline(Stages(3), SupportedIsas().back(), 2);
+    const std::vector<GoldenAnswer> answers =
+        Generate(&pipeline, replays, 64, 7);
+    for (size_t i = 0; i < answers.size(); ++i) {
+      GoldenAnswer rest;
+      const GoldenAnswer& whole = Expected()[i];
+      rest.tokens.assign(whole.tokens.begin() + n_before, whole.tokens.end());
+      rest.logits.assign(whole.logits.begin() + n_before, whole.logits.end());
+      EXPECT_TRUE(SameBits(answers[i], rest))
+          << "sequence " << i << " after " << n_before << " tokens";
+    }
+  }
+}
+
+TEST_P(StageExactnessTest, DecodingAndReplayingLeaveTheSameKvBytes) {
+  for (const Isa isa : SupportedIsas()) {
+    LocalPipeline pipeline(Stages(2), isa, 2);
+    const std::vector<int32_t> tokens = Requests()[5].prompt;
+    const int n = static_cast<int>(tokens.size());
+    pipeline.Open(1);
+    for (int i = 0; i < n; ++i) {
+      pipeline.Step({{1, i, {tokens[i]}, false}});
+    }
+    pipeline.Open(2);
+    pipeline.Step({{2, 0, tokens, false}});
+    EXPECT_EQ(pipeline.KvOf(1, n), pipeline.KvOf(2, n)) << IsaName(isa);
+  }
+}
+
+constexpr char kStoredTokens[] =
+    R"(59 199 199 199 199 119 119 119 119 119 119 119
+204 25 25 232 223 49 224 319 203 285 204 56
+69 81 317 135 12 249 180 65 328 97 97 265
+59 283 328 44 283 302 226 74 2 121 156 22
+227 81 319 80 80 22 291 79 164 79 133 288
+41 280 30 196 264 106 306 81 191 291 319 173
+319 38 97 138 114 224 171 92 71 34 34 34
+)";
+constexpr char kInt8Tokens[] = R"(59 199 199 199 199 119 119 119 119 119 119 119
+200 49 81 122 224 224 224 259 143 143 143 49
+69 81 317 135 12 249 180 69 305 9 264 302
+59 283 328 44 283 302 226 74 2 121 156 22
+227 81 319 80 80 22 291 79 164 79 133 288
+41 280 30 196 264 106 306 81 191 291 319 173
+319 38 97 138 114 224 171 92 73 25 70 8
+)";
+
+// Made by the oracle's kernels. Whoever has to change these numbers has changed
+// the arithmetic: that is another numerics class.
+TEST_P(StageExactnessTest, TheArithmeticIsTheCommittedOne) {
+  const bool is_int8 = GetParam() == HeadMode::kInt8;
+  std::string tokens;
+  uint32_t crc = 0;
+  for (const GoldenAnswer& answer : Expected()) {
+    absl::StrAppend(&tokens, absl::StrJoin(answer.tokens, " "), "\n");
+    for (const std::vector<float>& logits : answer.logits) {
+      crc = Crc32c(logits.data(), logits.size() * sizeof(float), crc);
+    }
+  }
+  EXPECT_EQ(crc, is_int8 ? 1281721252u : 1560051482u);
+  EXPECT_EQ(tokens, is_int8 ? kInt8Tokens : kStoredTokens);
+}
+
+INSTANTIATE_TEST_SUITE_P(HeadModes, StageExactnessTest,
+                         ::testing::Values(HeadMode::kStored, HeadMode::kInt8),
+                         [](const ::testing::TestParamInfo<HeadMode>& info) {
+                           return std::string(HeadModeName(info.param));
+                         });
+
+}  // namespace
+}  // namespace testing
+}  // namespace tern
