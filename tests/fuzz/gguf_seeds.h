@@ -1,0 +1,22 @@
+#ifndef TESTS_FUZZ_GGUF_SEEDS_H_
+#define TESTS_FUZZ_GGUF_SEEDS_H_
+
+#include <string>
+#include <vector>
+
+#include "tests/testing/gguf_builder.h"
+
+namespace tern {
+
+struct GgufSeed {
+  std::string name;  // of its file in corpus/gguf
+  testing::Bytes bytes;
+};
+
+// Where fuzzing starts: a small sound model and one file for each kind of
+// damage that a reader must notice.
+std::vector<GgufSeed> GgufSeeds();
+
+}  // namespace tern
+
+#endif  // TESTS_FUZZ_GGUF_SEEDS_H_
