@@ -1,0 +1,190 @@
+// Pins the bits of numerics class cpu-1 (docs/exactness.md): every compiler,
+// machine and instruction set must give these very results. A change here is a
+// change of the class: kCpuNumericsClass must change with it.
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/attention.h"
+#include "kernels/head.h"
+#include "kernels/kernels.h"
+#include "kernels/kernels_testing.h"
+#include "kernels/quantize.h"
+#include "kernels/rope_table.h"
+#include "kernels/ternary_layout.h"
+
+namespace tern {
+namespace {
+
+using testing::AlignedArray;
+
+// A generator of our own: the distributions of the standard library differ
+// between its implementations.
+class Random {
+ public:
+  explicit Random(uint64_t seed) : state_(seed) {}
+  uint32_t Next() {
+    state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+    return static_cast<uint32_t>(state_ >> 33);
+  }
+  // Multiples of 2^-20 in [-4, 4).
+  float NextFloat() {
+    return (static_cast<int>(Next() % (1 << 23)) - (1 << 22)) * 0x1p-20f;
+  }
+  std::vector<float> Floats(size_t n) {
+    std::vector<float> x(n);
+    for (float& v : x) v = NextFloat();
+    return x;
+  }
+
+ private:
+  uint64_t state_;
+};
+
+// FNV-1a over the bytes, little-endian.
+template <typename T>
+uint64_t Hash(const T* data, size_t n) {
+  uint64_t hash = 14695981039346656037u;
+  for (size_t i = 0; i < n; ++i) {
+    unsigned char bytes[sizeof(T)];
+    std::memcpy(bytes, &data[i], sizeof(T));
+    for (unsigned char byte : bytes) hash = (hash ^ byte) * 1099511628211u;
+  }
+  return hash;
+}
+template <typename Array>
+uint64_t Hash(const Array& a) {
+  return Hash(a.data(), a.size());
+}
+
+// Tokens quantised by the kernels under test.
+struct Tokens {
+  Tokens(const Kernels& kernels, int n_tokens, int n, Random* random)
+      : q(static_cast<size_t>(n_tokens) * n), s(n_tokens), sum(n_tokens) {
+    for (int t = 0; t < n_tokens; ++t) {
+      const std::vector<float> x = random->Floats(n);
+      const QuantizedScale scale =
+          kernels.quantize_token(x.data(), n, q.data() + t * n);
+      s[t] = scale.s;
+      sum[t] = scale.sum;
+    }
+    view = {q.data(), s.data(), sum.data(), n_tokens, n};
+  }
+  AlignedArray<int8_t> q;
+  std::vector<float> s;
+  std::vector<int32_t> sum;
+  QuantizedTokens view;
+};
+
+class Golden : public testing::EveryIsa {};
+TERN_EVERY_ISA(Golden);
+
+TEST_P(Golden, QuantizeToken) {
+  Random random(1);
+  const Tokens x(kernels(), 3, 208, &random);
+  EXPECT_EQ(Hash(x.q), 0x9ab8f58b3608b3e7u);
+  EXPECT_EQ(Hash(x.s), 0x9d2703b84e672ffau);
+  EXPECT_EQ(Hash(x.sum), 0xa121ce4596c8e1acu);
+}
+
+TEST_P(Golden, TernaryMatmul) {
+  Random random(2);
+  const Tokens x(kernels(), 5, 208, &random);
+  AlignedArray<uint8_t> packed(PackedBytes(40, 208));
+  std::vector<uint8_t> codes(40 * 208);
+  for (uint8_t& code : codes) code = random.Next() % 3;
+  PackTernaryPanel(codes.data(), 32, 208, packed.data());
+  PackTernaryPanel(&codes[32 * 208], 8, 208, packed.data() + PanelBytes(208));
+  std::vector<float> y(5 * 40);
+  kernels().ternary_matmul({packed.data(), 40, 208, 0.7f}, x.view, 0, 40,
+                           y.data(), 40);
+  EXPECT_EQ(Hash(packed), 0x5fdf6501c3e54bf7u);
+  EXPECT_EQ(Hash(y), 0xfaeee792fa102054u);
+}
+
+TEST_P(Golden, Elementwise) {
+  Random random(3);
+  const std::vector<float> a = random.Floats(215);
+  const std::vector<float> b = random.Floats(215);
+  std::vector<float> y(215);
+  kernels().rms_norm(a.data(), b.data(), 215, 1e-5f, y.data());
+  EXPECT_EQ(Hash(y), 0xa1014c1ff67029afu);
+  kernels().relu2_gate(a.data(), b.data(), 215, y.data());
+  EXPECT_EQ(Hash(y), 0x366ed3eea03f0855u);
+  kernels().silu_gate(a.data(), b.data(), 215, y.data());
+  EXPECT_EQ(Hash(y), 0xbc4fb7b891adc2ebu);
+  kernels().add(y.data(), b.data(), 215);
+  EXPECT_EQ(Hash(y), 0xd446237f762685f1u);
+  kernels().exp_each(a.data(), 215, y.data());
+  EXPECT_EQ(Hash(y), 0xafd64cc0103b574cu);
+}
+
+TEST_P(Golden, Rope) {
+  Random random(4);
+  const RopeTable table(100, 500000.0, 3000);
+  EXPECT_EQ(Hash(table.cos(0), 3000 * 50), 0x44e606a988fbebd1u);
+  EXPECT_EQ(Hash(table.sin(0), 3000 * 50), 0x926d5e1afd80d55cu);
+  std::vector<float> x = random.Floats(100);
+  kernels().rope_rotate(x.data(), table.cos(2999), table.sin(2999), 100,
+                        RopePairing::kNeox);
+  EXPECT_EQ(Hash(x), 0xc4c334ca7a4a6e44u);
+  kernels().rope_rotate(x.data(), table.cos(7), table.sin(7), 100,
+                        RopePairing::kNorm);
+  EXPECT_EQ(Hash(x), 0xb8f211b355d05b9cu);
+}
+
+TEST_P(Golden, Attention) {
+  constexpr int kHeads = 6, kKvHeads = 2, kHeadDim = 36, kPositions = 150;
+  constexpr int kBlocks = 10;
+  Random random(5);
+  const size_t elements = KvBlockElements(kKvHeads, kHeadDim);
+  AlignedArray<uint16_t> k(kBlocks * elements);
+  AlignedArray<uint16_t> v(kBlocks * elements);
+  const int32_t table[kBlocks] = {3, 9, 0, 1, 8, 2, 7, 4, 6, 5};
+  for (int j = 0; j < kPositions; ++j) {
+    const size_t at = table[j / kKvBlockSize] * elements;
+    const std::vector<float> key = random.Floats(kKvHeads * kHeadDim);
+    const std::vector<float> value = random.Floats(kKvHeads * kHeadDim);
+    kernels().store_kv({k.data() + at, v.data() + at, kKvHeads, kHeadDim},
+                       j % kKvBlockSize, key.data(), value.data());
+  }
+  EXPECT_EQ(Hash(k), 0x95d257cc796143a9u);
+  EXPECT_EQ(Hash(v), 0xe979feb6f77bd3ebu);
+  const std::vector<float> q = random.Floats(kHeads * kHeadDim);
+  std::vector<float> y(q.size());
+  kernels().attend({q.data(), k.data(), v.data(), table, kPositions, kHeads,
+                    kKvHeads, kHeadDim, 1.0f / 6.0f},
+                   0, kHeads, y.data());
+  EXPECT_EQ(Hash(y), 0xa21f23cf7b184225u);
+}
+
+TEST_P(Golden, Head) {
+  Random random(6);
+  const std::vector<float> weights = random.Floats(20 * 208);
+  const std::vector<float> x = random.Floats(208);
+  const DenseView dense = {weights.data(), DenseType::kF32, 20, 208};
+  std::vector<float> logits(20);
+  kernels().head_stored(dense, x.data(), 0, 20, logits.data());
+  EXPECT_EQ(Hash(logits), 0x0642124586a56171u);
+
+  AlignedArray<int8_t> packed(Int8PackedBytes(20, 208));
+  std::vector<float> scale(32);
+  std::vector<int32_t> sum(32);
+  for (int p = 0; p < 2; ++p) {
+    PackInt8Panel(dense, p, packed.data() + p * HeadPanelBytes(208),
+                  &scale[16 * p], &sum[16 * p]);
+  }
+  EXPECT_EQ(Hash(packed), 0x9a3eaf139d1adb9fu);
+  EXPECT_EQ(Hash(scale), 0x62991926dbc65a81u);
+  EXPECT_EQ(Hash(sum), 0x42326be84ddd314au);
+  const Tokens tokens(kernels(), 1, 208, &random);
+  kernels().head_int8({packed.data(), scale.data(), sum.data(), 20, 208},
+                      tokens.view, 0, 20, logits.data(), 20);
+  EXPECT_EQ(Hash(logits), 0x8165a48d2a37b290u);
+}
+
+}  // namespace
+}  // namespace tern
