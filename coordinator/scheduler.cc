@@ -61,8 +61,7 @@ void Scheduler::PreemptAll() {
 }
 
 absl::Status Scheduler::Add(int64_t id, SequenceParameters parameters) {
-  CHECK(id > last_id_);
-  last_id_ = id;
+  CHECK(!sequences_.contains(id));
   if (n_waiting() >= options_.max_waiting) {
     return absl::ResourceExhaustedError(
         absl::StrCat(n_waiting(),

@@ -81,9 +81,13 @@ class Scheduler {
   // the token logs; what was in flight will not be reported.
   void PreemptAll();
 
-  // Queues a sequence; `id` must be larger than any before. RESOURCE_EXHAUSTED
-  // when `max_waiting` wait already, or when it can never fit the KV cache.
+  // Queues a sequence; among equals, the lower id counts as the earlier one.
+  // RESOURCE_EXHAUSTED when `max_waiting` wait already, or when it can never
+  // fit the KV cache. REQUIRES: no sequence of that id is there.
   absl::Status Add(int64_t id, SequenceParameters parameters);
+
+  // Whether `max_waiting` sequences wait already.
+  bool IsFull() const { return n_waiting() >= options_.max_waiting; }
 
   // The next step, or nothing while enough are in flight or there is nothing to
   // run. A plan without rows tells idle workers to free what nobody needs any
@@ -159,7 +163,6 @@ class Scheduler {
 
   std::deque<InFlightStep> in_flight_;     // oldest first
   std::vector<int64_t> released_run_ids_;  // for the next plan
-  int64_t last_id_ = 0;
   int64_t last_run_id_ = 0;  // never repeats, not even across epochs
   int64_t last_step_id_ = 0;
   int64_t n_preemptions_ = 0;

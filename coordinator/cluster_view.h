@@ -1,0 +1,122 @@
+#ifndef COORDINATOR_CLUSTER_VIEW_H_
+#define COORDINATOR_CLUSTER_VIEW_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+
+namespace tern {
+
+// Version of the protocol between coordinator and workers. The one before is
+// accepted too; there is none before 1.
+inline constexpr int kProtocolVersion = 1;
+
+// What a worker says of itself; see cluster.proto for the fields.
+struct WorkerRegistration {
+  std::string worker_id;
+  int64_t incarnation = 0;
+  int protocol_version = 0;
+  std::string address;
+  std::string numerics_class;
+  int64_t memory_bytes = 0;
+  int thread_count = 0;
+  std::string kernel_isa;
+  std::string device;
+  std::vector<std::string> models;
+  bool supports_step_token_source = false;
+  int repeat_max_limit = 1;
+};
+
+// A worker as the coordinator knows it.
+struct Worker {
+  WorkerRegistration registration;
+  int64_t lease_epoch = 0;
+  absl::Time last_heartbeat;
+  int64_t finished_step_count = 0;
+
+  // Its lease has run out.
+  bool lost = false;
+
+  // A connection to it broke, and it has given no sign of life since. It keeps
+  // its lease, but gets no stage.
+  bool unreachable = false;
+
+  bool IsAvailable() const { return !lost && !unreachable; }
+};
+
+// Who is in the cluster: registrations and leases.
+//
+// Pure: time is an argument. Not thread-safe: owned by the engine thread.
+class ClusterView {
+ public:
+  struct Options {
+    // A worker is lost this long after its last heartbeat.
+    absl::Duration lease_duration = absl::Seconds(10);
+    // Most workers known at a time, lost ones included.
+    int max_workers = 1024;
+  };
+
+  explicit ClusterView(const Options& options) : options_(options) {}
+
+  // Makes a worker known and returns the epoch of its lease.
+  //
+  // INVALID_ARGUMENT    a senseless field
+  // FAILED_PRECONDITION another protocol version, or a numerics class other
+  //                     than the cluster's, which its first worker decided;
+  //                     `may_change_class` lets a new class in once no worker
+  //                     of the old one lives: no token of it is owed any more
+  // ALREADY_EXISTS      another incarnation holds the id, and is not known to
+  //                     be dead: not lost, not unreachable
+  // RESOURCE_EXHAUSTED  too many workers
+  absl::StatusOr<int64_t> Register(WorkerRegistration registration,
+                                   bool may_change_class, absl::Time now);
+
+  // Renews a lease; the worker is reachable again. NOT_FOUND when the worker is
+  // unknown or lost, ABORTED when `lease_epoch` is not its latest.
+  absl::Status Heartbeat(absl::string_view worker_id, int64_t lease_epoch,
+                         int64_t finished_step_count, absl::Time now);
+
+  // Ends leases; returns the ids of the workers lost now. Forgets workers that
+  // have been lost for long.
+  std::vector<std::string> Expire(absl::Time now);
+
+  // When the next lease ends, unless renewed; InfiniteFuture if none can.
+  absl::Time NextExpiry() const;
+
+  // A connection to the worker broke.
+  void MarkUnreachable(absl::string_view worker_id);
+
+  // Those that may get a stage of `model`, in order of their ids. Valid until
+  // the next call that is not const.
+  std::vector<const Worker*> Available(absl::string_view model) const;
+
+  // Null when unknown. Valid until the next call that is not const.
+  const Worker* Find(absl::string_view worker_id) const;
+
+  // In order of their ids.
+  const std::map<std::string, Worker, std::less<>>& workers() const {
+    return workers_;
+  }
+
+  // Of the cluster, such as "cpu-1"; empty before the first worker.
+  const std::string& numerics_class() const { return numerics_class_; }
+
+ private:
+  absl::Status CheckClass(const WorkerRegistration& registration,
+                          bool may_change_class) const;
+
+  const Options options_;
+  std::map<std::string, Worker, std::less<>> workers_;
+  std::string numerics_class_;
+  int64_t last_lease_epoch_ = 0;
+};
+
+}  // namespace tern
+
+#endif  // COORDINATOR_CLUSTER_VIEW_H_

@@ -1,0 +1,217 @@
+#include "coordinator/coordinator.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "coordinator/cluster_service.h"
+#include "coordinator/grpc_pipeline.h"
+#include "coordinator/inference_service.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "model/gguf_reader.h"
+#include "model/model_config.h"
+#include "model/stage_plan.h"
+#include "util/logging.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+// Tokens per KV block of this release's workers, which is checked when they
+// load.
+constexpr int kKvBlockSize = 16;
+
+// How long calls may take to end after the engine has ended their requests.
+constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
+
+absl::Status CheckPositive(absl::string_view flag, int64_t value) {
+  if (value > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--", flag, " is ", value, "; it must be at least 1"));
+}
+
+absl::Status CheckOptions(const Coordinator::Options& options) {
+  if (options.model_path.empty()) {
+    return absl::InvalidArgumentError("--model is missing: name a GGUF file");
+  }
+  if (options.head_mode != "int8" && options.head_mode != "stored") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--head_mode is ", options.head_mode, "; it must be int8 or stored"));
+  }
+  RETURN_IF_ERROR(CheckPositive("stages", options.n_stages));
+  RETURN_IF_ERROR(CheckPositive("max_sequences", options.max_sequences));
+  RETURN_IF_ERROR(
+      CheckPositive("max_queued_requests", options.max_queued_requests));
+  RETURN_IF_ERROR(CheckPositive("max_step_tokens", options.max_step_tokens));
+  if (options.kv_cache_tokens < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--kv_cache_tokens is ", options.kv_cache_tokens,
+                     "; it must be at least 1, or 0 to choose by memory"));
+  }
+  if (options.lease < absl::Milliseconds(100) ||
+      options.lease > absl::Hours(1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--lease is ", absl::FormatDuration(options.lease),
+                     "; it must be in [100ms, 1h]"));
+  }
+  if (options.unavailable_after < absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("--unavailable_after is negative");
+  }
+  return absl::OkStatus();
+}
+
+std::string NameOf(const Coordinator::Options& options) {
+  if (!options.model_name.empty()) return options.model_name;
+  absl::string_view name = options.model_path;
+  const size_t slash = name.rfind('/');
+  if (slash != absl::string_view::npos) name.remove_prefix(slash + 1);
+  absl::ConsumeSuffix(&name, ".gguf");
+  return std::string(name);
+}
+
+// Bytes of an element of the output head as the file stores it.
+int HeadElementBytes(const GgufReader& file) {
+  const GgufTensor* head = file.FindTensor("output.weight");
+  if (head == nullptr) head = file.FindTensor("token_embd.weight");
+  return head != nullptr && head->type == static_cast<uint32_t>(GgufType::kF32)
+             ? 4
+             : 2;
+}
+
+}  // namespace
+
+struct Coordinator::Services {
+  explicit Services(const ServiceContext& context)
+      : inference(context), cluster(context) {}
+  InferenceServiceImpl inference;
+  ClusterServiceImpl cluster;
+};
+
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
+    const Options& options) {
+  RETURN_IF_ERROR(CheckOptions(options));
+  auto coordinator = std::unique_ptr<Coordinator>(new Coordinator);
+  RETURN_IF_ERROR(coordinator->Start(options));
+  return coordinator;
+}
+
+absl::Status Coordinator::Start(const Options& options) {
+  ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
+  Engine::Options engine;
+  {
+    // The file is needed no longer than this: the coordinator keeps no weights.
+    ASSIGN_OR_RETURN(const std::unique_ptr<GgufReader> file,
+                     GgufReader::Open(options.model_path));
+    ASSIGN_OR_RETURN(model_.config, ReadModelConfig(*file));
+    ASSIGN_OR_RETURN(tokenizer_,
+                     Tokenizer::FromGguf(*file, model_.config.vocab_size));
+    engine.model_fingerprint = file->fingerprint();
+    engine.placement.head_element_bytes = HeadElementBytes(*file);
+  }
+  model_.name = NameOf(options);
+  if (model_.name.empty() || model_.name.size() > 255) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model's name has ", model_.name.size(),
+                     " bytes; give it one of 1 to 255 with --model_name"));
+  }
+  model_.tokenizer = tokenizer_.get();
+  model_.head_mode = options.head_mode;
+
+  engine.model = model_.name;
+  engine.config = model_.config;
+  engine.head_mode = options.head_mode;
+  engine.placement.n_stages = options.n_stages;
+  engine.placement.head_int8 = options.head_mode == "int8";
+  engine.placement.kv_block_size = kKvBlockSize;
+  engine.placement.kv_cache_tokens = options.kv_cache_tokens;
+  engine.placement.max_sequences = options.max_sequences;
+  engine.scheduler.max_step_tokens = options.max_step_tokens;
+  engine.scheduler.max_sequences = options.max_sequences;
+  engine.scheduler.max_waiting = options.max_queued_requests;
+  engine.cluster.lease_duration = options.lease;
+  engine.unavailable_after = options.unavailable_after;
+  engine.on_readiness = [this](bool ready) { SetReadiness(ready); };
+  // An impossible cut is better said now than when the workers are there.
+  RETURN_IF_ERROR(PlanStages(model_.config, options.n_stages,
+                             engine.placement.head_int8,
+                             engine.placement.head_element_bytes)
+                      .status());
+
+  publisher_ = std::make_unique<Publisher>();
+  engine_ = std::make_unique<Engine>(
+      std::move(engine),
+      [credentials = credentials_.get()](Pipeline::Spec spec,
+                                         Pipeline::Listener listener) {
+        return std::make_unique<GrpcPipeline>(std::move(spec),
+                                              std::move(listener), credentials);
+      },
+      Clock::System());
+
+  ServiceContext context;
+  context.engine = engine_.get();
+  context.publisher = publisher_.get();
+  context.model = &model_;
+  context.credentials = credentials_.get();
+  context.clock = Clock::System();
+  // Enough to keep the batch full while results are written and prompts read.
+  context.batch_window =
+      std::min(2 * options.max_sequences, options.max_queued_requests);
+  context.kv_block_size = kKvBlockSize;
+  services_ = std::make_unique<Services>(context);
+
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  RETURN_IF_ERROR(
+      credentials_->AddListeningPort(options.listen, &builder, &port_));
+  builder.RegisterService(&services_->inference);
+  builder.RegisterService(&services_->cluster);
+  {
+    absl::MutexLock lock(&mu_);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port_ == 0) {
+      return absl::UnavailableError(absl::StrCat(
+          "cannot listen on ", options.listen, "; is the port taken?"));
+    }
+    absl::MutexLock health_lock(&health_mu_);
+    health_ = server_->GetHealthCheckService();
+    health_->SetServingStatus("", true);
+    health_->SetServingStatus("liveness", true);
+    health_->SetServingStatus("readiness", ready_);
+  }
+  LOG(INFO) << "event=coordinator_up port=" << port_ << " model=" << model_.name
+            << " stages=" << options.n_stages
+            << " head_mode=" << options.head_mode
+            << " tls=" << credentials_->uses_tls();
+  return absl::OkStatus();
+}
+
+void Coordinator::SetReadiness(bool ready) {
+  absl::MutexLock lock(&health_mu_);
+  ready_ = ready;
+  if (health_ != nullptr) health_->SetServingStatus("readiness", ready);
+}
+
+Coordinator::~Coordinator() { Shutdown(); }
+
+void Coordinator::Shutdown() {
+  absl::MutexLock lock(&mu_);
+  // First the requests, whose calls then end by themselves; then the calls.
+  if (engine_ != nullptr) engine_->Shutdown();
+  if (server_ == nullptr) return;
+  {
+    absl::MutexLock health_lock(&health_mu_);
+    health_ = nullptr;  // The server is about to take it away.
+  }
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + kShutdownGrace));
+  server_->Wait();
+  server_.reset();
+  LOG(INFO) << "event=coordinator_down port=" << port_;
+}
+
+}  // namespace tern

@@ -1,0 +1,93 @@
+#ifndef COORDINATOR_COORDINATOR_H_
+#define COORDINATOR_COORDINATOR_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "coordinator/engine.h"
+#include "coordinator/publisher.h"
+#include "coordinator/request_validation.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "model/tokenizer.h"
+#include "util/clock.h"
+#include "util/credentials.h"
+
+namespace tern {
+
+// A coordinator: an engine behind a gRPC port that serves InferenceService and
+// ClusterService, with health ("" and "liveness" when it is up, "readiness"
+// when a pipeline serves) and reflection.
+//
+// Thread-safe.
+class Coordinator {
+ public:
+  struct Options {
+    std::string listen = "127.0.0.1:7600";  // port 0 picks one
+
+    // The GGUF file. Header and tokenizer are read, weights are not.
+    std::string model_path;
+    // Empty: the file's name without ".gguf".
+    std::string model_name;
+
+    int n_stages = 1;
+    std::string head_mode = "int8";  // or "stored"
+    int64_t kv_cache_tokens = 0;     // 0 decides, see PlacementOptions
+    int max_sequences = 64;
+    int max_queued_requests = 1024;
+    int max_step_tokens = 512;
+    absl::Duration lease = absl::Seconds(10);
+    absl::Duration unavailable_after = absl::Seconds(30);
+
+    CredentialOptions credentials;
+  };
+
+  // Reads the model and opens the port. INVALID_ARGUMENT for options and files
+  // that make no sense, NOT_FOUND without the file, UNAVAILABLE when the port
+  // cannot be had, FAILED_PRECONDITION for plaintext beyond loopback.
+  static absl::StatusOr<std::unique_ptr<Coordinator>> Create(
+      const Options& options);
+
+  // Shutdown().
+  ~Coordinator();
+
+  // The port it listens on.
+  int port() const { return port_; }
+
+  const std::string& model_name() const { return model_.name; }
+
+  // Ends every stream with UNAVAILABLE, then the server. May be called twice.
+  void Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  struct Services;
+
+  Coordinator() = default;
+  absl::Status Start(const Options& options) ABSL_LOCKS_EXCLUDED(mu_);
+  void SetReadiness(bool ready) ABSL_LOCKS_EXCLUDED(health_mu_);
+
+  // Set by Start(), then constant. What comes later uses what comes before.
+  std::unique_ptr<Credentials> credentials_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  ServedModel model_;
+  std::unique_ptr<Publisher> publisher_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<Services> services_;
+  int port_ = 0;
+
+  absl::Mutex mu_;
+  std::unique_ptr<grpc::Server> server_ ABSL_GUARDED_BY(mu_);
+
+  absl::Mutex health_mu_;
+  bool ready_ ABSL_GUARDED_BY(health_mu_) = false;
+  grpc::HealthCheckServiceInterface* health_ ABSL_GUARDED_BY(health_mu_) =
+      nullptr;
+};
+
+}  // namespace tern
+
+#endif  // COORDINATOR_COORDINATOR_H_

@@ -1,0 +1,507 @@
+#include "coordinator/engine.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "util/logging.h"
+
+namespace tern {
+namespace {
+
+// A fake clock tells nobody that it moved, and a wait this short is no load.
+constexpr absl::Duration kLongestNap = absl::Milliseconds(50);
+
+// Between attempts to form a pipeline, doubling with each failure in a row.
+constexpr absl::Duration kFirstRetry = absl::Milliseconds(100);
+constexpr absl::Duration kLongestRetry = absl::Seconds(5);
+
+// Room in the mailbox beyond what requests can need, for results, progress and
+// the tasks that may be refused.
+constexpr size_t kMailboxSlack = 4096;
+
+int MaxRequests(const Engine::Options& options) {
+  return options.max_requests > 0
+             ? options.max_requests
+             : options.scheduler.max_waiting + options.scheduler.max_sequences;
+}
+
+absl::Status ShuttingDown() {
+  return absl::UnavailableError("the coordinator is shutting down");
+}
+
+}  // namespace
+
+// Of each request there are at most two tasks in the mailbox, Submit and
+// Cancel.
+Engine::Engine(Options options, PipelineFactory factory, Clock* clock)
+    : options_(std::move(options)),
+      factory_(std::move(factory)),
+      clock_(clock),
+      mailbox_(std::make_shared<Mailbox>(2 * MaxRequests(options_) +
+                                         2 * kMailboxSlack)),
+      mailbox_soft_capacity_(2 * MaxRequests(options_) + kMailboxSlack),
+      max_requests_(MaxRequests(options_)),
+      scheduler_(options_.scheduler),
+      cluster_(options_.cluster),
+      now_(clock->Now()),
+      not_ready_since_(now_) {
+  absl::MutexLock lock(&shutdown_mu_);
+  thread_ = std::thread([this] { Run(); });
+}
+
+Engine::~Engine() { Shutdown(); }
+
+bool Engine::Post(Task task, bool may_refuse) {
+  if (may_refuse && mailbox_->size() >= mailbox_soft_capacity_) return false;
+  if (mailbox_->TryPush(std::move(task))) return true;
+  // What may not be refused is bounded by the number of requests and of steps
+  // in flight.
+  CHECK(may_refuse || mailbox_->closed()) << "the engine's mailbox is full";
+  return false;
+}
+
+void Engine::Submit(int64_t ticket, Request request) {
+  std::shared_ptr<TokenStream> output = request.output;
+  if (++n_requests_ > max_requests_) {
+    --n_requests_;
+    SequenceEnd end;
+    end.status = absl::ResourceExhaustedError(
+        absl::StrCat(max_requests_,
+                     " requests are in progress, which is this cluster's "
+                     "limit; try again later"));
+    end.queue_full = true;
+    output->End(std::move(end));
+    return;
+  }
+  if (!Post(
+          [this, ticket, request = std::move(request)]() mutable {
+            Admit(ticket, std::move(request));
+          },
+          /*may_refuse=*/false)) {
+    --n_requests_;
+    output->End({ShuttingDown()});
+  }
+}
+
+void Engine::Cancel(int64_t ticket) {
+  Post(
+      [this, ticket] {
+        if (live_.count(ticket) == 0) return;
+        scheduler_.Abort(ticket);
+        Forget(ticket);
+      },
+      /*may_refuse=*/false);
+}
+
+void Engine::Abort(std::string principal, std::string request_id,
+                   std::function<void(absl::Status)> done) {
+  auto task =
+      [this, name = std::make_pair(std::move(principal), std::move(request_id)),
+       done] {
+        auto it = tickets_.find(name);
+        if (it == tickets_.end()) {
+          done(absl::NotFoundError(absl::StrCat("no request ", name.second,
+                                                " of yours is in progress")));
+          return;
+        }
+        const int64_t ticket = it->second;
+        const std::shared_ptr<TokenStream> output = live_.at(ticket).output;
+        scheduler_.Abort(ticket);
+        Forget(ticket);
+        output->End({absl::CancelledError(
+            absl::StrCat("request ", name.second, " was aborted"))});
+        done(absl::OkStatus());
+      };
+  if (!Post(std::move(task), /*may_refuse=*/true)) {
+    done(absl::UnavailableError("the coordinator is busy or shutting down"));
+  }
+}
+
+void Engine::RegisterWorker(WorkerRegistration registration,
+                            std::function<void(absl::StatusOr<Lease>)> done) {
+  auto task = [this, registration = std::move(registration), done] {
+    const std::string worker_id = registration.worker_id;
+    const Worker* before = cluster_.Find(worker_id);
+    const int64_t incarnation_before =
+        before == nullptr ? 0 : before->registration.incarnation;
+    const absl::StatusOr<int64_t> epoch = cluster_.Register(
+        registration, /*may_change_class=*/scheduler_.n_sequences() == 0, now_);
+    if (!epoch.ok()) {
+      LOG(WARNING) << "event=worker_refused worker=" << worker_id
+                   << " status=" << epoch.status();
+      done(epoch.status());
+      return;
+    }
+    LOG(INFO) << "event=worker_registered worker=" << worker_id
+              << " address=" << registration.address
+              << " numerics_class=" << registration.numerics_class
+              << " lease_epoch=" << *epoch;
+    // A new process knows nothing of the old one's stage.
+    if (incarnation_before != registration.incarnation) {
+      for (const StageStatus& stage : stages_) {
+        if (stage.placed.worker_id != worker_id) continue;
+        LosePipeline(absl::UnavailableError(
+            absl::StrCat("worker ", worker_id, " was restarted")));
+        break;
+      }
+    }
+    retry_at_ = now_;  // Someone new may be what was missing.
+    Lease lease;
+    lease.epoch = *epoch;
+    lease.duration = options_.cluster.lease_duration;
+    lease.heartbeat_interval = lease.duration / 10;
+    done(lease);
+  };
+  if (!Post(std::move(task), /*may_refuse=*/true)) {
+    done(absl::UnavailableError("the coordinator is busy or shutting down"));
+  }
+}
+
+void Engine::SendHeartbeat(std::string worker_id, int64_t lease_epoch,
+                           int64_t finished_step_count,
+                           std::function<void(absl::Status)> done) {
+  auto task = [this, worker_id = std::move(worker_id), lease_epoch,
+               finished_step_count, done] {
+    done(cluster_.Heartbeat(worker_id, lease_epoch, finished_step_count, now_));
+  };
+  if (!Post(std::move(task), /*may_refuse=*/true)) {
+    done(absl::UnavailableError("the coordinator is busy or shutting down"));
+  }
+}
+
+void Engine::Inspect(std::function<void(absl::StatusOr<Snapshot>)> done) {
+  if (!Post([this, done] { done(MakeSnapshot()); }, /*may_refuse=*/true)) {
+    done(absl::UnavailableError("the coordinator is busy or shutting down"));
+  }
+}
+
+void Engine::Poke() {
+  Post([] {}, /*may_refuse=*/true);
+}
+
+void Engine::Shutdown() {
+  absl::MutexLock lock(&shutdown_mu_);
+  if (!thread_.joinable()) return;
+  // Closing after the push: whatever was accepted is still done, in order.
+  mailbox_->Push([this] { stopped_ = true; });
+  mailbox_->Close();
+  thread_.join();
+}
+
+void Engine::Run() {
+  std::vector<Task> tasks;
+  while (!stopped_) {
+    tasks.clear();
+    mailbox_->PopAll(&tasks, UntilNextDuty());
+    now_ = clock_->Now();
+    for (Task& task : tasks) task();
+    if (!stopped_) Turn();
+  }
+  // Tasks that were accepted after the stop still have someone waiting.
+  Stop();
+  tasks.clear();
+  mailbox_->PopAll(&tasks, absl::ZeroDuration());
+  for (Task& task : tasks) task();
+  Stop();
+}
+
+void Engine::Turn() {
+  for (const std::string& worker_id : cluster_.Expire(now_)) {
+    LOG(WARNING) << "event=worker_lost worker=" << worker_id
+                 << " reason=lease_expired";
+    for (const StageStatus& stage : stages_) {
+      if (stage.placed.worker_id != worker_id) continue;
+      LosePipeline(absl::UnavailableError(absl::StrCat(
+          "worker ", worker_id, " has been silent for its lease of ",
+          absl::FormatDuration(options_.cluster.lease_duration))));
+      break;
+    }
+  }
+  Deliver(scheduler_.ExpireDeadlines(now_));
+  if (!ready_ && scheduler_.n_sequences() > 0 &&
+      now_ - not_ready_since_ >= options_.unavailable_after) {
+    EndAll(WhyNotReady());
+  }
+  if (pipeline_ == nullptr && now_ >= retry_at_) FormPipeline();
+  if (!ready_) return;
+  while (std::optional<StepPlan> plan = scheduler_.Schedule()) {
+    pipeline_->Send(*plan);
+  }
+}
+
+void Engine::Stop() {
+  EndAll(ShuttingDown());
+  if (pipeline_ != nullptr) LosePipeline(ShuttingDown());
+}
+
+// How long to wait for a task before leases, deadlines or retries need a look.
+absl::Duration Engine::UntilNextDuty() const {
+  absl::Time next = std::min(cluster_.NextExpiry(), scheduler_.next_deadline());
+  if (pipeline_ == nullptr) next = std::min(next, std::max(retry_at_, now_));
+  return std::max(absl::Milliseconds(1), std::min(next - now_, kLongestNap));
+}
+
+void Engine::Admit(int64_t ticket, Request request) {
+  std::shared_ptr<TokenStream> output = std::move(request.output);
+  const auto refuse = [this, &output](absl::Status status,
+                                      bool queue_full = false) {
+    --n_requests_;
+    SequenceEnd end;
+    end.status = std::move(status);
+    end.queue_full = queue_full;
+    output->End(std::move(end));
+  };
+  auto name = std::make_pair(request.principal, request.request_id);
+  if (tickets_.count(name) > 0) {
+    refuse(absl::AlreadyExistsError(absl::StrCat(
+        "request_id ", request.request_id,
+        " belongs to a request still in progress; choose another, or wait")));
+    return;
+  }
+  if (!ready_) {
+    refuse(stopped_ ? ShuttingDown() : WhyNotReady());
+    return;
+  }
+  const bool queue_full = scheduler_.IsFull();
+  absl::Status added = scheduler_.Add(ticket, std::move(request.parameters));
+  if (!added.ok()) {
+    refuse(std::move(added), queue_full);
+    return;
+  }
+  output->Admit(numerics_id_);
+  live_[ticket] = {std::move(request.principal), std::move(request.request_id),
+                   std::move(output)};
+  tickets_.insert({std::move(name), ticket});
+}
+
+void Engine::Forget(int64_t ticket) {
+  auto it = live_.find(ticket);
+  CHECK(it != live_.end());
+  tickets_.erase({it->second.principal, it->second.request_id});
+  live_.erase(it);
+  --n_requests_;
+}
+
+void Engine::Deliver(std::vector<SequenceEvent> events) {
+  for (SequenceEvent& event : events) {
+    const std::shared_ptr<TokenStream> output = live_.at(event.id).output;
+    if (!event.ended) {
+      output->Push(event.token);
+      continue;
+    }
+    // The name is free before the answer's reader can know that it ended.
+    Forget(event.id);
+    SequenceEnd end = {std::move(event.status), event.reason,
+                       event.stop_token_id};
+    if (event.token >= 0) {
+      output->PushAndEnd(event.token, std::move(end));
+    } else {
+      output->End(std::move(end));
+    }
+  }
+}
+
+void Engine::EndAll(const absl::Status& status) {
+  while (!live_.empty()) {
+    const int64_t ticket = live_.begin()->first;
+    const std::shared_ptr<TokenStream> output = live_.begin()->second.output;
+    scheduler_.Abort(ticket);
+    Forget(ticket);
+    output->End({status});
+  }
+}
+
+void Engine::FormPipeline() {
+  const std::vector<const Worker*> candidates =
+      cluster_.Available(options_.model);
+  const int n_stages = options_.placement.n_stages;
+  if (static_cast<int>(candidates.size()) < n_stages) return;
+  absl::StatusOr<Placement> placement =
+      PlacePipeline(options_.config, options_.placement, candidates);
+  if (!placement.ok()) {
+    last_failure_ = placement.status();
+    retry_at_ = now_ + kLongestRetry;
+    LOG(WARNING) << "event=pipeline_not_placed status=" << last_failure_;
+    return;
+  }
+  ++epoch_;
+  pipeline_id_ = absl::StrCat(options_.model, "/0");
+  numerics_id_ =
+      absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+  kv_block_count_ = placement->kv_block_count;
+  for (const PlacedStage& stage : placement->stages) {
+    stages_.push_back({stage, {}, 0});
+    LOG(INFO) << "event=stage_placed pipeline=" << pipeline_id_
+              << " epoch=" << epoch_ << " worker=" << stage.worker_id
+              << " layers=" << stage.range.layer_begin << "-"
+              << stage.range.layer_end << " kv_blocks=" << kv_block_count_;
+  }
+  Pipeline::Spec spec;
+  spec.model = options_.model;
+  spec.pipeline_id = pipeline_id_;
+  spec.epoch = epoch_;
+  spec.model_fingerprint = options_.model_fingerprint;
+  spec.numerics_id = numerics_id_;
+  spec.vocab_size = options_.config.vocab_size;
+  spec.kv_block_size = options_.placement.kv_block_size;
+  spec.max_step_tokens = options_.scheduler.max_step_tokens;
+  spec.placement = *std::move(placement);
+  pipeline_ = factory_(std::move(spec), ListenerOf(epoch_));
+}
+
+// What a pipeline says of itself goes through the mailbox, and is of no
+// interest once a later epoch has begun, or none.
+Pipeline::Listener Engine::ListenerOf(int64_t epoch) {
+  const auto post = [this, epoch, mailbox = mailbox_](Task task) {
+    Task checked = [this, epoch, task = std::move(task)] {
+      if (epoch == epoch_ && pipeline_ != nullptr) task();
+    };
+    const bool pushed = mailbox->TryPush(std::move(checked));
+    CHECK(pushed || mailbox->closed()) << "the engine's mailbox is full";
+  };
+  Pipeline::Listener listener;
+  listener.on_progress = [this, post, mailbox = mailbox_,
+                          soft_capacity = mailbox_soft_capacity_](
+                             int stage, int64_t loaded, int64_t total) {
+    if (mailbox->size() >= soft_capacity) return;  // Only for people.
+    post([this, stage, loaded, total] {
+      stages_[stage].load_progress =
+          total > 0 ? static_cast<double>(loaded) / total : 0;
+    });
+  };
+  listener.on_ready = [this, post](std::vector<Pipeline::StageInfo> infos) {
+    post([this, infos = std::move(infos)] {
+      CHECK(infos.size() == stages_.size());
+      for (size_t i = 0; i < infos.size(); ++i) {
+        stages_[i].info = infos[i];
+        stages_[i].load_progress = 1;
+      }
+      ready_ = true;
+      n_failures_ = 0;
+      last_failure_ = absl::OkStatus();
+      LOG(INFO) << "event=pipeline_ready pipeline=" << pipeline_id_
+                << " epoch=" << epoch_
+                << " sequences_to_replay=" << scheduler_.n_sequences();
+      Scheduler::Capacity capacity;
+      capacity.n_blocks = kv_block_count_;
+      capacity.block_size = options_.placement.kv_block_size;
+      capacity.max_in_flight = static_cast<int>(stages_.size());
+      Deliver(scheduler_.StartEpoch(capacity));
+      if (options_.on_readiness) options_.on_readiness(true);
+    });
+  };
+  listener.on_result = [this, post](StepResult result) {
+    post([this, result = std::move(result)] {
+      std::vector<SequenceEvent> events;
+      const absl::Status status = scheduler_.Complete(result, &events);
+      if (!status.ok()) {
+        OnStageLost(static_cast<int>(stages_.size()) - 1, status);
+        return;
+      }
+      Deliver(std::move(events));
+    });
+  };
+  listener.on_lost = [this, post](int stage, absl::Status status) {
+    post([this, stage, status = std::move(status)] {
+      OnStageLost(stage, status);
+    });
+  };
+  return listener;
+}
+
+void Engine::OnStageLost(int stage, const absl::Status& status) {
+  const std::string worker_id = stages_[stage].placed.worker_id;
+  // A broken connection says that the worker may be gone, which a heartbeat
+  // would disprove; any other status comes from a worker that lives.
+  if (absl::IsUnavailable(status)) cluster_.MarkUnreachable(worker_id);
+  LosePipeline(absl::Status(
+      status.code(), absl::StrCat("stage ", stage, " on worker ", worker_id,
+                                  ": ", status.message())));
+}
+
+void Engine::LosePipeline(const absl::Status& why) {
+  const bool was_ready = ready_;
+  LOG(WARNING) << "event=pipeline_lost pipeline=" << pipeline_id_
+               << " epoch=" << epoch_
+               << " sequences=" << scheduler_.n_sequences()
+               << " status=" << why;
+  pipeline_.reset();
+  ready_ = false;
+  stages_.clear();
+  kv_block_count_ = 0;
+  scheduler_.PreemptAll();
+  if (was_ready) not_ready_since_ = now_;
+  last_failure_ = why;
+  // The first attempt comes at once: another worker may be there.
+  retry_at_ = now_;
+  if (!was_ready) {
+    const int doublings = std::min(n_failures_++, 10);
+    retry_at_ += std::min(kLongestRetry, kFirstRetry * (1 << doublings));
+  }
+  if (was_ready && options_.on_readiness) options_.on_readiness(false);
+}
+
+absl::Status Engine::WhyNotReady() const {
+  const std::string prefix =
+      absl::StrCat("no pipeline serves ", options_.model, " at the moment: ");
+  if (pipeline_ != nullptr) {
+    std::string loading;
+    for (size_t i = 0; i < stages_.size(); ++i) {
+      absl::StrAppend(&loading, i == 0 ? "" : ", ", "stage ", i, " on worker ",
+                      stages_[i].placed.worker_id, " is loaded to ",
+                      static_cast<int>(stages_[i].load_progress * 100), " %");
+    }
+    return absl::UnavailableError(absl::StrCat(prefix, loading));
+  }
+  const size_t n_available = cluster_.Available(options_.model).size();
+  const size_t n_known =
+      std::count_if(cluster_.workers().begin(), cluster_.workers().end(),
+                    [](const auto& w) { return w.second.IsAvailable(); });
+  std::string text = absl::StrCat(
+      prefix, n_available, " of ", options_.placement.n_stages,
+      options_.placement.n_stages == 1 ? " worker" : " workers",
+      " that it needs ", n_available == 1 ? "is" : "are", " registered");
+  if (n_known > n_available) {
+    absl::StrAppend(&text, " (", n_known - n_available,
+                    " more do not have the model's file)");
+  }
+  if (!last_failure_.ok()) {
+    absl::StrAppend(&text, "; the last one failed: ", last_failure_.message());
+  }
+  return absl::UnavailableError(text);
+}
+
+Engine::Snapshot Engine::MakeSnapshot() const {
+  Snapshot snapshot;
+  snapshot.phase = ready_                 ? Snapshot::Phase::kReady
+                   : pipeline_ != nullptr ? Snapshot::Phase::kLoading
+                                          : Snapshot::Phase::kWaiting;
+  if (!ready_) snapshot.phase_text = std::string(WhyNotReady().message());
+  snapshot.pipeline_id = absl::StrCat(options_.model, "/0");
+  snapshot.epoch = epoch_;
+  if (!cluster_.numerics_class().empty()) {
+    snapshot.numerics_id =
+        absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+  }
+  snapshot.stages = stages_;
+  snapshot.kv_block_count = kv_block_count_;
+  if (scheduler_.has_pipeline()) {
+    snapshot.kv_block_in_use_count = scheduler_.blocks()->n_in_use();
+  }
+  snapshot.n_waiting = scheduler_.n_waiting();
+  snapshot.n_running = scheduler_.n_running();
+  snapshot.n_preemptions = scheduler_.n_preemptions();
+  for (const auto& [id, worker] : cluster_.workers()) {
+    WorkerStatus view;
+    view.worker = worker;
+    view.silence = now_ - worker.last_heartbeat;
+    for (size_t i = 0; i < stages_.size(); ++i) {
+      if (stages_[i].placed.worker_id == id) view.stage = static_cast<int>(i);
+    }
+    snapshot.workers.push_back(std::move(view));
+  }
+  return snapshot;
+}
+
+}  // namespace tern

@@ -1,0 +1,222 @@
+#ifndef COORDINATOR_ENGINE_H_
+#define COORDINATOR_ENGINE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "coordinator/cluster_view.h"
+#include "coordinator/pipeline.h"
+#include "coordinator/placement.h"
+#include "coordinator/scheduler.h"
+#include "coordinator/sequence.h"
+#include "coordinator/token_stream.h"
+#include "model/model_config.h"
+#include "util/bounded_queue.h"
+#include "util/clock.h"
+
+namespace tern {
+
+// Start here: the heart of Tern.
+//
+// One thread owns all the state that requests share: which workers there are
+// (ClusterView), the pipeline made of them, what runs next (Scheduler, with its
+// KV blocks), and the token log of every sequence. Everyone else, gRPC threads
+// and pipelines, puts a task into its bounded mailbox. The loop:
+//
+//   take tasks -> let leases and deadlines end -> form a pipeline if there is
+//   none and enough workers are -> send plans while there is something to run
+//
+// A pipeline that loses a worker is given up as a whole: the epoch grows, every
+// sequence goes back to waiting, and once a new pipeline stands they are
+// replayed from their token logs and go on with the tokens they would have had.
+//
+// Thread-safe.
+class Engine {
+ public:
+  struct Options {
+    std::string model;  // the name requests and workers use
+    ModelConfig config;
+    uint64_t model_fingerprint = 0;
+    std::string head_mode = "int8";  // second half of the numerics id
+    PlacementOptions placement;
+    Scheduler::Options scheduler;
+    ClusterView::Options cluster;
+
+    // How long requests wait for a lost pipeline to come back before they end
+    // with UNAVAILABLE.
+    absl::Duration unavailable_after = absl::Seconds(30);
+
+    // Requests in progress, waiting and running, above which a new one is
+    // refused before it reaches the engine thread. 0: what the scheduler can
+    // hold.
+    int max_requests = 0;
+
+    // Told when a pipeline begins or ends to serve. Called on the engine
+    // thread. May be null.
+    std::function<void(bool)> on_readiness;
+  };
+
+  // One sequence to answer.
+  struct Request {
+    std::string principal;   // whose `request_id` it is
+    std::string request_id;  // unique among the principal's in progress
+    SequenceParameters parameters;
+    std::shared_ptr<TokenStream> output;
+  };
+
+  // Given to a registered worker.
+  struct Lease {
+    int64_t epoch = 0;
+    absl::Duration duration;
+    absl::Duration heartbeat_interval;
+  };
+
+  // A view of everything, at one moment.
+  struct StageStatus {
+    PlacedStage placed;
+    Pipeline::StageInfo info;
+    double load_progress = 0;
+  };
+  struct WorkerStatus {
+    Worker worker;
+    absl::Duration silence;
+    int stage = -1;  // its stage of the pipeline, or -1
+  };
+  struct Snapshot {
+    enum class Phase { kWaiting, kLoading, kReady };
+    Phase phase = Phase::kWaiting;
+    std::string phase_text;  // for people: what is missing
+    std::string pipeline_id;
+    int64_t epoch = 0;
+    std::string numerics_id;  // empty before the first worker
+    std::vector<StageStatus> stages;
+    int kv_block_count = 0;
+    int kv_block_in_use_count = 0;
+    int n_waiting = 0;
+    int n_running = 0;
+    int64_t n_preemptions = 0;
+    std::vector<WorkerStatus> workers;  // in order of their ids
+  };
+
+  // Starts the thread. `clock` outlives the engine.
+  Engine(Options options, PipelineFactory factory, Clock* clock);
+
+  // Shutdown(), and waits for the thread.
+  ~Engine();
+
+  // A number for a request, never used twice.
+  int64_t NewTicket() { return ++last_ticket_; }
+
+  // Hands a request over. Whatever becomes of it is told to `output`:
+  // ALREADY_EXISTS, UNAVAILABLE without a pipeline, RESOURCE_EXHAUSTED, or
+  // admission and tokens.
+  // REQUIRES: `ticket` is from NewTicket() and was not submitted before.
+  void Submit(int64_t ticket, Request request);
+
+  // The request is of no interest any more: drops it without telling its
+  // output. Nothing happens when it has ended.
+  void Cancel(int64_t ticket);
+
+  // Ends a request by name: its output ends with CANCELLED. `done` gets
+  // NOT_FOUND when it is not in progress. Callbacks of this and the following
+  // methods run on the engine thread (on the caller's after Shutdown()) and
+  // must not block.
+  void Abort(std::string principal, std::string request_id,
+             std::function<void(absl::Status)> done);
+
+  void RegisterWorker(WorkerRegistration registration,
+                      std::function<void(absl::StatusOr<Lease>)> done);
+  void SendHeartbeat(std::string worker_id, int64_t lease_epoch,
+                     int64_t finished_step_count,
+                     std::function<void(absl::Status)> done);
+
+  void Inspect(std::function<void(absl::StatusOr<Snapshot>)> done);
+
+  // Has the loop turn once: for those who moved the clock.
+  void Poke();
+
+  // Ends every request with UNAVAILABLE, gives the pipeline up, and refuses
+  // everything from now on. Returns when it is done. May be called twice.
+  void Shutdown();
+
+ private:
+  using Task = std::function<void()>;
+  using Mailbox = BoundedQueue<Task>;
+
+  struct Live {
+    std::string principal;
+    std::string request_id;
+    std::shared_ptr<TokenStream> output;
+  };
+
+  // False when the engine is shut down, or `task` is one that may be refused
+  // and the mailbox is nearly full.
+  bool Post(Task task, bool may_refuse);
+
+  // All that follows runs on the engine thread.
+  void Run();
+  void Turn();
+  void Stop();
+
+  void Admit(int64_t ticket, Request request);
+  void Forget(int64_t ticket);
+  void Deliver(std::vector<SequenceEvent> events);
+  void EndAll(const absl::Status& status);
+
+  void FormPipeline();
+  void LosePipeline(const absl::Status& why);
+  void OnStageLost(int stage, const absl::Status& status);
+  Pipeline::Listener ListenerOf(int64_t epoch);
+  absl::Status WhyNotReady() const;
+  Snapshot MakeSnapshot() const;
+  absl::Duration UntilNextDuty() const;
+
+  const Options options_;
+  const PipelineFactory factory_;
+  Clock* const clock_;
+  // Shared with pipelines, which may still speak when the engine is gone.
+  const std::shared_ptr<Mailbox> mailbox_;
+  const size_t mailbox_soft_capacity_;
+  const int max_requests_;
+  std::atomic<int64_t> last_ticket_{0};
+  std::atomic<int> n_requests_{0};  // submitted and not ended
+
+  // Owned by the engine thread.
+  Scheduler scheduler_;
+  ClusterView cluster_;
+  absl::flat_hash_map<int64_t, Live> live_;                         // by ticket
+  std::map<std::pair<std::string, std::string>, int64_t> tickets_;  // by name
+  absl::Time now_;
+  int64_t epoch_ = 0;
+  std::unique_ptr<Pipeline> pipeline_;  // null when there is none
+  bool ready_ = false;                  // the pipeline has loaded
+  std::string pipeline_id_;
+  std::string numerics_id_;          // of the pipeline
+  std::vector<StageStatus> stages_;  // of the pipeline
+  int kv_block_count_ = 0;
+  absl::Time not_ready_since_;
+  absl::Status last_failure_;  // why there is no pipeline, when known
+  int n_failures_ = 0;         // in a row
+  absl::Time retry_at_ = absl::InfinitePast();
+  bool stopped_ = false;
+
+  absl::Mutex shutdown_mu_;
+  std::thread thread_ ABSL_GUARDED_BY(shutdown_mu_);
+};
+
+}  // namespace tern
+
+#endif  // COORDINATOR_ENGINE_H_

@@ -1,0 +1,185 @@
+#include "coordinator/inference_service.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "coordinator/batch_reactor.h"
+#include "coordinator/generate_reactors.h"
+#include "util/grpc_status.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+absl::Status TokenizeText(const ServedModel& model,
+                          const v1::TokenizeRequest& request,
+                          v1::TokenizeResponse* response) {
+  RETURN_IF_ERROR(CheckModelName(request.model(), model));
+  RETURN_IF_ERROR(CheckText("text", request.text()));
+  Tokenizer::EncodeOptions options;
+  if (request.has_add_special()) options.add_bos = request.add_special();
+  options.parse_special = request.parse_special();
+  ASSIGN_OR_RETURN(const std::vector<TokenId> ids,
+                   model.tokenizer->Encode(request.text(), options));
+  for (const TokenId id : ids) {
+    response->add_token_ids(id);
+    const absl::string_view piece = model.tokenizer->TokenBytes(id);
+    response->add_pieces(piece.data(), piece.size());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DetokenizeIds(const ServedModel& model,
+                           const v1::DetokenizeRequest& request,
+                           v1::DetokenizeResponse* response) {
+  RETURN_IF_ERROR(CheckModelName(request.model(), model));
+  const auto& ids = request.token_ids();
+  if (ids.size() > model.config.context_length) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "token_ids has ", ids.size(), " entries; at most the context length, ",
+        model.config.context_length, ", are taken"));
+  }
+  for (int i = 0; i < ids.size(); ++i) {
+    if (ids[i] >= 0 && ids[i] < model.config.vocab_size) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("token_ids[", i, "] is ", ids[i], "; it must be in [0, ",
+                     model.config.vocab_size, ")"));
+  }
+  response->set_text(model.tokenizer->Decode(
+      std::vector<TokenId>(ids.begin(), ids.end()), request.keep_special()));
+  return absl::OkStatus();
+}
+
+v1::PipelineState StateOf(Engine::Snapshot::Phase phase) {
+  switch (phase) {
+    case Engine::Snapshot::Phase::kWaiting:
+      return v1::PIPELINE_STATE_WAITING;
+    case Engine::Snapshot::Phase::kLoading:
+      return v1::PIPELINE_STATE_LOADING;
+    case Engine::Snapshot::Phase::kReady:
+      return v1::PIPELINE_STATE_READY;
+  }
+  return v1::PIPELINE_STATE_UNSPECIFIED;
+}
+
+void Describe(const ServedModel& model, const Engine::Snapshot& snapshot,
+              int kv_block_size, v1::Model* out) {
+  out->set_name(model.name);
+  out->set_architecture(model.config.architecture);
+  out->set_layer_count(model.config.n_layers);
+  out->set_hidden_size(model.config.hidden_size);
+  out->set_vocab_size(model.config.vocab_size);
+  out->set_context_length(model.config.context_length);
+  const std::vector<TokenId>& end_ids = model.tokenizer->end_ids();
+  out->mutable_end_of_sequence_ids()->Add(end_ids.begin(), end_ids.end());
+  out->set_numerics_id(snapshot.numerics_id);
+  out->set_head_mode(model.head_mode);
+  v1::Pipeline* pipeline = out->add_pipelines();
+  pipeline->set_pipeline_id(snapshot.pipeline_id);
+  pipeline->set_state(StateOf(snapshot.phase));
+  pipeline->set_kv_block_count(snapshot.kv_block_count);
+  pipeline->set_kv_block_in_use_count(snapshot.kv_block_in_use_count);
+  pipeline->set_kv_block_size(kv_block_size);
+  for (const Engine::StageStatus& from : snapshot.stages) {
+    v1::Stage* stage = pipeline->add_stages();
+    stage->set_worker_id(from.placed.worker_id);
+    stage->set_layer_begin(from.placed.range.layer_begin);
+    stage->set_layer_end(from.placed.range.layer_end);
+    stage->set_has_embedding(from.placed.range.has_embedding);
+    stage->set_has_head(from.placed.range.has_head);
+    stage->set_weight_bytes(from.info.weight_bytes);
+    stage->set_kv_bytes(from.info.kv_bytes);
+    stage->set_load_progress(static_cast<float>(from.load_progress));
+  }
+}
+
+// Finishes `call` at once.
+grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* call,
+                                 const absl::Status& status) {
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  reactor->Finish(ToGrpcStatus(status));
+  return reactor;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* InferenceServiceImpl::Generate(
+    grpc::CallbackServerContext* call, const v1::GenerateRequest* request,
+    v1::GenerateResponse* response) {
+  return NewGenerateReactor(context_, call, request, response);
+}
+
+grpc::ServerWriteReactor<v1::StreamGenerateResponse>*
+InferenceServiceImpl::StreamGenerate(grpc::CallbackServerContext* call,
+                                     const v1::StreamGenerateRequest* request) {
+  return NewStreamReactor(context_, call, request);
+}
+
+grpc::ServerBidiReactor<v1::BatchGenerateRequest, v1::BatchGenerateResponse>*
+InferenceServiceImpl::BatchGenerate(grpc::CallbackServerContext* call) {
+  return NewBatchReactor(context_, call);
+}
+
+grpc::ServerUnaryReactor* InferenceServiceImpl::Abort(
+    grpc::CallbackServerContext* call, const v1::AbortRequest* request,
+    v1::AbortResponse* response) {
+  const absl::Status valid = CheckRequestId(request->request_id());
+  if (!valid.ok()) return Answer(call, valid);
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  context_.engine->Abort(context_.credentials->PrincipalOf(*call).name,
+                         request->request_id(), [reactor](absl::Status status) {
+                           reactor->Finish(ToGrpcStatus(status));
+                         });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceServiceImpl::Tokenize(
+    grpc::CallbackServerContext* call, const v1::TokenizeRequest* request,
+    v1::TokenizeResponse* response) {
+  return Answer(call, TokenizeText(*context_.model, *request, response));
+}
+
+grpc::ServerUnaryReactor* InferenceServiceImpl::Detokenize(
+    grpc::CallbackServerContext* call, const v1::DetokenizeRequest* request,
+    v1::DetokenizeResponse* response) {
+  return Answer(call, DetokenizeIds(*context_.model, *request, response));
+}
+
+grpc::ServerUnaryReactor* InferenceServiceImpl::ListModels(
+    grpc::CallbackServerContext* call, const v1::ListModelsRequest* request,
+    v1::ListModelsResponse* response) {
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  context_.engine->Inspect(
+      [this, reactor, response](absl::StatusOr<Engine::Snapshot> snapshot) {
+        if (snapshot.ok()) {
+          Describe(*context_.model, *snapshot, context_.kv_block_size,
+                   response->add_models());
+        }
+        reactor->Finish(ToGrpcStatus(snapshot.status()));
+      });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* InferenceServiceImpl::GetModel(
+    grpc::CallbackServerContext* call, const v1::GetModelRequest* request,
+    v1::GetModelResponse* response) {
+  const absl::Status known = CheckModelName(request->model(), *context_.model);
+  if (!known.ok()) return Answer(call, known);
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  context_.engine->Inspect(
+      [this, reactor, response](absl::StatusOr<Engine::Snapshot> snapshot) {
+        if (snapshot.ok()) {
+          Describe(*context_.model, *snapshot, context_.kv_block_size,
+                   response->mutable_model());
+        }
+        reactor->Finish(ToGrpcStatus(snapshot.status()));
+      });
+  return reactor;
+}
+
+}  // namespace tern

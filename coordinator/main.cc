@@ -1,0 +1,93 @@
+// The coordinator: takes requests, plans the steps of a pipeline of workers,
+// streams text back.
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/flags/flag.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "coordinator/coordinator.h"
+#include "util/credential_flags.h"
+#include "util/logging.h"
+#include "util/server_main.h"
+
+ABSL_FLAG(std::string, listen, "127.0.0.1:7600",
+          "Address to listen on, \"host:port\". Port 0 picks a free one.");
+ABSL_FLAG(std::string, model, "",
+          "Required. Path of the model's GGUF file. Only its header and "
+          "tokenizer are read here; workers need the file too.");
+ABSL_FLAG(std::string, model_name, "",
+          "Name that requests and workers use for the model. Empty: the "
+          "file's name without .gguf.");
+ABSL_FLAG(int, stages, 1,
+          "Number of workers that share the model, each with a part of its "
+          "layers.");
+ABSL_FLAG(std::string, head_mode, "int8",
+          "Precision of the output head: int8, or stored for the file's own. "
+          "Part of the numerics id: answers differ between the two.");
+ABSL_FLAG(int64_t, kv_cache_tokens, 0,
+          "Tokens that the KV cache holds. 0: enough for every sequence's "
+          "context, as far as the workers' memory goes.");
+ABSL_FLAG(int, max_sequences, 64, "Most sequences that run at a time.");
+ABSL_FLAG(int, max_queued_requests, 1024,
+          "Most requests that wait to run; above that they are refused with "
+          "RESOURCE_EXHAUSTED.");
+ABSL_FLAG(int, max_step_tokens, 512,
+          "Most tokens of one step, prompts and new tokens together.");
+ABSL_FLAG(absl::Duration, lease, absl::Seconds(10),
+          "A worker is lost this long after its last heartbeat.");
+ABSL_FLAG(absl::Duration, unavailable_after, absl::Seconds(30),
+          "Requests that wait this long for lost workers to be replaced end "
+          "with UNAVAILABLE.");
+ABSL_FLAG(std::string, port_file, "",
+          "File to write the port to once it is open. Empty: none.");
+
+namespace {
+
+constexpr char kUsage[] =
+    "Serves a ternary language model with the workers that register here.";
+
+int Run() {
+  tern::Coordinator::Options options;
+  options.listen = absl::GetFlag(FLAGS_listen);
+  options.model_path = absl::GetFlag(FLAGS_model);
+  options.model_name = absl::GetFlag(FLAGS_model_name);
+  options.n_stages = absl::GetFlag(FLAGS_stages);
+  options.head_mode = absl::GetFlag(FLAGS_head_mode);
+  options.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);
+  options.max_sequences = absl::GetFlag(FLAGS_max_sequences);
+  options.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
+  options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
+  options.lease = absl::GetFlag(FLAGS_lease);
+  options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
+  options.credentials = tern::CredentialOptionsFromFlags();
+
+  tern::BlockShutdownSignals();
+  absl::StatusOr<std::unique_ptr<tern::Coordinator>> coordinator =
+      tern::Coordinator::Create(options);
+  if (!coordinator.ok()) {
+    LOG(ERROR) << "event=start_failed status=" << coordinator.status();
+    return EXIT_FAILURE;
+  }
+  const absl::Status written = tern::WritePortFile(
+      absl::GetFlag(FLAGS_port_file), (*coordinator)->port());
+  if (!written.ok()) {
+    LOG(ERROR) << "event=start_failed status=" << written;
+    return EXIT_FAILURE;
+  }
+  const int signal = tern::WaitForShutdownSignal();
+  LOG(INFO) << "event=shutting_down signal=" << signal;
+  (*coordinator)->Shutdown();
+  return EXIT_SUCCESS;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  tern::ParseServerFlags(argc, argv, kUsage,
+                         {"coordinator/main.cc", tern::kCredentialFlagsFile});
+  return Run();
+}

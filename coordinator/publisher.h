@@ -1,0 +1,54 @@
+#ifndef COORDINATOR_PUBLISHER_H_
+#define COORDINATOR_PUBLISHER_H_
+
+#include <deque>
+#include <memory>
+#include <thread>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+
+namespace tern {
+
+// Something that has output to bring to its caller.
+class Publishable {
+ public:
+  virtual ~Publishable() = default;
+
+  // Brings out what there is. Called on the publisher's thread. Must not block.
+  virtual void Publish() = 0;
+
+ private:
+  friend class Publisher;
+  bool queued_ = false;  // under the publisher's lock
+};
+
+// A thread that turns tokens into messages, so that neither detokenising nor
+// writing to sockets takes the engine's time.
+//
+// Thread-safe. Its queue holds each item at most once, so it is never longer
+// than the number of requests in progress.
+class Publisher {
+ public:
+  Publisher();
+  // Publishes what is queued, then ends the thread.
+  ~Publisher();
+
+  // Has item->Publish() called soon; at least once after this call.
+  void Wake(std::shared_ptr<Publishable> item) ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  void Run() ABSL_LOCKS_EXCLUDED(mu_);
+  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return stopping_ || !queue_.empty();
+  }
+
+  absl::Mutex mu_;
+  std::deque<std::shared_ptr<Publishable>> queue_ ABSL_GUARDED_BY(mu_);
+  bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  std::thread thread_;
+};
+
+}  // namespace tern
+
+#endif  // COORDINATOR_PUBLISHER_H_

@@ -1,0 +1,282 @@
+#include "coordinator/request_validation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "coordinator/os_random.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+constexpr int kMaxStopStrings = 16;
+constexpr size_t kMaxStopStringBytes = 256;
+constexpr int kMaxStopTokenIds = 64;
+constexpr int kDefaultMaxOutputTokens = 256;
+
+template <typename T>
+absl::Status OutOfRange(absl::string_view field, T value,
+                        absl::string_view range) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " is ", value, "; it must be in ", range));
+}
+
+absl::Status NotOffered(absl::string_view field, absl::string_view only) {
+  return absl::FailedPreconditionError(absl::StrCat(
+      field, " is not offered yet: leave it out, or set it to ", only));
+}
+
+// Written so that NaN fails.
+bool InRange(float value, float low, float high) {
+  return value >= low && value <= high;
+}
+
+absl::Status CheckSampling(const v1::SamplingParameters& in,
+                           SamplerParameters* out) {
+  if (in.has_temperature()) {
+    if (!InRange(in.temperature(), 0, 100)) {
+      return OutOfRange("sampling.temperature", in.temperature(), "[0, 100]");
+    }
+    out->temperature = in.temperature();
+  }
+  if (in.has_top_k()) {
+    if (in.top_k() < 0) {
+      return OutOfRange("sampling.top_k", in.top_k(),
+                        "[1, 2147483647], or 0 to keep all");
+    }
+    out->top_k = in.top_k();
+  }
+  if (in.has_top_p()) {
+    if (!InRange(in.top_p(), 0, 1) || in.top_p() == 0) {
+      return OutOfRange("sampling.top_p", in.top_p(), "(0, 1]");
+    }
+    out->top_p = in.top_p();
+  }
+  if (in.has_min_p()) {
+    if (!InRange(in.min_p(), 0, 1)) {
+      return OutOfRange("sampling.min_p", in.min_p(), "[0, 1]");
+    }
+    out->min_p = in.min_p();
+  }
+  if (in.has_repetition_penalty()) {
+    const float penalty = in.repetition_penalty();
+    if (!InRange(penalty, 0, 10) || penalty == 0) {
+      return OutOfRange("sampling.repetition_penalty", penalty, "(0, 10]");
+    }
+    if (penalty != 1) return NotOffered("sampling.repetition_penalty", "1");
+  }
+  if (in.has_frequency_penalty()) {
+    const float penalty = in.frequency_penalty();
+    if (!InRange(penalty, -2, 2)) {
+      return OutOfRange("sampling.frequency_penalty", penalty, "[-2, 2]");
+    }
+    if (penalty != 0) return NotOffered("sampling.frequency_penalty", "0");
+  }
+  if (in.has_presence_penalty()) {
+    const float penalty = in.presence_penalty();
+    if (!InRange(penalty, -2, 2)) {
+      return OutOfRange("sampling.presence_penalty", penalty, "[-2, 2]");
+    }
+    if (penalty != 0) return NotOffered("sampling.presence_penalty", "0");
+  }
+  for (const auto& [id, bias] : in.logit_bias()) {
+    if (!InRange(bias, -100, 100)) {
+      return OutOfRange(absl::StrCat("sampling.logit_bias[", id, "]"), bias,
+                        "[-100, 100]");
+    }
+  }
+  if (!in.logit_bias().empty()) {
+    return NotOffered("sampling.logit_bias", "nothing");
+  }
+  if (in.has_sample_count()) {
+    if (in.sample_count() < 1 || in.sample_count() > 16) {
+      return OutOfRange("sampling.sample_count", in.sample_count(), "[1, 16]");
+    }
+    if (in.sample_count() != 1) {
+      return NotOffered("sampling.sample_count", "1");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckStopping(const v1::StoppingParameters& in,
+                           const ServedModel& model, CheckedRequest* out) {
+  SequenceParameters& parameters = out->parameters;
+  parameters.max_output_tokens = kDefaultMaxOutputTokens;
+  if (in.has_max_output_tokens()) {
+    if (in.max_output_tokens() < 1) {
+      return OutOfRange("stopping.max_output_tokens", in.max_output_tokens(),
+                        "[1, 2147483647]");
+    }
+    parameters.max_output_tokens = in.max_output_tokens();
+  }
+  if (in.has_min_output_tokens()) {
+    if (in.min_output_tokens() < 0) {
+      return OutOfRange("stopping.min_output_tokens", in.min_output_tokens(),
+                        "[0, 2147483647]");
+    }
+    if (in.min_output_tokens() != 0) {
+      return NotOffered("stopping.min_output_tokens", "0");
+    }
+  }
+  if (in.stop_strings_size() > kMaxStopStrings) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("stopping.stop_strings has ", in.stop_strings_size(),
+                     " entries; at most ", kMaxStopStrings, " are taken"));
+  }
+  for (const std::string& stop : in.stop_strings()) {
+    if (stop.empty() || stop.size() > kMaxStopStringBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("stopping.stop_strings has an entry of ", stop.size(),
+                       " bytes; each must have 1 to ", kMaxStopStringBytes));
+    }
+    out->stop_strings.push_back(stop);
+  }
+  if (in.stop_token_ids_size() > kMaxStopTokenIds) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("stopping.stop_token_ids has ", in.stop_token_ids_size(),
+                     " entries; at most ", kMaxStopTokenIds, " are taken"));
+  }
+  for (int32_t id : in.stop_token_ids()) {
+    if (id < 0 || id >= model.config.vocab_size) {
+      return OutOfRange("an id of stopping.stop_token_ids", id,
+                        absl::StrCat("[0, ", model.config.vocab_size, ")"));
+    }
+    parameters.stop_token_ids.push_back(id);
+  }
+  if (!in.ignore_end_of_sequence()) {
+    for (int32_t id : model.tokenizer->end_ids()) {
+      parameters.stop_token_ids.push_back(id);
+    }
+  }
+  std::vector<int32_t>& stops = parameters.stop_token_ids;
+  std::sort(stops.begin(), stops.end());
+  stops.erase(std::unique(stops.begin(), stops.end()), stops.end());
+  return absl::OkStatus();
+}
+
+absl::Status CheckResponseOptions(const v1::ResponseOptions& in) {
+  if (in.has_logprobs()) {
+    if (in.logprobs() < 0 || in.logprobs() > 20) {
+      return OutOfRange("response_options.logprobs", in.logprobs(), "[0, 20]");
+    }
+    return absl::FailedPreconditionError(
+        "response_options.logprobs is not offered yet: leave it out");
+  }
+  if (in.echo()) return NotOffered("response_options.echo", "false");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<int32_t>> PromptOf(
+    const v1::GenerateRequest& request, const ServedModel& model) {
+  switch (request.prompt_case()) {
+    case v1::GenerateRequest::kText: {
+      if (request.text().empty()) {
+        return absl::InvalidArgumentError(
+            "text is empty; a prompt has at least 1 byte");
+      }
+      RETURN_IF_ERROR(CheckText("text", request.text()));
+      return model.tokenizer->Encode(request.text(), {});
+    }
+    case v1::GenerateRequest::kTokenIds: {
+      const auto& ids = request.token_ids().ids();
+      if (ids.empty()) {
+        return absl::InvalidArgumentError(
+            "token_ids is empty; a prompt has at least 1 id");
+      }
+      for (int i = 0; i < ids.size(); ++i) {
+        if (ids[i] >= 0 && ids[i] < model.config.vocab_size) continue;
+        return OutOfRange(absl::StrCat("token_ids.ids[", i, "]"), ids[i],
+                          absl::StrCat("[0, ", model.config.vocab_size, ")"));
+      }
+      return std::vector<int32_t>(ids.begin(), ids.end());
+    }
+    case v1::GenerateRequest::PROMPT_NOT_SET:
+      break;
+  }
+  return absl::InvalidArgumentError(
+      "the request has no prompt; set text or token_ids");
+}
+
+}  // namespace
+
+absl::Status CheckModelName(absl::string_view name, const ServedModel& model) {
+  if (name.empty() || name == model.name) return absl::OkStatus();
+  if (name.size() > 255) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "model has ", name.size(), " bytes; a name has at most 255"));
+  }
+  return absl::NotFoundError(
+      absl::StrCat("no model ", name, "; this cluster serves ", model.name));
+}
+
+absl::Status CheckRequestId(absl::string_view request_id) {
+  if (!request_id.empty() && request_id.size() <= 128 &&
+      std::all_of(request_id.begin(), request_id.end(),
+                  [](char c) { return c >= 0x20 && c < 0x7f; })) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("request_id has ", request_id.size(),
+                   " bytes; it must be 1 to 128 printable ASCII characters"));
+}
+
+absl::Status CheckText(absl::string_view field, absl::string_view text) {
+  if (text.size() > kMaxTextBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(field, " has ", text.size(), " bytes; at most ",
+                     kMaxTextBytes, " are taken"));
+  }
+  // Protobuf checks this too where it parses; not every caller comes that way.
+  const size_t bad = FindInvalidUtf8(text);
+  if (bad == absl::string_view::npos) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " is not UTF-8 at byte ", bad));
+}
+
+absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,
+                                            const ServedModel& model) {
+  RETURN_IF_ERROR(CheckModelName(request.model(), model));
+  CheckedRequest checked;
+  checked.request_id = request.request_id();
+  if (checked.request_id.empty()) {
+    checked.request_id =
+        absl::StrCat("tern-", absl::Hex(OsRandom(), absl::kZeroPad16),
+                     absl::Hex(OsRandom(), absl::kZeroPad16));
+  } else {
+    RETURN_IF_ERROR(CheckRequestId(checked.request_id));
+  }
+  SequenceParameters& parameters = checked.parameters;
+  RETURN_IF_ERROR(CheckSampling(request.sampling(), &parameters.sampler));
+  RETURN_IF_ERROR(CheckStopping(request.stopping(), model, &checked));
+  RETURN_IF_ERROR(CheckResponseOptions(request.response_options()));
+  checked.return_token_ids = request.response_options().return_token_ids();
+  if (request.has_priority()) {
+    if (request.priority() < -100 || request.priority() > 100) {
+      return OutOfRange("priority", request.priority(), "[-100, 100]");
+    }
+    parameters.priority = request.priority();
+  }
+  // Drawn seeds are not negative: easier to copy around.
+  checked.seed = request.sampling().has_seed()
+                     ? request.sampling().seed()
+                     : static_cast<int64_t>(OsRandom() >> 1);
+  parameters.sampler.seed = static_cast<uint64_t>(checked.seed);
+
+  ASSIGN_OR_RETURN(parameters.prompt, PromptOf(request, model));
+  const int n_prompt = static_cast<int>(parameters.prompt.size());
+  if (n_prompt == 0) {
+    return absl::InvalidArgumentError("the prompt has no tokens");
+  }
+  const int room = model.config.context_length - n_prompt;
+  if (room < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "prompt has ", n_prompt, " tokens; this model takes at most ",
+        model.config.context_length - 1, " with at least one token of output"));
+  }
+  parameters.max_output_tokens = std::min(parameters.max_output_tokens, room);
+  return checked;
+}
+
+}  // namespace tern

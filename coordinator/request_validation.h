@@ -1,0 +1,58 @@
+#ifndef COORDINATOR_REQUEST_VALIDATION_H_
+#define COORDINATOR_REQUEST_VALIDATION_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "coordinator/sequence.h"
+#include "model/model_config.h"
+#include "model/tokenizer.h"
+#include "proto/tern/v1/inference.pb.h"
+
+namespace tern {
+
+// What gRPC threads need to know of the model. Immutable.
+struct ServedModel {
+  std::string name;
+  ModelConfig config;
+  const Tokenizer* tokenizer = nullptr;  // outlives this
+  std::string head_mode;                 // "int8" or "stored"
+};
+
+// A GenerateRequest that may go to the engine.
+struct CheckedRequest {
+  std::string request_id;         // the caller's, or one made up
+  SequenceParameters parameters;  // without class and deadline
+  std::vector<std::string> stop_strings;
+  bool return_token_ids = false;
+  int64_t seed = 0;  // the caller's, or one drawn
+};
+
+// Largest text of a prompt.
+inline constexpr size_t kMaxTextBytes = 1 << 20;
+
+// Checks every field against the range that inference.proto gives it, fills in
+// the defaults, and tokenises the prompt.
+//
+// NOT_FOUND            another model; lists those there are
+// INVALID_ARGUMENT     names the field, its value and its range
+// FAILED_PRECONDITION  a feature that is not offered yet
+absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,
+                                            const ServedModel& model);
+
+// OK when `name` is empty or the model's; NOT_FOUND otherwise.
+absl::Status CheckModelName(absl::string_view name, const ServedModel& model);
+
+// A request id: 1 to 128 printable ASCII characters.
+absl::Status CheckRequestId(absl::string_view request_id);
+
+// OK when `text`, the value of `field`, is UTF-8 of at most kMaxTextBytes.
+absl::Status CheckText(absl::string_view field, absl::string_view text);
+
+}  // namespace tern
+
+#endif  // COORDINATOR_REQUEST_VALIDATION_H_

@@ -1,0 +1,35 @@
+#ifndef COORDINATOR_SERVICE_CONTEXT_H_
+#define COORDINATOR_SERVICE_CONTEXT_H_
+
+#include "absl/time/time.h"
+#include "coordinator/engine.h"
+#include "coordinator/publisher.h"
+#include "coordinator/request_validation.h"
+#include "grpcpp/server_context.h"
+#include "util/clock.h"
+#include "util/credentials.h"
+
+namespace tern {
+
+// What the gRPC services work with. Everything outlives the gRPC server.
+struct ServiceContext {
+  Engine* engine = nullptr;
+  Publisher* publisher = nullptr;
+  const ServedModel* model = nullptr;
+  const Credentials* credentials = nullptr;
+  Clock* clock = nullptr;
+
+  // Prompts of one BatchGenerate call that are in progress or have a result
+  // that is not written yet; the next one is read below that.
+  int batch_window = 128;
+
+  // Tokens per KV block, for people.
+  int kv_block_size = 16;
+};
+
+// The deadline of a call on `clock`; InfiniteFuture when it has none.
+absl::Time DeadlineOf(const grpc::ServerContextBase& context, Clock* clock);
+
+}  // namespace tern
+
+#endif  // COORDINATOR_SERVICE_CONTEXT_H_

@@ -1,0 +1,99 @@
+#include "coordinator/step_proto.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace tern {
+
+v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
+  v1::StepPlan out;
+  out.set_model(spec.model);
+  out.set_pipeline_id(spec.pipeline_id);
+  out.set_epoch(spec.epoch);
+  out.set_step_id(plan.step_id);
+  out.set_numerics_id(spec.numerics_id);
+  out.set_repeat_max(1);
+  out.mutable_released_sequence_ids()->Add(plan.released_run_ids.begin(),
+                                           plan.released_run_ids.end());
+  for (const SequenceSetup& setup : plan.new_sequences) {
+    v1::SequenceSetup* to = out.add_new_sequences();
+    to->set_sequence_id(setup.run_id);
+    v1::SamplerSetup* sampler = to->mutable_sampler();
+    sampler->set_temperature(setup.sampler.temperature);
+    sampler->set_top_k(setup.sampler.top_k);
+    sampler->set_top_p(setup.sampler.top_p);
+    sampler->set_min_p(setup.sampler.min_p);
+    sampler->set_seed(setup.sampler.seed);
+    sampler->set_sample_index(setup.sampler.sample_index);
+    sampler->mutable_stop_token_ids()->Add(setup.stop_token_ids.begin(),
+                                           setup.stop_token_ids.end());
+  }
+  for (const StepRow& row : plan.rows) {
+    v1::StepRow* to = out.add_rows();
+    to->set_sequence_id(row.run_id);
+    to->set_position(row.position);
+    to->mutable_tokens()->mutable_ids()->Add(row.tokens.begin(),
+                                             row.tokens.end());
+    to->mutable_new_block_ids()->Add(row.new_block_ids.begin(),
+                                     row.new_block_ids.end());
+    to->set_samples(row.samples);
+  }
+  return out;
+}
+
+absl::StatusOr<StepResult> FromProto(const v1::StepResult& result,
+                                     const Pipeline::Spec& spec) {
+  if (result.model() != spec.model ||
+      result.pipeline_id() != spec.pipeline_id ||
+      result.epoch() != spec.epoch) {
+    return absl::InternalError(
+        absl::StrCat("a result of pipeline ", result.pipeline_id(), " epoch ",
+                     result.epoch(), " came to pipeline ", spec.pipeline_id,
+                     " epoch ", spec.epoch));
+  }
+  StepResult out;
+  out.step_id = result.step_id();
+  for (const v1::SampledToken& from : result.sampled()) {
+    SampledToken sampled;
+    sampled.run_id = from.sequence_id();
+    sampled.position = from.position();
+    sampled.token_id = from.token_id();
+    if (from.error_code() != 0) {
+      sampled.status =
+          absl::Status(static_cast<absl::StatusCode>(from.error_code()),
+                       from.error_message());
+    } else if (from.token_id() < 0 || from.token_id() >= spec.vocab_size) {
+      return absl::InternalError(
+          absl::StrCat("step ", result.step_id(), " sampled token ",
+                       from.token_id(), "; the model has ", spec.vocab_size));
+    }
+    out.sampled.push_back(std::move(sampled));
+  }
+  return out;
+}
+
+v1::LoadStageRequest LoadRequestOf(const Pipeline::Spec& spec, int stage) {
+  const std::vector<PlacedStage>& stages = spec.placement.stages;
+  const PlacedStage& placed = stages[stage];
+  v1::LoadStageRequest request;
+  request.set_model(spec.model);
+  request.set_pipeline_id(spec.pipeline_id);
+  request.set_epoch(spec.epoch);
+  request.set_model_fingerprint(spec.model_fingerprint);
+  request.set_layer_begin(placed.range.layer_begin);
+  request.set_layer_end(placed.range.layer_end);
+  request.set_stage_index(stage);
+  request.set_stage_count(static_cast<int>(stages.size()));
+  request.set_numerics_id(spec.numerics_id);
+  request.set_kv_block_count(spec.placement.kv_block_count);
+  request.set_max_step_tokens(spec.max_step_tokens);
+  if (stage + 1 < static_cast<int>(stages.size())) {
+    request.set_next_stage_address(stages[stage + 1].address);
+  }
+  return request;
+}
+
+}  // namespace tern

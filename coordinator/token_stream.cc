@@ -1,0 +1,52 @@
+#include "coordinator/token_stream.h"
+
+#include "util/logging.h"
+
+namespace tern {
+
+template <typename Change>
+void TokenStream::Update(Change change) {
+  {
+    absl::MutexLock lock(&mu_);
+    CHECK(!ended_) << "a token stream goes on after its end";
+    change(&pending_);
+    ended_ = pending_.end.has_value();
+    if (woken_) return;
+    woken_ = true;
+  }
+  wake_();
+}
+
+void TokenStream::Admit(std::string numerics_id) {
+  Update([&numerics_id](Taken* pending) {
+    pending->admitted = true;
+    pending->numerics_id = std::move(numerics_id);
+  });
+}
+
+void TokenStream::Push(int32_t token) {
+  Update([token](Taken* pending) { pending->tokens.push_back(token); });
+}
+
+void TokenStream::End(SequenceEnd end) {
+  Update([&end](Taken* pending) { pending->end = std::move(end); });
+}
+
+void TokenStream::PushAndEnd(int32_t token, SequenceEnd end) {
+  Update([token, &end](Taken* pending) {
+    pending->tokens.push_back(token);
+    pending->end = std::move(end);
+  });
+}
+
+TokenStream::Taken TokenStream::Take() {
+  absl::MutexLock lock(&mu_);
+  woken_ = false;
+  Taken taken;
+  std::swap(taken, pending_);
+  pending_.admitted = taken.admitted;
+  pending_.numerics_id = taken.numerics_id;
+  return taken;
+}
+
+}  // namespace tern

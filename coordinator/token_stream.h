@@ -1,0 +1,69 @@
+#ifndef COORDINATOR_TOKEN_STREAM_H_
+#define COORDINATOR_TOKEN_STREAM_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "coordinator/sequence.h"
+
+namespace tern {
+
+// How a sequence ended.
+struct SequenceEnd {
+  absl::Status status;  // OK when it was answered, and then `reason` counts
+  FinishReason reason = FinishReason::kStop;
+  int32_t stop_token_id = -1;  // the token that stopped it, if one did
+  // It was refused because too many are in progress, which passes.
+  bool queue_full = false;
+};
+
+// Carries the tokens of one request from the engine to whoever answers it.
+//
+// The engine never waits for a slow reader: what is not taken yet piles up, at
+// most `max_output_tokens` of the request, four bytes each, and is taken at
+// once. Thread-safe.
+class TokenStream {
+ public:
+  // `wake` is called, on the engine thread and outside of locks, when there is
+  // something to take for a reader that has taken everything before. It must
+  // not block.
+  explicit TokenStream(std::function<void()> wake) : wake_(std::move(wake)) {}
+
+  // The engine's side. Nothing comes after an end.
+  void Admit(std::string numerics_id) ABSL_LOCKS_EXCLUDED(mu_);
+  void Push(int32_t token) ABSL_LOCKS_EXCLUDED(mu_);
+  void End(SequenceEnd end) ABSL_LOCKS_EXCLUDED(mu_);
+  // The last token and the end with it, so that the reader takes both at once.
+  void PushAndEnd(int32_t token, SequenceEnd end) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // What has come since the last call.
+  struct Taken {
+    bool admitted = false;    // at any time so far
+    std::string numerics_id;  // of the pipeline it was admitted to
+    std::vector<int32_t> tokens;
+    std::optional<SequenceEnd> end;  // once
+  };
+  Taken Take() ABSL_LOCKS_EXCLUDED(mu_);
+
+ private:
+  // Applies `change` under the lock, then wakes the reader where needed.
+  template <typename Change>
+  void Update(Change change) ABSL_LOCKS_EXCLUDED(mu_);
+
+  const std::function<void()> wake_;
+  absl::Mutex mu_;
+  Taken pending_ ABSL_GUARDED_BY(mu_);
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  bool woken_ ABSL_GUARDED_BY(mu_) = false;
+};
+
+}  // namespace tern
+
+#endif  // COORDINATOR_TOKEN_STREAM_H_

@@ -1,0 +1,54 @@
+#include "coordinator/token_stream.h"
+
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace tern {
+namespace {
+
+TEST(TokenStream, JoinsWhatASlowReaderHasNotTaken) {
+  int n_wakes = 0;
+  TokenStream stream([&n_wakes] { ++n_wakes; });
+  stream.Admit("cpu-1/int8");
+  for (int32_t token = 0; token < 1000; ++token) stream.Push(token);
+  EXPECT_EQ(n_wakes, 1);
+  TokenStream::Taken taken = stream.Take();
+  EXPECT_TRUE(taken.admitted);
+  EXPECT_EQ(taken.tokens.size(), 1000u);
+  EXPECT_FALSE(taken.end.has_value());
+  stream.Push(7);
+  EXPECT_EQ(n_wakes, 2);
+  taken = stream.Take();
+  EXPECT_TRUE(taken.admitted);
+  EXPECT_EQ(taken.numerics_id, "cpu-1/int8");
+  EXPECT_EQ(taken.tokens, std::vector<int32_t>{7});
+}
+
+TEST(TokenStream, LastTokenAndEndComeTogetherAndOnce) {
+  TokenStream stream([] {});
+  stream.PushAndEnd(3, {absl::OkStatus(), FinishReason::kLength, -1});
+  TokenStream::Taken taken = stream.Take();
+  EXPECT_EQ(taken.tokens, std::vector<int32_t>{3});
+  ASSERT_TRUE(taken.end.has_value());
+  EXPECT_EQ(taken.end->reason, FinishReason::kLength);
+  EXPECT_FALSE(stream.Take().end.has_value());
+}
+
+TEST(TokenStream, RefusedRequestsEndWithoutAdmission) {
+  TokenStream stream([] {});
+  stream.End({absl::UnavailableError("no workers")});
+  const TokenStream::Taken taken = stream.Take();
+  EXPECT_FALSE(taken.admitted);
+  EXPECT_EQ(taken.end->status.code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(TokenStreamDeathTest, NothingComesAfterTheEnd) {
+  TokenStream stream([] {});
+  stream.End({});
+  stream.Take();
+  EXPECT_DEATH(stream.Push(1), "after its end");
+}
+
+}  // namespace
+}  // namespace tern
