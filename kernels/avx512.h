@@ -22,6 +22,8 @@ namespace tern::avx512 {
 void TernaryMatmul(const TernaryView& w, const QuantizedTokens& x,
                    int row_begin, int row_end, float* y, size_t y_stride);
 void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y);
+void SiluGate(const float* gate, const float* up, int n, float* y);
+void ExpEach(const float* x, int n, float* y);
 void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
                 float* logits);
 void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,

@@ -12,13 +12,11 @@ __m256 SquareInto(const float* x, __m256 lanes) {
   return _mm256_fmadd_ps(v, v, lanes);
 }
 
-// The first n of 8 elements; other lanes stay as they are, since adding a zero
-// could change the sign of one.
+// The first n of 8 elements. Squares are never negative, so that the zeros of
+// the other lanes leave them as they are.
 __m256 SquareIntoSome(const float* x, int n, __m256 lanes) {
-  const __m256i mask = FirstLanes(n);
-  const __m256 v = _mm256_maskload_ps(x, mask);
-  return _mm256_blendv_ps(lanes, _mm256_fmadd_ps(v, v, lanes),
-                          _mm256_castsi256_ps(mask));
+  const __m256 v = _mm256_maskload_ps(x, FirstLanes(n));
+  return _mm256_fmadd_ps(v, v, lanes);
 }
 
 void RotateNeox(float* x, const float* cos, const float* sin, int half) {

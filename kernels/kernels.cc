@@ -28,13 +28,13 @@ constexpr Kernels kAvx2Kernels = {
     avx2::HeadInt8,
 };
 
-// What passes over a token's activations once is bound by latency and the first
-// cache, where wider registers gain nothing.
+// What does little more than pass over a token's activations is bound by
+// latency and the first cache: wider registers gain nothing there.
 constexpr Kernels kAvx512VnniKernels = {
     Isa::kAvx512Vnni, avx2::QuantizeToken, avx512::TernaryMatmul,
     avx2::RmsNorm,    avx2::RopeRotate,    avx2::StoreKv,
-    avx512::Attend,   avx2::Relu2Gate,     avx2::SiluGate,
-    avx2::Add,        avx2::ExpEach,       avx512::HeadStored,
+    avx512::Attend,   avx2::Relu2Gate,     avx512::SiluGate,
+    avx2::Add,        avx512::ExpEach,     avx512::HeadStored,
     avx512::HeadInt8,
 };
 
