@@ -89,7 +89,7 @@ TERN_EVERY_ISA(Head);
 TEST_P(Head, StoredEqualsTheOracle) {
   for (DenseType type : {DenseType::kF32, DenseType::kF16}) {
     for (int n_columns : {1, 8, 15, 16, 17, 31, 100, 256}) {
-      for (int n_rows : {1, 3, 4, 13}) {
+      for (int n_rows : {1, 3, 4, 13, 29}) {
         for (bool extremes : {false, true}) {
           const unsigned seed = n_columns * 100 + n_rows;
           std::mt19937 rng(seed);
@@ -118,7 +118,7 @@ TEST_P(Head, StoredKeepsTheSignOfAZeroSum) {
   // Each product underflows to -0, in every lane. A tail that added zeros to
   // the lanes it lacks would make the sum +0.
   const std::vector<float> x(19, 1e-30f);
-  for (int n_rows : {1, 4}) {
+  for (int n_rows : {1, 4, 8}) {
     const Dense w(std::vector<float>(19 * n_rows, -1e-30f), DenseType::kF32,
                   n_rows, 19);
     std::vector<float> logits(n_rows);
