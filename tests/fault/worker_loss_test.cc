@@ -1,0 +1,282 @@
+// Real processes are killed, are missing, or are not who they should be; the
+// client sees the right text or a clear status, never wrong text.
+
+#include <signal.h>
+
+#include <fstream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "grpcpp/client_context.h"
+#include "gtest/gtest.h"
+#include "proto/tern/v1/cluster.pb.h"
+#include "proto/tern/v1/inference.pb.h"
+#include "tests/integration/local_cluster.h"
+#include "util/credentials.h"
+
+namespace tern {
+namespace {
+
+v1::StreamGenerateRequest Request(const std::string& text, int max_tokens) {
+  v1::StreamGenerateRequest request;
+  request.mutable_request()->set_text(text);
+  request.mutable_request()->mutable_sampling()->set_temperature(0.8f);
+  request.mutable_request()->mutable_sampling()->set_seed(7);
+  request.mutable_request()->mutable_stopping()->set_max_output_tokens(
+      max_tokens);
+  return request;
+}
+
+void SetDeadline(grpc::ClientContext* context,
+                 absl::Duration timeout = absl::Seconds(60)) {
+  context->set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+}
+
+// Reads a stream to its end. After `after` messages calls `then`, once.
+template <typename Then>
+grpc::Status ReadAll(LocalCluster& cluster,
+                     const v1::StreamGenerateRequest& request,
+                     std::string* text, int after, Then then) {
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  auto reader = cluster.inference().StreamGenerate(&context, request);
+  v1::StreamGenerateResponse response;
+  for (int i = 0; reader->Read(&response); ++i) {
+    *text += response.delta().text();
+    if (i == after) then();
+  }
+  return reader->Finish();
+}
+
+grpc::Status ReadAll(LocalCluster& cluster,
+                     const v1::StreamGenerateRequest& request,
+                     std::string* text) {
+  return ReadAll(cluster, request, text, -1, [] {});
+}
+
+TEST(WorkerLoss, StreamGoesOnWithTheSameTokensWhenTheWorkerComesBack) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  const v1::StreamGenerateRequest request = Request("ROMEO:\n", 300);
+  std::string undisturbed;
+  ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
+
+  for (int victim : {0, 1}) {
+    // Company that is lost and replayed with it.
+    std::string beside;
+    grpc::Status beside_status;
+    std::thread company(
+        [&] { beside_status = ReadAll(cluster, request, &beside); });
+    std::string text;
+    const grpc::Status status =
+        ReadAll(cluster, request, &text, 8, [&cluster, victim] {
+          cluster.worker(victim).Signal(SIGKILL);
+          EXPECT_TRUE(cluster.worker(victim).Wait(absl::Seconds(10)).ok());
+          EXPECT_TRUE(cluster.StartWorker(victim).ok());
+        });
+    company.join();
+    EXPECT_TRUE(status.ok()) << status.error_message() << cluster.Logs();
+    EXPECT_EQ(text, undisturbed) << "worker " << victim << " killed";
+    EXPECT_TRUE(beside_status.ok()) << beside_status.error_message();
+    EXPECT_EQ(beside, undisturbed);
+  }
+}
+
+TEST(WorkerLoss, SpareWorkerTakesThePlace) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  options.workers = 3;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  const v1::StreamGenerateRequest request = Request("JULIET:\n", 300);
+  std::string undisturbed;
+  ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
+
+  // Whoever holds stage 0.
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  v1::ListWorkersResponse workers;
+  ASSERT_TRUE(cluster.cluster().ListWorkers(&context, {}, &workers).ok());
+  int victim = -1;
+  for (int i = 0; i < workers.workers_size(); ++i) {
+    const v1::Worker& worker = workers.workers(i);
+    if (!worker.pipeline_id().empty() && worker.stage_index() == 0) victim = i;
+  }
+  ASSERT_GE(victim, 0);
+  std::string text;
+  const grpc::Status status =
+      ReadAll(cluster, request, &text, 8,
+              [&cluster, victim] { cluster.worker(victim).Signal(SIGKILL); });
+  EXPECT_TRUE(status.ok()) << status.error_message() << cluster.Logs();
+  EXPECT_EQ(text, undisturbed);
+}
+
+TEST(WorkerLoss, WaitsForAStatedTimeAndThenSaysUnavailable) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  options.coordinator_flags = {"--unavailable_after=300ms"};
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  std::string text;
+  const grpc::Status status =
+      ReadAll(cluster, Request("ROMEO:\n", 480), &text, 8,
+              [&cluster] { cluster.worker(1).Signal(SIGKILL); });
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE)
+      << status.error_message();
+  ASSERT_TRUE(cluster.WaitUntilReady(false).ok());
+
+  // A new request hears so at once, and what is missing.
+  const grpc::Status refused = ReadAll(cluster, Request("A", 1), &text);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_NE(refused.error_message().find("2"), std::string::npos)
+      << refused.error_message();
+
+  // With the worker everything comes back.
+  ASSERT_TRUE(cluster.StartWorker(1).ok());
+  ASSERT_TRUE(cluster.WaitUntilReady().ok()) << cluster.Logs();
+  EXPECT_TRUE(ReadAll(cluster, Request("A", 1), &text).ok());
+}
+
+TEST(Membership, CoordinatorWithoutWorkersSaysSo) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  options.workers = 1;
+  options.wait_until_ready = false;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  std::string text;
+  const grpc::Status status = ReadAll(**started, Request("A", 1), &text);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_NE(status.error_message().find("worker"), std::string::npos)
+      << status.error_message();
+}
+
+TEST(Membership, SecondWorkerOfTheSameIdIsNotLetIn) {
+  LocalCluster::Options options;
+  options.stages = 1;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  // A twin under worker-0's name.
+  ASSERT_TRUE(cluster.StartWorker(1, {"--worker_id=worker-0"}).ok());
+  std::string text;
+  ASSERT_TRUE(ReadAll(cluster, Request("ROMEO:\n", 100), &text).ok());
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  v1::ListWorkersResponse workers;
+  ASSERT_TRUE(cluster.cluster().ListWorkers(&context, {}, &workers).ok());
+  EXPECT_EQ(workers.workers_size(), 1);
+  EXPECT_EQ(workers.workers(0).state(), v1::WORKER_STATE_READY);
+}
+
+TEST(Membership, WorkerWithoutACertificateStaysOut) {
+  LocalCluster::Options options;
+  options.stages = 1;
+  options.tls = true;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  auto plaintext = Credentials::Create({});
+  ASSERT_TRUE(plaintext.ok());
+  auto channel = (*plaintext)->CreateChannel(cluster.server());
+  ASSERT_TRUE(channel.ok());
+  auto stub = v1::ClusterService::NewStub(*channel);
+  grpc::ClientContext context;
+  SetDeadline(&context, absl::Seconds(5));
+  v1::RegisterWorkerRequest request;
+  request.set_worker_id("intruder");
+  v1::RegisterWorkerResponse response;
+  EXPECT_EQ(stub->RegisterWorker(&context, request, &response).error_code(),
+            grpc::StatusCode::UNAVAILABLE);
+
+  // A client's certificate opens the public service, not the cluster's.
+  grpc::ClientContext client_context;
+  SetDeadline(&client_context);
+  EXPECT_EQ(cluster.cluster()
+                .RegisterWorker(&client_context, request, &response)
+                .error_code(),
+            grpc::StatusCode::PERMISSION_DENIED);
+  std::string text;
+  EXPECT_TRUE(ReadAll(cluster, Request("A", 2), &text).ok());
+}
+
+TEST(Membership, WorkerOfAnotherProtocolOrArithmeticIsRefused) {
+  LocalCluster::Options options;
+  options.stages = 1;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  v1::RegisterWorkerRequest request;
+  request.set_worker_id("stranger");
+  request.set_incarnation(1);
+  request.set_protocol_version(99);
+  request.set_address("127.0.0.1:1");
+  request.mutable_capabilities()->set_numerics_class("cpu-1");
+  request.mutable_capabilities()->set_memory_bytes(int64_t{1} << 30);
+  request.mutable_capabilities()->set_thread_count(1);
+  request.mutable_capabilities()->set_repeat_max_limit(1);
+  v1::RegisterWorkerResponse response;
+  {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    const grpc::Status status =
+        cluster.cluster().RegisterWorker(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    EXPECT_NE(status.error_message().find("99"), std::string::npos)
+        << status.error_message();
+  }
+  {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    request.set_protocol_version(1);
+    request.mutable_capabilities()->set_numerics_class("abacus-3");
+    const grpc::Status status =
+        cluster.cluster().RegisterWorker(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    EXPECT_NE(status.error_message().find("abacus-3"), std::string::npos)
+        << status.error_message();
+  }
+}
+
+// A copy of the demo model without its last `cut` bytes.
+std::string TruncatedCopy(const std::string& name, int64_t cut) {
+  std::ifstream in("models/demo/shakespeare-demo-i2_s.gguf", std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(in)),
+                    std::istreambuf_iterator<char>());
+  bytes.resize(bytes.size() - cut);
+  const std::string path =
+      absl::StrCat(getenv("TEST_TMPDIR"), "/", name, ".gguf");
+  std::ofstream(path, std::ios::binary) << bytes;
+  return path;
+}
+
+TEST(Membership, WorkerRefusesATruncatedModelByName) {
+  LocalCluster::Options options;
+  options.stages = 1;
+  options.wait_until_ready = false;
+  const std::string path = TruncatedCopy("cut", 100000);
+  options.worker_flags = {"--model=" + path,
+                          "--model_name=shakespeare-demo-i2_s"};
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  // The worker says what is wrong with its file and ends with an error.
+  auto code = (*started)->worker(0).Wait(absl::Seconds(20));
+  ASSERT_TRUE(code.ok()) << code.status();
+  EXPECT_EQ(*code, 1);
+  EXPECT_NE((*started)->worker(0).Log().find("cut.gguf"), std::string::npos)
+      << (*started)->worker(0).Log();
+  EXPECT_TRUE((*started)->coordinator().running());
+}
+
+}  // namespace
+}  // namespace tern

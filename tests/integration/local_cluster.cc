@@ -1,0 +1,121 @@
+#include "tests/integration/local_cluster.h"
+
+#include <stdlib.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "tests/integration/health_watch.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+constexpr absl::Duration kStartTimeout = absl::Seconds(60);
+
+std::string ScratchFolder() {
+  const char* base = getenv("TEST_TMPDIR");
+  std::string folder = absl::StrCat(base ? base : "/tmp", "/cluster-XXXXXX");
+  return mkdtemp(&folder[0]) ? folder : "";
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(
+    Options options) {
+  std::unique_ptr<LocalCluster> cluster(new LocalCluster(std::move(options)));
+  absl::Status status = cluster->Init();
+  if (!status.ok()) {
+    return absl::Status(
+        status.code(),
+        absl::StrCat(std::string(status.message()), "\n", cluster->Logs()));
+  }
+  return cluster;
+}
+
+absl::Status LocalCluster::Init() {
+  folder_ = ScratchFolder();
+  if (folder_.empty()) return absl::InternalError("no scratch folder");
+  if (options_.tls) {
+    ASSIGN_OR_RETURN(auto maker,
+                     Process::Start({"scripts/dev_certs", folder_ + "/certs"},
+                                    folder_ + "/certs.log"));
+    ASSIGN_OR_RETURN(const int code, maker->Wait(kStartTimeout));
+    if (code != 0) return absl::InternalError(maker->Log());
+    client_credentials_.ca_file = folder_ + "/certs/ca.pem";
+    client_credentials_.cert_file = folder_ + "/certs/client.pem";
+    client_credentials_.key_file = folder_ + "/certs/client.key";
+  }
+  ASSIGN_OR_RETURN(credentials_, Credentials::Create(client_credentials_));
+
+  const std::string port_file = folder_ + "/coordinator.port";
+  std::vector<std::string> argv = {
+      "coordinator/coordinator",
+      "--listen=127.0.0.1:0",
+      "--model=" + options_.model,
+      absl::StrCat("--stages=", options_.stages),
+      "--head_mode=" + options_.head_mode,
+      "--port_file=" + port_file,
+  };
+  for (const std::string& flag : TlsFlags("coordinator")) argv.push_back(flag);
+  for (const std::string& flag : options_.coordinator_flags) {
+    argv.push_back(flag);
+  }
+  ASSIGN_OR_RETURN(coordinator_,
+                   Process::Start(argv, folder_ + "/coordinator.log"));
+  ASSIGN_OR_RETURN(const std::string port,
+                   WaitForFile(port_file, coordinator_.get(), kStartTimeout));
+  server_ = "127.0.0.1:" + port.substr(0, port.find('\n'));
+  ASSIGN_OR_RETURN(channel_, credentials_->CreateChannel(server_));
+  inference_ = v1::InferenceService::NewStub(channel_);
+  cluster_ = v1::ClusterService::NewStub(channel_);
+
+  const int n = options_.workers < 0 ? options_.stages : options_.workers;
+  workers_.resize(n);
+  for (int i = 0; i < n; ++i) RETURN_IF_ERROR(StartWorker(i));
+  if (!options_.wait_until_ready) return absl::OkStatus();
+  return WaitUntilReady();
+}
+
+std::vector<std::string> LocalCluster::TlsFlags(const std::string& role) const {
+  if (!options_.tls) return {};
+  const std::string certs = folder_ + "/certs/";
+  return {"--tls_ca_file=" + certs + "ca.pem",
+          "--tls_cert_file=" + certs + role + ".pem",
+          "--tls_key_file=" + certs + role + ".key"};
+}
+
+absl::Status LocalCluster::StartWorker(int index,
+                                       const std::vector<std::string>& flags) {
+  if (index >= static_cast<int>(workers_.size())) workers_.resize(index + 1);
+  std::vector<std::string> argv = {
+      "worker/worker",
+      absl::StrCat("--worker_id=worker-", index),
+      "--coordinator=" + server_,
+      "--model=" + options_.model,
+      "--threads=1",
+  };
+  for (const std::string& flag : TlsFlags("worker")) argv.push_back(flag);
+  for (const std::string& flag : options_.worker_flags) argv.push_back(flag);
+  for (const std::string& flag : flags) argv.push_back(flag);
+  ASSIGN_OR_RETURN(
+      workers_[index],
+      Process::Start(argv, absl::StrCat(folder_, "/worker-", index, ".log")));
+  return absl::OkStatus();
+}
+
+absl::Status LocalCluster::WaitUntilReady(bool ready, absl::Duration timeout) {
+  return WaitForHealth(channel_, "readiness", ready, timeout);
+}
+
+std::string LocalCluster::Logs() const {
+  std::string logs;
+  if (coordinator_) logs = "coordinator:\n" + coordinator_->Log();
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    if (!workers_[i]) continue;
+    absl::StrAppend(&logs, "worker ", i, ":\n", workers_[i]->Log());
+  }
+  return logs;
+}
+
+}  // namespace tern

@@ -1,0 +1,86 @@
+#ifndef TESTS_INTEGRATION_LOCAL_CLUSTER_H_
+#define TESTS_INTEGRATION_LOCAL_CLUSTER_H_
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "grpcpp/channel.h"
+#include "proto/tern/v1/cluster.grpc.pb.h"
+#include "proto/tern/v1/inference.grpc.pb.h"
+#include "tests/integration/process.h"
+#include "util/credentials.h"
+
+namespace tern {
+
+// A coordinator and workers as real processes on loopback, on free ports, with
+// their logs in the test's scratch folder. Everything ends with this object.
+// Not thread-safe.
+class LocalCluster {
+ public:
+  struct Options {
+    // A GGUF file. Default: the demo model.
+    std::string model = "models/demo/shakespeare-demo-i2_s.gguf";
+    int stages = 1;
+    // Workers to start; -1 for as many as stages.
+    int workers = -1;
+    std::string head_mode = "int8";
+    // Mutual TLS with certificates from scripts/dev_certs.
+    bool tls = false;
+    std::vector<std::string> coordinator_flags;
+    std::vector<std::string> worker_flags;
+    // Whether Start() waits until the pipeline serves.
+    bool wait_until_ready = true;
+  };
+
+  // The error, if any, holds the logs.
+  static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(Options options);
+
+  // Starts worker number `index` (again), under the id "worker-<index>".
+  absl::Status StartWorker(int index,
+                           const std::vector<std::string>& flags = {});
+
+  // Waits until the coordinator says that it can (or cannot) serve.
+  absl::Status WaitUntilReady(bool ready = true,
+                              absl::Duration timeout = absl::Seconds(60));
+
+  // Address of the coordinator.
+  const std::string& server() const { return server_; }
+  // What a client of the cluster needs.
+  const CredentialOptions& client_credentials() const {
+    return client_credentials_;
+  }
+  // A channel of a client to the coordinator.
+  const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
+  v1::InferenceService::Stub& inference() { return *inference_; }
+  v1::ClusterService::Stub& cluster() { return *cluster_; }
+
+  Process& coordinator() { return *coordinator_; }
+  Process& worker(int index) { return *workers_[index]; }
+
+  // Logs of all processes, for messages of failing tests.
+  std::string Logs() const;
+
+ private:
+  explicit LocalCluster(Options options) : options_(std::move(options)) {}
+  absl::Status Init();
+  std::vector<std::string> TlsFlags(const std::string& role) const;
+
+  const Options options_;
+  std::string folder_;
+  std::string server_;
+  CredentialOptions client_credentials_;
+  std::unique_ptr<Credentials> credentials_;
+  std::unique_ptr<Process> coordinator_;
+  std::vector<std::unique_ptr<Process>> workers_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::InferenceService::Stub> inference_;
+  std::unique_ptr<v1::ClusterService::Stub> cluster_;
+};
+
+}  // namespace tern
+
+#endif  // TESTS_INTEGRATION_LOCAL_CLUSTER_H_
