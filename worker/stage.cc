@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
+#include <limits>
 #include <utility>
 
 #include "util/logging.h"
@@ -104,7 +104,7 @@ void Stage::Forward(absl::Span<const MicroBatchRow> rows, float* hidden) {
   }
 }
 
-// formats: x = x + Wo Q(N(attention)), x = x + Wdown Q(N(act(g) * u)).
+// x = x + Wo Q(N(attention)), then x = x + Wdown Q(N(act(gate) * up)).
 void Stage::RunLayer(int layer, absl::Span<const Token> tokens, float* x) {
   const ModelConfig& c = weights_->config;
   const LayerWeights& w = weights_->layers[layer];
@@ -138,17 +138,36 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
         &head_in_[static_cast<size_t>(i) * c.hidden_size]);
   }
   if (weights_->spec.head_mode == HeadMode::kInt8) {
-    NormAndQuantize(head_in_.data(), count, c.hidden_size, {});
-    const QuantizedTokens in = {
-        reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
-        quantized_sum_.data(), count, c.hidden_size};
-    pool_->ParallelFor(
-        c.vocab_size, kHeadPanelRows, [&](int64_t row, int64_t row_end) {
-          kernels_.head_int8(weights_->head_int8, in, row, row_end,
-                             logits_.data(), logits_stride_);
-        });
-    return;
+    HeadInt8(count);
+  } else {
+    HeadStored(count);
   }
+  // The quantiser turns NaN into 0, and so into logits that look good.
+  for (int i = 0; i < count; ++i) {
+    const float* const in = &head_in_[static_cast<size_t>(i) * c.hidden_size];
+    if (!std::all_of(in, in + c.hidden_size,
+                     [](float v) { return std::isfinite(v); })) {
+      logits_[i * logits_stride_] = std::numeric_limits<float>::quiet_NaN();
+    }
+  }
+}
+
+void Stage::HeadInt8(int count) {
+  const ModelConfig& c = weights_->config;
+  NormAndQuantize(head_in_.data(), count, c.hidden_size, {});
+  const QuantizedTokens in = {
+      reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
+      quantized_sum_.data(), count, c.hidden_size};
+  pool_->ParallelFor(
+      c.vocab_size, kHeadPanelRows, [&](int64_t begin, int64_t end) {
+        kernels_.head_int8(weights_->head_int8, in, static_cast<int>(begin),
+                           static_cast<int>(end), logits_.data(),
+                           logits_stride_);
+      });
+}
+
+void Stage::HeadStored(int count) {
+  const ModelConfig& c = weights_->config;
   pool_->ParallelFor(
       c.vocab_size, kStoredHeadRows, [&](int64_t begin, int64_t end) {
         for (int64_t row = begin; row < end; row += kStoredHeadRows) {
@@ -156,7 +175,8 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
           for (int i = 0; i < count; ++i) {
             kernels_.head_stored(
                 weights_->head_stored,
-                &head_in_[static_cast<size_t>(i) * c.hidden_size], row, row_end,
+                &head_in_[static_cast<size_t>(i) * c.hidden_size],
+                static_cast<int>(row), static_cast<int>(row_end),
                 &logits_[i * logits_stride_]);
           }
         }

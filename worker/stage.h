@@ -59,7 +59,8 @@ class Stage {
   }
 
   // Last stage: computes the logits of sampling rows [begin, begin + count), at
-  // most kLogitRows, from the `hidden` that Forward() left.
+  // most kLogitRows, from the `hidden` that Forward() left. A row whose hidden
+  // state is not finite has a logit that is not.
   void ComputeLogits(int begin, int count, const float* hidden);
 
   // Logits [vocab_size] of the i-th row of the last ComputeLogits().
@@ -93,6 +94,8 @@ class Stage {
   void Attend(int layer, absl::Span<const Token> tokens);
   void Gate(int n_tokens);
   void AddResidual(float* x, int n_tokens);
+  void HeadInt8(int count);
+  void HeadStored(int count);
   template <typename Fn>
   void ForEachToken(int n_tokens, Fn fn);
 

@@ -1,0 +1,339 @@
+#include "worker/runner.h"
+
+#include <atomic>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "gtest/gtest.h"
+#include "kernels/head.h"
+#include "kernels/kernels.h"
+#include "model/gguf_reader.h"
+#include "model/model_config.h"
+#include "tests/testing/tiny_model.h"
+#include "util/clock.h"
+#include "util/crc32c.h"
+#include "util/logging.h"
+#include "worker/hidden_states_inbox.h"
+#include "worker/kv_cache.h"
+#include "worker/sampler.h"
+#include "worker/stage.h"
+#include "worker/stage_link.h"
+#include "worker/stage_weights.h"
+#include "worker/step.h"
+#include "worker/step_mailbox.h"
+#include "worker/thread_pool.h"
+
+namespace tern {
+namespace {
+
+constexpr int kHidden = 64;
+
+// Collects what the runner says.
+class FakeSink : public StepSink {
+ public:
+  void OnResult(StepResult result) override {
+    absl::MutexLock lock(&mu_);
+    results_.push_back(std::move(result));
+  }
+  void OnEnd(absl::Status status) override {
+    absl::MutexLock lock(&mu_);
+    ended_ = true;
+    end_ = std::move(status);
+  }
+
+  StepResult WaitForResult(size_t i) {
+    absl::MutexLock lock(&mu_);
+    const auto has = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return results_.size() > i || ended_;
+    };
+    mu_.Await(absl::Condition(&has));
+    CHECK(results_.size() > i) << end_.ToString();
+    return results_[i];
+  }
+  absl::Status WaitForEnd() {
+    absl::MutexLock lock(&mu_);
+    mu_.Await(absl::Condition(&ended_));
+    return end_;
+  }
+  size_t result_count() {
+    absl::MutexLock lock(&mu_);
+    return results_.size();
+  }
+
+ private:
+  absl::Mutex mu_;
+  std::vector<StepResult> results_ ABSL_GUARDED_BY(mu_);
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  absl::Status end_ ABSL_GUARDED_BY(mu_);
+};
+
+// Keeps what is sent; read it after the runner has ended.
+class FakeLink : public StageLink {
+ public:
+  absl::Status Send(int64_t step_id, absl::Span<const float> hidden) override {
+    if (!fail_with.ok()) return fail_with;
+    step_ids.push_back(step_id);
+    sent.emplace_back(hidden.begin(), hidden.end());
+    return absl::OkStatus();
+  }
+  void Finish() override { finished = true; }
+  void Close() override { closed = true; }
+
+  absl::Status fail_with;
+  std::vector<int64_t> step_ids;
+  std::vector<std::vector<float>> sent;
+  std::atomic<bool> finished{false};
+  std::atomic<bool> closed{false};
+};
+
+class RunnerTest : public ::testing::Test {
+ protected:
+  RunnerTest() : pool_(2) {
+    testing::TinyModelOptions options;
+    options.hidden_size = kHidden;
+    bytes_ = testing::TinyModelBytes(options);
+    auto file = GgufReader::FromBytes(bytes_);
+    CHECK(file.ok()) << file.status().ToString();
+    file_ = std::move(file).value();
+    auto config = ReadModelConfig(*file_);
+    CHECK(config.ok()) << config.status().ToString();
+    config_ = *config;
+  }
+
+  ~RunnerTest() override {
+    if (runner_ != nullptr) mailbox_->Abort(absl::CancelledError("test over"));
+  }
+
+  void Start(bool is_first, bool is_last,
+             absl::Duration timeout = absl::Seconds(60)) {
+    StageSpec spec;
+    spec.range = {is_first ? 0 : 1, is_last ? 2 : 1, is_first, is_last};
+    spec.head_mode = HeadMode::kInt8;
+    auto weights = LoadStageWeights(
+        file_, config_, spec, &pool_, [](int64_t, int64_t) {},
+        [] { return false; });
+    CHECK(weights.ok()) << weights.status().ToString();
+    auto kv = KvCache::Create({spec.range.layer_end - spec.range.layer_begin,
+                               config_.n_kv_heads, config_.head_dim, 8,
+                               config_.context_length});
+    CHECK(kv.ok()) << kv.status().ToString();
+    kv_ = std::move(kv).value();
+    stage_ = std::make_unique<Stage>(*weights, kv_.get(), &pool_,
+                                     &BestKernels(), 64);
+    if (!is_first) {
+      HiddenStatesInbox::Options options;
+      options.hidden_size = kHidden;
+      options.max_step_tokens = 64;
+      inbox_ = std::make_shared<HiddenStatesInbox>(options);
+    }
+    if (!is_last) link_ = std::make_shared<FakeLink>();
+    mailbox_ = std::make_shared<StepMailbox>(
+        16, [inbox = inbox_, link = link_](absl::Status status) {
+          if (inbox != nullptr) inbox->Close(status);
+          if (link != nullptr) link->Close();
+        });
+    sink_ = std::make_shared<FakeSink>();
+    CHECK(mailbox_->Attach(sink_).ok());
+    Runner::Options options;
+    options.hidden_states_timeout = timeout;
+    runner_ = std::make_unique<Runner>(options, stage_.get(), kv_.get(), &pool_,
+                                       mailbox_, inbox_, link_, Clock::System(),
+                                       &finished_steps_);
+  }
+
+  static StepRow Row(int64_t id, int32_t position, std::vector<int32_t> tokens,
+                     std::vector<int32_t> blocks, bool samples = true) {
+    return {id, position, std::move(tokens), std::move(blocks), samples};
+  }
+  void Push(StepPlan plan) {
+    const absl::Status status = mailbox_->Push(std::move(plan));
+    EXPECT_TRUE(status.ok()) << status;
+  }
+  void Receive(int64_t step_id, const std::vector<float>& values) {
+    HiddenStatesSlice slice;
+    slice.step_id = step_id;
+    slice.n_tokens = static_cast<int64_t>(values.size()) / kHidden;
+    slice.hidden_size = kHidden;
+    slice.offset_bytes = 0;
+    slice.total_bytes = static_cast<int64_t>(values.size() * sizeof(float));
+    slice.data =
+        absl::MakeConstSpan(reinterpret_cast<const char*>(values.data()),
+                            values.size() * sizeof(float));
+    slice.crc32c = Crc32c(slice.data.data(), slice.data.size());
+    EXPECT_TRUE(inbox_->Offer(slice, [] {}).ok());
+  }
+
+  ThreadPool pool_;
+  testing::Bytes bytes_;
+  std::shared_ptr<const GgufReader> file_;
+  ModelConfig config_;
+  std::unique_ptr<KvCache> kv_;
+  std::unique_ptr<Stage> stage_;
+  std::shared_ptr<HiddenStatesInbox> inbox_;
+  std::shared_ptr<FakeLink> link_;
+  std::shared_ptr<StepMailbox> mailbox_;
+  std::shared_ptr<FakeSink> sink_;
+  std::atomic<int64_t> finished_steps_{0};
+  std::unique_ptr<Runner> runner_;
+};
+
+TEST_F(RunnerTest, ReleasesThenOpensThenRuns) {
+  Start(true, true);
+  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2, 3}, {4})}});
+  // Sequence 1 gives its block to sequence 2 within one plan.
+  Push({2, {1}, {{2, {}}}, {Row(2, 0, {1, 2, 3}, {4})}});
+  const StepResult first = sink_->WaitForResult(0);
+  const StepResult second = sink_->WaitForResult(1);
+  ASSERT_EQ(first.sampled.size(), 1u);
+  ASSERT_EQ(second.sampled.size(), 1u);
+  EXPECT_EQ(first.sampled[0].sequence_id, 1);
+  EXPECT_EQ(second.sampled[0].sequence_id, 2);
+  EXPECT_EQ(first.sampled[0].position, 3);
+  EXPECT_EQ(first.sampled[0].token_id, second.sampled[0].token_id);
+  EXPECT_EQ(second.blocks_in_use, 1);
+  Push({3, {2}, {}, {}});
+  const StepResult third = sink_->WaitForResult(2);
+  EXPECT_EQ(third.step_id, 3);
+  EXPECT_EQ(third.blocks_in_use, 0);
+  mailbox_->End();
+  EXPECT_TRUE(sink_->WaitForEnd().ok());
+  EXPECT_EQ(finished_steps_, 3);
+}
+
+TEST_F(RunnerTest, OnlySamplingRowsAreSampledInTheirOrder) {
+  Start(true, true);
+  Push({1,
+        {},
+        {{1, {}}, {2, {}}, {3, {}}},
+        {Row(3, 0, {1}, {0}), Row(1, 0, {1, 2}, {1}, false),
+         Row(2, 0, {5, 6}, {2})}});
+  const StepResult result = sink_->WaitForResult(0);
+  ASSERT_EQ(result.sampled.size(), 2u);
+  EXPECT_EQ(result.sampled[0].sequence_id, 3);
+  EXPECT_EQ(result.sampled[1].sequence_id, 2);
+}
+
+TEST_F(RunnerTest, ManyRowsSampleAsEachAlone) {
+  Start(true, true);
+  StepPlan together{1, {}, {}, {}};
+  // The pool has 8 blocks.
+  for (int i = 0; i < 8; ++i) {
+    SamplerParams sampler;
+    sampler.seed = i;
+    together.new_sequences.push_back({i, sampler});
+    together.rows.push_back(Row(i, 0, {i, 7}, {i}));
+  }
+  Push(together);
+  const StepResult all = sink_->WaitForResult(0);
+  ASSERT_EQ(all.sampled.size(), 8u);
+  StepPlan release{2, {0, 1, 2, 3, 4, 5, 6, 7}, {}, {}};
+  Push(release);
+  for (int i = 0; i < 8; ++i) {
+    SamplerParams sampler;
+    sampler.seed = i;
+    StepPlan alone{3 + i, {}, {{100 + i, sampler}}, {}};
+    if (i > 0) alone.released_sequence_ids = {99 + i};
+    alone.rows.push_back(Row(100 + i, 0, {i, 7}, {3}));
+    Push(alone);
+    const StepResult result = sink_->WaitForResult(2 + i);
+    ASSERT_EQ(result.sampled.size(), 1u);
+    EXPECT_EQ(result.sampled[0].token_id, all.sampled[i].token_id) << i;
+  }
+}
+
+TEST_F(RunnerTest, AnErrorEndsTheStreamAndForgetsTheSequences) {
+  Start(true, true);
+  Push({1, {}, {{1, {}}}, {Row(1, 0, {1}, {0})}});
+  Push({2, {}, {}, {Row(1, 5, {1}, {})}});
+  Push({3, {}, {}, {Row(1, 1, {1}, {})}});
+  const absl::Status status = sink_->WaitForEnd();
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_EQ(sink_->result_count(), 1u);
+  EXPECT_EQ(mailbox_->Push({4, {}, {}, {}}), status);
+  runner_.reset();
+  EXPECT_EQ(kv_->sequence_count(), 0);
+}
+
+TEST_F(RunnerTest, StepsHaveNoGaps) {
+  Start(true, true);
+  Push({2, {}, {}, {}});
+  EXPECT_TRUE(absl::IsInvalidArgument(sink_->WaitForEnd()));
+}
+
+TEST_F(RunnerTest, AStageBeforeTheLastSendsAndDoesNotSample) {
+  Start(true, false);
+  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2, 3}, {0})}});
+  Push({2, {}, {}, {}});
+  Push({3, {}, {}, {Row(1, 3, {4}, {})}});
+  EXPECT_TRUE(sink_->WaitForResult(0).sampled.empty());
+  mailbox_->End();
+  EXPECT_TRUE(sink_->WaitForEnd().ok());
+  EXPECT_EQ(link_->step_ids, (std::vector<int64_t>{1, 3}));
+  EXPECT_EQ(link_->sent[0].size(), 3u * kHidden);
+  EXPECT_EQ(link_->sent[1].size(), 1u * kHidden);
+  EXPECT_TRUE(link_->finished);
+  EXPECT_FALSE(link_->closed);
+}
+
+TEST_F(RunnerTest, ABrokenLinkEndsTheStreamWithItsStatus) {
+  Start(true, false);
+  link_->fail_with = absl::UnavailableError("gone");
+  Push({1, {}, {{1, {}}}, {Row(1, 0, {1}, {0})}});
+  EXPECT_EQ(sink_->WaitForEnd(), absl::UnavailableError("gone"));
+  EXPECT_TRUE(link_->closed);
+}
+
+TEST_F(RunnerTest, AStageAfterTheFirstTakesHiddenStates) {
+  Start(false, true);
+  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
+  std::vector<float> hidden(2 * kHidden);
+  for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = 0.01f * (i % 17);
+  Receive(1, hidden);
+  EXPECT_EQ(sink_->WaitForResult(0).sampled.size(), 1u);
+}
+
+TEST_F(RunnerTest, HiddenStatesThatDoNotComeAreUnavailable) {
+  Start(false, true, absl::Milliseconds(1));
+  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
+  EXPECT_TRUE(absl::IsUnavailable(sink_->WaitForEnd()));
+}
+
+TEST_F(RunnerTest, AbortInterruptsTheWaitForHiddenStates) {
+  Start(false, true);
+  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
+  mailbox_->Abort(absl::AbortedError("newer epoch"));
+  EXPECT_EQ(sink_->WaitForEnd(), absl::AbortedError("newer epoch"));
+}
+
+TEST_F(RunnerTest, HiddenStatesThatAreNotNumbersFailTheRowOnly) {
+  Start(false, true);
+  Push({1, {}, {{1, {}}, {2, {}}}, {Row(1, 0, {1}, {0}), Row(2, 0, {2}, {1})}});
+  std::vector<float> hidden(2 * kHidden, 0.5f);
+  hidden[3] = std::numeric_limits<float>::quiet_NaN();
+  Receive(1, hidden);
+  const StepResult result = sink_->WaitForResult(0);
+  ASSERT_EQ(result.sampled.size(), 2u);
+  EXPECT_TRUE(absl::IsDataLoss(result.sampled[0].status));
+  EXPECT_EQ(result.sampled[0].token_id, -1);
+  EXPECT_TRUE(result.sampled[1].status.ok()) << result.sampled[1].status;
+  EXPECT_GE(result.sampled[1].token_id, 0);
+}
+
+TEST_F(RunnerTest, TheMailboxIsBounded) {
+  StepMailbox mailbox(2, [](absl::Status) {});
+  EXPECT_TRUE(mailbox.Push({1, {}, {}, {}}).ok());
+  EXPECT_TRUE(mailbox.Push({2, {}, {}, {}}).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(mailbox.Push({3, {}, {}, {}})));
+}
+
+}  // namespace
+}  // namespace tern

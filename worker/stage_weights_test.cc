@@ -1,0 +1,203 @@
+#include "worker/stage_weights.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "gtest/gtest.h"
+#include "kernels/head.h"
+#include "kernels/ternary_layout.h"
+#include "model/gguf_reader.h"
+#include "model/model_config.h"
+#include "model/weights.h"
+#include "tests/testing/gguf_builder.h"
+#include "tests/testing/tiny_model.h"
+#include "util/logging.h"
+#include "worker/thread_pool.h"
+
+namespace tern {
+namespace {
+
+testing::TinyModelOptions ModelOptions() {
+  testing::TinyModelOptions options;
+  options.n_layers = 3;
+  return options;
+}
+
+struct Model {
+  testing::Bytes bytes;
+  std::shared_ptr<const GgufReader> file;
+  ModelConfig config;
+};
+
+std::unique_ptr<Model> Open(testing::Bytes bytes) {
+  auto model = std::make_unique<Model>();
+  model->bytes = std::move(bytes);
+  auto file = GgufReader::FromBytes(model->bytes);
+  CHECK(file.ok()) << file.status().ToString();
+  model->file = std::move(file).value();
+  auto config = ReadModelConfig(*model->file);
+  CHECK(config.ok()) << config.status().ToString();
+  model->config = *config;
+  return model;
+}
+
+StageSpec Spec(int begin, int end, bool has_embedding, bool has_head,
+               HeadMode mode = HeadMode::kInt8) {
+  return {{begin, end, has_embedding, has_head}, mode};
+}
+
+absl::StatusOr<std::shared_ptr<const StageWeights>> Load(const Model& model,
+                                                         const StageSpec& spec,
+                                                         int n_threads = 2) {
+  ThreadPool pool(n_threads);
+  return LoadStageWeights(
+      model.file, model.config, spec, &pool, [](int64_t, int64_t) {},
+      [] { return false; });
+}
+
+// The bytes of one tensor, to be changed.
+testing::GgufBuilder Damage(absl::string_view name, size_t offset,
+                            std::vector<uint8_t> bytes) {
+  testing::GgufBuilder builder = testing::TinyModel(ModelOptions());
+  testing::GgufBuilder::Tensor* const tensor = builder.MutableTensor(name);
+  CHECK(tensor != nullptr);
+  for (size_t i = 0; i < bytes.size(); ++i) tensor->data[offset + i] = bytes[i];
+  return builder;
+}
+
+TEST(StageWeights, PackedMatricesHoldTheFilesWeights) {
+  const auto model = Open(testing::TinyModelBytes(ModelOptions()));
+  const auto weights = Load(*model, Spec(1, 3, false, true));
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  ASSERT_EQ((*weights)->layers.size(), 2u);
+  for (int i = 0; i < 2; ++i) {
+    const auto tensors = FindLayer(*model->file, model->config, 1 + i);
+    ASSERT_TRUE(tensors.ok());
+    const LayerWeights& layer = (*weights)->layers[i];
+    EXPECT_EQ(layer.attn_norm, tensors->attn_norm);
+    EXPECT_EQ(layer.attn_sub_norm, tensors->attn_sub_norm);
+    EXPECT_EQ(layer.ffn_norm, tensors->ffn_norm);
+    EXPECT_EQ(layer.ffn_sub_norm, tensors->ffn_sub_norm);
+    const std::vector<std::pair<const TernaryView*, const TernaryTensor*>>
+        pairs = {{&layer.q, &tensors->q},       {&layer.k, &tensors->k},
+                 {&layer.v, &tensors->v},       {&layer.o, &tensors->o},
+                 {&layer.gate, &tensors->gate}, {&layer.up, &tensors->up},
+                 {&layer.down, &tensors->down}};
+    for (const auto& [view, tensor] : pairs) {
+      ASSERT_EQ(view->n_out, tensor->n_out);
+      ASSERT_EQ(view->n_in, tensor->n_in);
+      EXPECT_EQ(view->scale, tensor->scale);
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(view->packed) % kPackedAlignment,
+                0u);
+      std::vector<uint8_t> codes(tensor->n_out * tensor->n_in);
+      ASSERT_TRUE(
+          DecodeTernaryRows(*tensor, 0, tensor->n_out, codes.data()).ok());
+      int n_wrong = 0;
+      for (int row = 0; row < tensor->n_out; ++row) {
+        for (int column = 0; column < tensor->n_in; ++column) {
+          n_wrong += TernaryWeightAt(*view, row, column) !=
+                     codes[row * tensor->n_in + column] - 1;
+        }
+      }
+      EXPECT_EQ(n_wrong, 0);
+    }
+  }
+}
+
+TEST(StageWeights, AStageHoldsItsEndsOnly) {
+  const auto model = Open(testing::TinyModelBytes(ModelOptions()));
+  const auto first = Load(*model, Spec(0, 1, true, false));
+  ASSERT_TRUE(first.ok());
+  EXPECT_NE((*first)->embedding.data, nullptr);
+  EXPECT_TRUE((*first)->output_norm.empty());
+  EXPECT_EQ((*first)->head_int8.packed, nullptr);
+  const auto last = Load(*model, Spec(1, 3, false, true, HeadMode::kStored));
+  ASSERT_TRUE(last.ok());
+  EXPECT_EQ((*last)->embedding.data, nullptr);
+  EXPECT_NE((*last)->head_stored.data, nullptr);
+  EXPECT_EQ((*last)->head_int8.packed, nullptr);
+}
+
+TEST(StageWeights, ProgressEndsAtTheTotal) {
+  const auto model = Open(testing::TinyModelBytes(ModelOptions()));
+  for (const HeadMode mode : {HeadMode::kStored, HeadMode::kInt8}) {
+    ThreadPool pool(2);
+    int64_t last = -1;
+    int64_t total = 0;
+    const auto weights = LoadStageWeights(
+        model->file, model->config, Spec(0, 3, true, true, mode), &pool,
+        [&](int64_t done, int64_t all) {
+          EXPECT_GT(done, last);
+          last = done;
+          total = all;
+        },
+        [] { return false; });
+    ASSERT_TRUE(weights.ok());
+    EXPECT_EQ(last, total);
+    EXPECT_EQ((*weights)->bytes, total);
+  }
+}
+
+TEST(StageWeights, LoadingCanBeCancelledAtAnyTime) {
+  const auto model = Open(testing::TinyModelBytes(ModelOptions()));
+  ThreadPool pool(2);
+  for (int n_allowed = 0; n_allowed < 24; n_allowed += 5) {
+    int n_asked = 0;
+    const auto weights = LoadStageWeights(
+        model->file, model->config, Spec(0, 3, true, true), &pool,
+        [](int64_t, int64_t) {}, [&] { return n_asked++ >= n_allowed; });
+    EXPECT_TRUE(absl::IsCancelled(weights.status())) << weights.status();
+  }
+}
+
+TEST(StageWeights, LayersThatAreNotThereAreRefused) {
+  const auto model = Open(testing::TinyModelBytes(ModelOptions()));
+  for (const auto& [begin, end] :
+       std::vector<std::pair<int, int>>{{-1, 1}, {0, 4}, {2, 2}, {2, 1}}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(
+        Load(*model, Spec(begin, end, true, true)).status()));
+  }
+}
+
+// A NaN in float16, little-endian, is 0x7e00.
+TEST(StageWeights, AHeadThatIsNotFiniteIsDataLoss) {
+  const auto model =
+      Open(Damage("token_embd.weight", 2 * 64 * 77, {0x00, 0x7e}).Build());
+  for (const HeadMode mode : {HeadMode::kStored, HeadMode::kInt8}) {
+    const absl::Status status =
+        Load(*model, Spec(0, 3, true, true, mode)).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_NE(status.message().find("row 77 of token_embd.weight"),
+              absl::string_view::npos)
+        << status;
+  }
+  EXPECT_TRUE(Load(*model, Spec(0, 2, true, false)).ok());
+}
+
+TEST(StageWeights, ANormThatIsNotFiniteIsRefused) {
+  for (const char* const name :
+       {"blk.1.attn_norm.weight", "blk.1.attn_sub_norm.weight",
+        "blk.1.ffn_norm.weight", "blk.1.ffn_sub_norm.weight",
+        "output_norm.weight"}) {
+    const auto model = Open(Damage(name, 4 * 9, {0, 0, 0x80, 0x7f}).Build());
+    const absl::Status status = Load(*model, Spec(0, 3, true, true)).status();
+    EXPECT_FALSE(status.ok());
+    EXPECT_NE(status.message().find(name), absl::string_view::npos) << status;
+  }
+}
+
+// Four codes 3.
+TEST(StageWeights, ATernaryCodeThatCannotBeIsDataLoss) {
+  const auto model = Open(Damage("blk.1.ffn_up.weight", 5, {0xff}).Build());
+  const absl::Status status = Load(*model, Spec(0, 3, true, true)).status();
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_TRUE(Load(*model, Spec(2, 3, false, true)).ok());
+}
+
+}  // namespace
+}  // namespace tern
