@@ -215,9 +215,10 @@ TEST_F(TernTest, ExitCodesTellTheStatusesApart) {
       {grpc::StatusCode::UNAVAILABLE, 3},
       {grpc::StatusCode::DEADLINE_EXCEEDED, 4},
   };
+  std::atomic<grpc::StatusCode> answer{grpc::StatusCode::OK};
+  fake_.on_stream = [&](auto...) { return grpc::Status(answer, "why"); };
   for (const auto& [code, exit_code] : codes) {
-    const grpc::Status status(code, "why");
-    fake_.on_stream = [status](auto...) { return status; };
+    answer = code;
     EXPECT_EQ(Tern({"generate", "?"}), exit_code) << code;
     EXPECT_EQ(out_, "");
     EXPECT_TRUE(Said("why")) << err_;

@@ -152,12 +152,14 @@ TEST_F(ClientTest, KeepsTheCallersRequestId) {
 }
 
 TEST_F(ClientTest, RetriesNothingElse) {
+  std::atomic<grpc::StatusCode> answer{grpc::StatusCode::OK};
+  fake_.on_generate = [&](auto...) { return Error(answer); };
+  auto client = MustCreate(Options());
   for (const grpc::StatusCode code :
        {grpc::StatusCode::RESOURCE_EXHAUSTED, grpc::StatusCode::ABORTED,
         grpc::StatusCode::INTERNAL, grpc::StatusCode::INVALID_ARGUMENT,
         grpc::StatusCode::ALREADY_EXISTS}) {
-    fake_.on_generate = [code](auto...) { return Error(code); };
-    auto client = MustCreate(Options());
+    answer = code;
     const absl::Status status = client->Generate(Prompt("?")).status();
     EXPECT_EQ(static_cast<int>(status.code()), static_cast<int>(code));
     EXPECT_EQ(status.message(), "why");

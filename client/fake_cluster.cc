@@ -11,11 +11,11 @@
 namespace tern {
 namespace {
 
-template <typename Handler, typename Request, typename Response>
-grpc::Status Run(const Handler& handler, const Request* request,
-                 Response* response) {
-  if (!handler) return grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "fake");
-  return handler(*request, response);
+template <typename Signature, typename... Arguments>
+grpc::Status Run(const Handler<Signature>& handler, Arguments&&... arguments) {
+  const std::function<Signature> function = handler.get();
+  if (!function) return grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "fake");
+  return function(std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace
@@ -28,59 +28,52 @@ class FakeCluster::Inference final : public v1::InferenceService::Service {
                         const v1::GenerateRequest* request,
                         v1::GenerateResponse* response) override {
     fake_->Record(*request);
-    if (!fake_->on_generate) return Unimplemented();
-    return fake_->on_generate(context, *request, response);
+    return Run(fake_->on_generate, context, *request, response);
   }
 
   grpc::Status StreamGenerate(grpc::ServerContext* context,
                               const v1::StreamGenerateRequest* request,
                               StreamWriter* writer) override {
     fake_->Record(request->request());
-    if (!fake_->on_stream) return Unimplemented();
-    return fake_->on_stream(context, request->request(), writer);
+    return Run(fake_->on_stream, context, request->request(), writer);
   }
 
   grpc::Status BatchGenerate(grpc::ServerContext* context,
                              BatchStream* stream) override {
-    if (!fake_->on_batch) return Unimplemented();
-    return fake_->on_batch(context, stream);
+    return Run(fake_->on_batch, context, stream);
   }
 
   grpc::Status Abort(grpc::ServerContext* context,
                      const v1::AbortRequest* request,
                      v1::AbortResponse* response) override {
-    return Run(fake_->on_abort, request, response);
+    return Run(fake_->on_abort, *request, response);
   }
 
   grpc::Status Tokenize(grpc::ServerContext* context,
                         const v1::TokenizeRequest* request,
                         v1::TokenizeResponse* response) override {
-    return Run(fake_->on_tokenize, request, response);
+    return Run(fake_->on_tokenize, *request, response);
   }
 
   grpc::Status Detokenize(grpc::ServerContext* context,
                           const v1::DetokenizeRequest* request,
                           v1::DetokenizeResponse* response) override {
-    return Run(fake_->on_detokenize, request, response);
+    return Run(fake_->on_detokenize, *request, response);
   }
 
   grpc::Status ListModels(grpc::ServerContext* context,
                           const v1::ListModelsRequest* request,
                           v1::ListModelsResponse* response) override {
-    return Run(fake_->on_list_models, request, response);
+    return Run(fake_->on_list_models, *request, response);
   }
 
   grpc::Status GetModel(grpc::ServerContext* context,
                         const v1::GetModelRequest* request,
                         v1::GetModelResponse* response) override {
-    return Run(fake_->on_get_model, request, response);
+    return Run(fake_->on_get_model, *request, response);
   }
 
  private:
-  static grpc::Status Unimplemented() {
-    return grpc::Status(grpc::StatusCode::UNIMPLEMENTED, "fake");
-  }
-
   FakeCluster* const fake_;
 };
 
@@ -91,7 +84,7 @@ class FakeCluster::Cluster final : public v1::ClusterService::Service {
   grpc::Status ListWorkers(grpc::ServerContext* context,
                            const v1::ListWorkersRequest* request,
                            v1::ListWorkersResponse* response) override {
-    return Run(fake_->on_list_workers, request, response);
+    return Run(fake_->on_list_workers, *request, response);
   }
 
  private:

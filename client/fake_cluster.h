@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -21,9 +22,30 @@
 
 namespace tern {
 
+// A function that one thread may set while others call it. Thread-safe.
+template <typename Signature>
+class Handler {
+ public:
+  Handler& operator=(std::function<Signature> function)
+      ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    function_ = std::move(function);
+    return *this;
+  }
+
+  std::function<Signature> get() const ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    return function_;
+  }
+
+ private:
+  mutable absl::Mutex mu_;
+  std::function<Signature> function_ ABSL_GUARDED_BY(mu_);
+};
+
 // A coordinator for tests: listens on a port of loopback and does what its
 // handlers say. A method without a handler is UNIMPLEMENTED. Handlers run in
-// gRPC's threads, several at a time. Set them before the first call.
+// gRPC's threads, several at a time, and may be replaced at any time.
 class FakeCluster {
  public:
   explicit FakeCluster(const CredentialOptions& options = {});
@@ -47,15 +69,15 @@ class FakeCluster {
   using BatchStream = grpc::ServerReaderWriter<v1::BatchGenerateResponse,
                                                v1::BatchGenerateRequest>;
   template <typename Request, typename Response>
-  using UnaryHandler = std::function<grpc::Status(const Request&, Response*)>;
+  using UnaryHandler = Handler<grpc::Status(const Request&, Response*)>;
 
-  std::function<grpc::Status(grpc::ServerContext*, const v1::GenerateRequest&,
-                             v1::GenerateResponse*)>
+  Handler<grpc::Status(grpc::ServerContext*, const v1::GenerateRequest&,
+                       v1::GenerateResponse*)>
       on_generate;
-  std::function<grpc::Status(grpc::ServerContext*, const v1::GenerateRequest&,
-                             StreamWriter*)>
+  Handler<grpc::Status(grpc::ServerContext*, const v1::GenerateRequest&,
+                       StreamWriter*)>
       on_stream;
-  std::function<grpc::Status(grpc::ServerContext*, BatchStream*)> on_batch;
+  Handler<grpc::Status(grpc::ServerContext*, BatchStream*)> on_batch;
   UnaryHandler<v1::AbortRequest, v1::AbortResponse> on_abort;
   UnaryHandler<v1::TokenizeRequest, v1::TokenizeResponse> on_tokenize;
   UnaryHandler<v1::DetokenizeRequest, v1::DetokenizeResponse> on_detokenize;

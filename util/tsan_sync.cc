@@ -1,0 +1,206 @@
+// Teaches ThreadSanitizer what it cannot see: the system's Abseil and gRPC are
+// compiled without it, so that a lock taken inside them orders nothing in its
+// eyes and every use of absl::Mutex would be reported as a race. This file
+// stands between the program and the functions that take and give locks, calls
+// the real ones, and tells the sanitizer. Compiled to nothing otherwise.
+
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define TERN_TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define TERN_TSAN 1
+#endif
+
+#ifdef TERN_TSAN
+
+#include <dlfcn.h>
+
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+
+extern "C" {
+void __tsan_acquire(void* address);
+void __tsan_release(void* address);
+void AnnotateIgnoreReadsBegin(const char* file, int line);
+void AnnotateIgnoreReadsEnd(const char* file, int line);
+
+// What the libraries do among themselves, with atomics that are not seen. Each
+// line must match one library.
+const char* __tsan_default_suppressions() {
+  return "called_from_lib:libabsl_cord.so\n"
+         "called_from_lib:libabsl_cord_internal.so\n"
+         "called_from_lib:libabsl_graphcycles_internal.so\n"
+         "called_from_lib:libabsl_raw_hash_set.so\n"
+         "called_from_lib:libabsl_status.so\n"
+         "called_from_lib:libabsl_strings.so\n"
+         "called_from_lib:libabsl_synchronization.so\n"
+         "called_from_lib:libaddress_sorting.so\n"
+         "called_from_lib:libcares.so\n"
+         "called_from_lib:libcrypto.so\n"
+         "called_from_lib:libgpr.so\n"
+         "called_from_lib:libgrpc++.so\n"
+         "called_from_lib:libgrpc.so\n"
+         "called_from_lib:libprotobuf.so\n"
+         "called_from_lib:libssl.so\n"
+         "called_from_lib:libupb.so\n";
+}
+}
+
+namespace {
+
+// The library's own function, which one below hides.
+template <typename Function>
+Function* Real(const char* name) {
+  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
+}
+
+// Mangled names, by which hidden functions are found.
+#define TERN_NAME(rest) "_ZN4absl7debian3" rest
+#define TERN_CONST_NAME(rest) "_ZNK4absl7debian3" rest
+
+}  // namespace
+
+namespace absl {
+ABSL_NAMESPACE_BEGIN
+
+#define TERN_REAL(function_type, name) \
+  static auto* const real = Real<function_type>(name)
+
+void Mutex::Lock() {
+  TERN_REAL(void(Mutex*), TERN_NAME("5Mutex4LockEv"));
+  real(this);
+  __tsan_acquire(this);
+}
+
+void Mutex::Unlock() {
+  TERN_REAL(void(Mutex*), TERN_NAME("5Mutex6UnlockEv"));
+  __tsan_release(this);
+  real(this);
+}
+
+bool Mutex::TryLock() {
+  TERN_REAL(bool(Mutex*), TERN_NAME("5Mutex7TryLockEv"));
+  const bool locked = real(this);
+  if (locked) __tsan_acquire(this);
+  return locked;
+}
+
+void Mutex::ReaderLock() {
+  TERN_REAL(void(Mutex*), TERN_NAME("5Mutex10ReaderLockEv"));
+  real(this);
+  __tsan_acquire(this);
+}
+
+void Mutex::ReaderUnlock() {
+  TERN_REAL(void(Mutex*), TERN_NAME("5Mutex12ReaderUnlockEv"));
+  __tsan_release(this);
+  real(this);
+}
+
+void Mutex::LockWhen(const Condition& condition) {
+  TERN_REAL(void(Mutex*, const Condition&),
+            TERN_NAME("5Mutex8LockWhenERKNS0_9ConditionE"));
+  real(this, condition);
+  __tsan_acquire(this);
+}
+
+void Mutex::Await(const Condition& condition) {
+  TERN_REAL(void(Mutex*, const Condition&),
+            TERN_NAME("5Mutex5AwaitERKNS0_9ConditionE"));
+  __tsan_release(this);
+  real(this, condition);
+  __tsan_acquire(this);
+}
+
+bool Mutex::AwaitWithTimeout(const Condition& condition, Duration timeout) {
+  TERN_REAL(bool(Mutex*, const Condition&, Duration),
+            TERN_NAME("5Mutex16AwaitWithTimeoutERKNS0_9ConditionENS0_"
+                      "8DurationE"));
+  __tsan_release(this);
+  const bool holds = real(this, condition, timeout);
+  __tsan_acquire(this);
+  return holds;
+}
+
+bool Mutex::AwaitWithDeadline(const Condition& condition, Time deadline) {
+  TERN_REAL(bool(Mutex*, const Condition&, Time),
+            TERN_NAME("5Mutex17AwaitWithDeadlineERKNS0_9ConditionENS0_4TimeE"));
+  __tsan_release(this);
+  const bool holds = real(this, condition, deadline);
+  __tsan_acquire(this);
+  return holds;
+}
+
+// A thread that unlocks evaluates the conditions of those who wait, still under
+// the lock but after it has told the sanitizer that it gave the lock away.
+bool Condition::Eval() const {
+  TERN_REAL(bool(const Condition*), TERN_CONST_NAME("9Condition4EvalEv"));
+  AnnotateIgnoreReadsBegin(__FILE__, __LINE__);
+  const bool holds = real(this);
+  AnnotateIgnoreReadsEnd(__FILE__, __LINE__);
+  return holds;
+}
+
+void CondVar::Wait(Mutex* mu) {
+  TERN_REAL(void(CondVar*, Mutex*), TERN_NAME("7CondVar4WaitEPNS0_5MutexE"));
+  __tsan_release(mu);
+  real(this, mu);
+  __tsan_acquire(mu);
+}
+
+bool CondVar::WaitWithTimeout(Mutex* mu, Duration timeout) {
+  TERN_REAL(bool(CondVar*, Mutex*, Duration),
+            TERN_NAME("7CondVar15WaitWithTimeoutEPNS0_5MutexENS0_8DurationE"));
+  __tsan_release(mu);
+  const bool timed_out = real(this, mu, timeout);
+  __tsan_acquire(mu);
+  return timed_out;
+}
+
+bool CondVar::WaitWithDeadline(Mutex* mu, Time deadline) {
+  TERN_REAL(bool(CondVar*, Mutex*, Time),
+            TERN_NAME("7CondVar16WaitWithDeadlineEPNS0_5MutexENS0_4TimeE"));
+  __tsan_release(mu);
+  const bool timed_out = real(this, mu, deadline);
+  __tsan_acquire(mu);
+  return timed_out;
+}
+
+void Notification::Notify() {
+  TERN_REAL(void(Notification*), TERN_NAME("12Notification6NotifyEv"));
+  __tsan_release(this);
+  real(this);
+}
+
+void Notification::WaitForNotification() const {
+  TERN_REAL(void(const Notification*),
+            TERN_CONST_NAME("12Notification19WaitForNotificationEv"));
+  real(this);
+  __tsan_acquire(const_cast<Notification*>(this));
+}
+
+bool Notification::WaitForNotificationWithTimeout(Duration timeout) const {
+  TERN_REAL(bool(const Notification*, Duration),
+            TERN_CONST_NAME("12Notification30WaitForNotificationWithTimeoutENS0"
+                            "_8DurationE"));
+  const bool notified = real(this, timeout);
+  if (notified) __tsan_acquire(const_cast<Notification*>(this));
+  return notified;
+}
+
+bool Notification::WaitForNotificationWithDeadline(Time deadline) const {
+  TERN_REAL(bool(const Notification*, Time),
+            TERN_CONST_NAME(
+                "12Notification31WaitForNotificationWithDeadlineENS0_4TimeE"));
+  const bool notified = real(this, deadline);
+  if (notified) __tsan_acquire(const_cast<Notification*>(this));
+  return notified;
+}
+
+ABSL_NAMESPACE_END
+}  // namespace absl
+
+#endif  // TERN_TSAN
