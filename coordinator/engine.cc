@@ -412,9 +412,12 @@ Pipeline::Listener Engine::ListenerOf(int64_t epoch) {
 
 void Engine::OnStageLost(int stage, const absl::Status& status) {
   const std::string worker_id = stages_[stage].placed.worker_id;
-  // A broken connection says that the worker may be gone, which a heartbeat
-  // would disprove; any other status comes from a worker that lives.
-  if (absl::IsUnavailable(status)) cluster_.MarkUnreachable(worker_id);
+  // A broken connection, or a server that stops, says that the worker may be
+  // gone, which a heartbeat would disprove; any other status comes from a
+  // worker that lives.
+  if (absl::IsUnavailable(status) || absl::IsCancelled(status)) {
+    cluster_.MarkUnreachable(worker_id);
+  }
   LosePipeline(absl::Status(
       status.code(), absl::StrCat("stage ", stage, " on worker ", worker_id,
                                   ": ", status.message())));
