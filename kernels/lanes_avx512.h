@@ -28,8 +28,8 @@ static inline __mmask16 FirstLanes(int n) {
 // acc + the dot products of four codes and four activations per lane, the
 // activations being the same in every lane.
 //
-// In assembly since compilers load the broadcast into a register of its own,
-// which the tiles have none to spare for.
+// In assembly since GCC loads the broadcast by an instruction of its own, which
+// does not pay where it is used once.
 static inline __m512i DotQuad(__m512i acc, __m512i codes, const int8_t* quad) {
   asm("vpdpbusd %2%{1to16%}, %1, %0"
       : "+v"(acc)
