@@ -23,7 +23,7 @@ TEST(GrpcStatus, OkStaysOk) {
 }
 
 TEST(GrpcStatus, CodesThatDoNotExistAreUnknown) {
-  const grpc::Status strange(static_cast<grpc::StatusCode>(99), "why");
+  const grpc::Status strange(static_cast<grpc::StatusCode>(20), "why");
   EXPECT_EQ(FromGrpcStatus(strange), absl::UnknownError("why"));
   const absl::Status odd(static_cast<absl::StatusCode>(99), "why");
   EXPECT_EQ(ToGrpcStatus(odd).error_code(), grpc::StatusCode::UNKNOWN);

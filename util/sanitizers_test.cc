@@ -1,4 +1,4 @@
-// What util/tsan_sync.cc must do: locks order accesses, and races are still
+// What util/sanitizers.cc must do: locks order accesses, and races are still
 // seen.
 
 #include <cstdlib>
@@ -42,7 +42,7 @@ struct Counter {
 };
 
 // The sanitizer ends the process with an error if it disagrees.
-TEST(TsanSync, LocksConditionsAndNotificationsOrderAccesses) {
+TEST(Sanitizers, LocksConditionsAndNotificationsOrderAccesses) {
   Counter counter;
   int plain = 0;
   absl::Notification done;
@@ -58,7 +58,7 @@ TEST(TsanSync, LocksConditionsAndNotificationsOrderAccesses) {
   adder.join();
 }
 
-TEST(TsanSyncDeathTest, RacesAreStillSeen) {
+TEST(SanitizersDeathTest, RacesAreStillSeen) {
   if (!kTsan) GTEST_SKIP() << "not built with ThreadSanitizer";
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   constexpr int kExitCodeOfTsan = 66;

@@ -1,8 +1,13 @@
-// Teaches ThreadSanitizer what it cannot see: the system's Abseil and gRPC are
-// compiled without it, so that a lock taken inside them orders nothing in its
-// eyes and every use of absl::Mutex would be reported as a race. This file
-// stands between the program and the functions that take and give locks, calls
-// the real ones, and tells the sanitizer. Compiled to nothing otherwise.
+// What the sanitizers must be told of the system's libraries, which are
+// compiled without them. Compiled to nothing otherwise.
+//
+// ThreadSanitizer: a lock taken inside Abseil orders nothing in its eyes, and
+// every use of absl::Mutex would be reported as a race. This file stands
+// between the program and the functions that take and give locks, calls the
+// real ones, and tells the sanitizer.
+//
+// LeakSanitizer: OpenSSL frees a thread's random generators when the thread
+// ends, and gRPC's threads may end just after the check for leaks.
 
 #if defined(__has_feature)
 #if __has_feature(thread_sanitizer)
@@ -11,6 +16,12 @@
 #endif
 #if defined(__SANITIZE_THREAD__)
 #define TERN_TSAN 1
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+extern "C" const char* __lsan_default_suppressions() {
+  return "leak:libcrypto.so\n";
+}
 #endif
 
 #ifdef TERN_TSAN
