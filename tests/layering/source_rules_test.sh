@@ -36,7 +36,7 @@ rule "CUDA and NCCL headers stay in .cu files" \
   '[^:]*\.cuh?'
 rule "channels and ports come from util/credentials" \
   '(Insecure|Ssl|Tls)(Channel|Server)?Credentials\(' \
-  'util/credentials'
+  'util/credentials|[a-z]*/testing/|[a-z]*/[a-z_]*_test\.|tests/'
 rule "tests wait for events, they do not sleep" \
   '(sleep_for|SleepFor|usleep|nanosleep)\(' \
   'bench/|client/client\.cc|util/clock'
