@@ -62,7 +62,7 @@ class Reader {
     TokenStream::Taken taken = stream_->Take();
     absl::MutexLock lock(&mu_);
     tokens_.insert(tokens_.end(), taken.tokens.begin(), taken.tokens.end());
-    if (taken.end.has_value()) end_ = taken.end;
+    if (taken.end.has_value()) end_ = std::move(taken.end);
   }
 
   absl::Mutex mu_;

@@ -1,5 +1,6 @@
 #include "coordinator/grpc_pipeline.h"
 
+#include <algorithm>
 #include <deque>
 #include <utility>
 #include <vector>
@@ -57,6 +58,12 @@ class GrpcPipeline::Core : public std::enable_shared_from_this<Core> {
   // Whether nothing is told to the listener any more.
   bool over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return closed_ || lost_;
+  }
+
+  // Whether every stage has answered the next step.
+  bool AllAnswered() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return *std::min_element(n_answered_.begin(), n_answered_.end()) >
+           n_finished_;
   }
 
   const Spec spec_;
@@ -311,13 +318,7 @@ void GrpcPipeline::Core::OnResult(int stage, const v1::StepResult& result) {
     if (plain->step_id == expected && expected <= n_sent_) {
       n_answered_[stage] = expected;
       if (stage == n_stages_ - 1) results_.push_back(*std::move(plain));
-      const auto all_answered = [this] {
-        for (int64_t n : n_answered_) {
-          if (n <= n_finished_) return false;
-        }
-        return true;
-      };
-      while (all_answered()) {
+      while (AllAnswered()) {
         ++n_finished_;
         listener_.on_result(std::move(results_.front()));
         results_.pop_front();

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "util/logging.h"
+
 namespace tern {
 
 Publisher::Publisher() : thread_([this] { Run(); }) {}
@@ -15,6 +17,7 @@ Publisher::~Publisher() {
 }
 
 void Publisher::Wake(std::shared_ptr<Publishable> item) {
+  CHECK(item != nullptr);
   absl::MutexLock lock(&mu_);
   if (item->queued_) return;
   item->queued_ = true;
