@@ -449,7 +449,8 @@ TEST_F(WorkerServiceTest, ANewEpochInterruptsAWaitingStage) {
   nodes[0] = StartNode();
   ASSERT_TRUE(Load(nodes[0], LoadRequest(1, 1, 2)).ok());
   Steps steps = Open(nodes[0]);
-  v1::StepPlan plan = Plan(1, 1);
+  steps.Run(Plan(1, 1));
+  v1::StepPlan plan = Plan(1, 2);
   AddSequence(1, &plan);
   AddRow(1, 0, {5}, {0}, &plan);
   ASSERT_TRUE(steps.stream->Write(plan));
@@ -462,7 +463,8 @@ TEST_F(WorkerServiceTest, ACancelledStreamFreesTheRunner) {
   nodes[0] = StartNode();
   ASSERT_TRUE(Load(nodes[0], LoadRequest(1, 1, 2)).ok());
   Steps steps = Open(nodes[0]);
-  v1::StepPlan plan = Plan(1, 1);
+  steps.Run(Plan(1, 1));
+  v1::StepPlan plan = Plan(1, 2);
   AddSequence(1, &plan);
   AddRow(1, 0, {5}, {0}, &plan);
   ASSERT_TRUE(steps.stream->Write(plan));
