@@ -41,7 +41,7 @@ void Runner::Main() {
     // Ends the streams with the neighbours, so that they learn of it at once.
     mailbox_->Abort(status);
   }
-  const std::shared_ptr<StepSink> sink = mailbox_->sink();
+  const std::shared_ptr<StepSink> sink = mailbox_->TakeSink();
   if (sink != nullptr) sink->OnEnd(status);
 }
 

@@ -336,7 +336,8 @@ void StageHost::EndSession(const absl::Status& status) {
   if (session == nullptr) return;
   session->mailbox->Abort(status);
   session->runner.reset();
-  // A link that finished in order ends here at the latest.
+  // Streams of neighbours that outlived the stream of plans end here.
+  if (session->inbox != nullptr) session->inbox->Close(status);
   if (session->link != nullptr) session->link->Close();
 }
 

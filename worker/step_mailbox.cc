@@ -17,11 +17,12 @@ StepMailbox::StepMailbox(size_t capacity,
 absl::Status StepMailbox::Attach(std::shared_ptr<StepSink> sink) {
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(aborted_);
-  if (sink_ != nullptr) {
+  if (attached_) {
     return absl::AlreadyExistsError(
         "this epoch has, or had, a stream of plans already; a new stream needs "
         "a new epoch");
   }
+  attached_ = true;
   sink_ = std::move(sink);
   return absl::OkStatus();
 }
@@ -73,6 +74,11 @@ absl::StatusOr<absl::optional<StepPlan>> StepMailbox::Next() {
 std::shared_ptr<StepSink> StepMailbox::sink() const {
   absl::MutexLock lock(&mu_);
   return sink_;
+}
+
+std::shared_ptr<StepSink> StepMailbox::TakeSink() {
+  absl::MutexLock lock(&mu_);
+  return std::move(sink_);
 }
 
 }  // namespace tern

@@ -59,6 +59,10 @@ class StepMailbox {
   // For the runner: where results go; null before Attach().
   std::shared_ptr<StepSink> sink() const ABSL_LOCKS_EXCLUDED(mu_);
 
+  // For the runner, at its end: the same, and lets go of it. The sink knows the
+  // mailbox too, and neither would ever be freed.
+  std::shared_ptr<StepSink> TakeSink() ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
   bool SomethingForRunner() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return !plans_.empty() || ended_ || !aborted_.ok();
@@ -70,6 +74,7 @@ class StepMailbox {
   mutable absl::Mutex mu_;
   std::deque<StepPlan> plans_ ABSL_GUARDED_BY(mu_);
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  bool attached_ ABSL_GUARDED_BY(mu_) = false;
   absl::Status aborted_ ABSL_GUARDED_BY(mu_);
   std::shared_ptr<StepSink> sink_ ABSL_GUARDED_BY(mu_);
 };
