@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
 #include "tests/integration/health_watch.h"
 #include "util/status_macros.h"
 
@@ -75,6 +76,15 @@ absl::Status LocalCluster::Init() {
   for (int i = 0; i < n; ++i) RETURN_IF_ERROR(StartWorker(i));
   if (!options_.wait_until_ready) return absl::OkStatus();
   return WaitUntilReady();
+}
+
+LocalCluster::~LocalCluster() {
+  // In the sanitizers' builds a process may go on after its report.
+  const std::string logs = Logs();
+  if (logs.find("Sanitizer") != std::string::npos ||
+      logs.find("runtime error:") != std::string::npos) {
+    ADD_FAILURE() << "a sanitizer spoke in a process:\n" << logs;
+  }
 }
 
 std::vector<std::string> LocalCluster::TlsFlags(const std::string& role) const {

@@ -39,6 +39,10 @@ class LocalCluster {
   // The error, if any, holds the logs.
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(Options options);
 
+  // Ends the processes, and fails the test when one of them logged the report
+  // of a sanitizer.
+  ~LocalCluster();
+
   // Starts worker number `index` (again), under the id "worker-<index>".
   absl::Status StartWorker(int index,
                            const std::vector<std::string>& flags = {});
