@@ -144,9 +144,7 @@ void HeadInt8(benchmark::State& state, Isa isa) {
   FillBytes(packed.as<uint8_t>(), Int8PackedBytes(kRows, kColumns),
             [&] { return static_cast<uint8_t>(rng() % 255 - 127); });
   const std::vector<float> scale(kRows, 1.0f);
-  const std::vector<int32_t> sum(kRows, 0);
-  const Int8View w = {packed.as<int8_t>(), scale.data(), sum.data(), kRows,
-                      kColumns};
+  const Int8View w = {packed.as<int8_t>(), scale.data(), kRows, kColumns};
   const Tokens x(n_tokens, kColumns);
   std::vector<float> y(static_cast<size_t>(n_tokens) * kRows);
   for (auto _ : state) {

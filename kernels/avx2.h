@@ -35,6 +35,8 @@ void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
                 float* logits);
 void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
               int row_end, float* logits, size_t logits_stride);
+bool WidenRow(const DenseView& w, int row, float* out);
+float QuantizeHeadRow(const float* x, int n, int8_t* q);
 
 }  // namespace tern::avx2
 

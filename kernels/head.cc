@@ -1,6 +1,5 @@
 #include "kernels/head.h"
 
-#include <cmath>
 #include <cstring>
 
 #include "kernels/float16.h"
@@ -9,37 +8,98 @@
 namespace tern {
 namespace {
 
-float DenseAt(const DenseView& w, int row, int column) {
-  const size_t index = static_cast<size_t>(row) * w.n_columns + column;
-  const char* at =
-      static_cast<const char*>(w.data) + index * DenseTypeBytes(w.type);
-  if (w.type == DenseType::kF16) {
-    uint16_t half;
-    std::memcpy(&half, at, sizeof(half));
-    return HalfToFloat(half);
+struct DenseTraits {
+  int block_columns;
+  size_t block_bytes;
+};
+
+DenseTraits TraitsOf(DenseType type) {
+  switch (type) {
+    case DenseType::kF32:
+      return {1, 4};
+    case DenseType::kF16:
+    case DenseType::kBF16:
+      return {1, 2};
+    case DenseType::kQ8_0:
+      return {32, 34};
+    case DenseType::kQ6_K:
+      return {256, 210};
+    case DenseType::kQ4_K:
+      return {256, 144};
   }
+  CHECK(false) << "no dense type: " << static_cast<int>(type);
+  return {};
+}
+
+uint16_t Load16(const uint8_t* at) {
+  uint16_t bits;
+  std::memcpy(&bits, at, sizeof(bits));
+  return bits;
+}
+
+float LoadF32(const uint8_t* at) {
   float value;
   std::memcpy(&value, at, sizeof(value));
   return value;
 }
 
-// The largest magnitude of a row, or 0 if an element is not finite.
-float RowAbsmax(const DenseView& w, int row) {
-  float absmax = 0.0f;
-  for (int column = 0; column < w.n_columns; ++column) {
-    const float magnitude = std::fabs(DenseAt(w, row, column));
-    if (!std::isfinite(magnitude)) return 0.0f;
-    if (magnitude > absmax) absmax = magnitude;
-  }
-  return absmax;
+float LoadBF16(const uint8_t* at) {
+  const uint32_t bits = static_cast<uint32_t>(Load16(at)) << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof(value));
+  return value;
 }
 
-int RoundToInt8(float t) {
-  if (std::isnan(t)) return 0;
-  const float rounded = std::nearbyint(t);
-  if (rounded > 127.0f) return 127;
-  if (rounded < -127.0f) return -127;
-  return static_cast<int>(rounded);
+float LoadF16(const uint8_t* at) { return HalfToFloat(Load16(at)); }
+
+// float16 d, int8 q[32].
+void WidenQ8_0(const uint8_t* block, float* out) {
+  const float d = LoadF16(block);
+  for (int i = 0; i < 32; ++i) {
+    out[i] = d * static_cast<float>(static_cast<int8_t>(block[2 + i]));
+  }
+}
+
+// Low four bits [128], high two bits [64], int8 scales [16], float16 d. A half
+// of 128 weights takes 64 bytes of low bits, 32 of high bits and 8 scales; each
+// byte of high bits serves four weights, 32 apart.
+void WidenQ6_K(const uint8_t* block, float* out) {
+  const float d = LoadF16(block + 208);
+  for (int i = 0; i < 256; ++i) {
+    const int half = i / 128;
+    const int quarter = i % 128 / 32;
+    const int l = i % 32;
+    const uint8_t low = block[64 * half + quarter % 2 * 32 + l];
+    const uint8_t high = block[128 + 32 * half + l];
+    const int q =
+        ((low >> (quarter / 2 * 4) & 15) | (high >> (2 * quarter) & 3) << 4) -
+        32;
+    const int8_t scale = static_cast<int8_t>(block[192 + i / 16]);
+    out[i] = d * static_cast<float>(scale) * static_cast<float>(q);
+  }
+}
+
+// float16 d, float16 dmin, scales and minima of 8 groups in 12 bytes, four bits
+// [128]: the 32 bytes 32 g hold group 2 g low and 2 g + 1 high.
+void WidenQ4_K(const uint8_t* block, float* out) {
+  const float d = LoadF16(block);
+  const float dmin = LoadF16(block + 2);
+  const uint8_t* sc = block + 4;
+  for (int group = 0; group < 8; ++group) {
+    int scale = sc[group] & 63;
+    int min = sc[group + 4] & 63;
+    if (group >= 4) {
+      scale = (sc[group + 4] & 15) | sc[group - 4] >> 6 << 4;
+      min = sc[group + 4] >> 4 | sc[group] >> 6 << 4;
+    }
+    const uint8_t* q = block + 16 + group / 2 * 32;
+    for (int l = 0; l < 32; ++l) {
+      const int quant = q[l] >> (group % 2 * 4) & 15;
+      out[32 * group + l] =
+          d * static_cast<float>(scale) * static_cast<float>(quant) -
+          dmin * static_cast<float>(min);
+    }
+  }
 }
 
 }  // namespace
@@ -58,32 +118,64 @@ bool ParseHeadMode(absl::string_view name, HeadMode* mode) {
   return false;
 }
 
+int DenseBlockColumns(DenseType type) { return TraitsOf(type).block_columns; }
+
+size_t DenseBlockBytes(DenseType type) { return TraitsOf(type).block_bytes; }
+
+size_t DenseRowBytes(DenseType type, int n_columns) {
+  const DenseTraits traits = TraitsOf(type);
+  DCHECK(n_columns % traits.block_columns == 0);
+  return n_columns / traits.block_columns * traits.block_bytes;
+}
+
 void DenseRow(const DenseView& w, int row, float* out) {
+  DenseColumns(w, row, 0, w.n_columns, out);
+}
+
+void DenseColumns(const DenseView& w, int row, int column_begin, int column_end,
+                  float* out) {
+  const DenseTraits traits = TraitsOf(w.type);
   DCHECK(row >= 0 && row < w.n_rows);
-  for (int column = 0; column < w.n_columns; ++column) {
-    out[column] = DenseAt(w, row, column);
+  DCHECK(column_begin >= 0 && column_end <= w.n_columns);
+  DCHECK(column_begin % traits.block_columns == 0);
+  DCHECK(column_end % traits.block_columns == 0);
+  const uint8_t* at = static_cast<const uint8_t*>(w.data) +
+                      row * DenseRowBytes(w.type, w.n_columns) +
+                      column_begin / traits.block_columns * traits.block_bytes;
+  for (int column = column_begin; column < column_end;
+       column += traits.block_columns) {
+    switch (w.type) {
+      case DenseType::kF32:
+        *out = LoadF32(at);
+        break;
+      case DenseType::kF16:
+        *out = LoadF16(at);
+        break;
+      case DenseType::kBF16:
+        *out = LoadBF16(at);
+        break;
+      case DenseType::kQ8_0:
+        WidenQ8_0(at, out);
+        break;
+      case DenseType::kQ6_K:
+        WidenQ6_K(at, out);
+        break;
+      case DenseType::kQ4_K:
+        WidenQ4_K(at, out);
+        break;
+    }
+    at += traits.block_bytes;
+    out += traits.block_columns;
   }
 }
 
-void PackInt8Panel(const DenseView& w, int panel_index, int8_t* packed,
-                   float* row_scale, int32_t* row_sum) {
-  DCHECK(w.n_columns % 4 == 0);
-  DCHECK(panel_index >= 0 && panel_index < HeadPanelCount(w.n_rows));
-  std::memset(packed, 0, HeadPanelBytes(w.n_columns));
-  for (int r = 0; r < kHeadPanelRows; ++r) {
-    row_scale[r] = 0.0f;
-    row_sum[r] = 0;
-    const int row = panel_index * kHeadPanelRows + r;
-    if (row >= w.n_rows) continue;
-    const float absmax = RowAbsmax(w, row);
-    if (absmax == 0.0f) continue;
-    row_scale[r] = absmax / 127.0f;
-    const float inverse = 127.0f / absmax;
-    for (int column = 0; column < w.n_columns; ++column) {
-      const int q = RoundToInt8(DenseAt(w, row, column) * inverse);
-      packed[column / 4 * 64 + 4 * r + column % 4] = static_cast<int8_t>(q);
-      row_sum[r] += q;
-    }
+void PlaceInt8Row(const int8_t* q, int n_columns, int r, int8_t* panel) {
+  DCHECK(n_columns % 4 == 0);
+  DCHECK(r >= 0 && r < kHeadPanelRows);
+  int8_t* to = panel + 4 * r;
+  for (int column = 0; column < n_columns; column += 4) {
+    std::memcpy(to, q + column, 4);
+    to += 4 * kHeadPanelRows;
   }
 }
 

@@ -18,8 +18,18 @@ enum class HeadMode {
 absl::string_view HeadModeName(HeadMode mode);
 bool ParseHeadMode(absl::string_view name, HeadMode* mode);
 
-// Element types that dense matrices are read in.
-enum class DenseType { kF32, kF16 };
+// Element types that dense matrices are read in. The last three hold rows of
+// blocks: 32 columns for kQ8_0, 256 for the others, which divide n_columns.
+// What a weight of each type is says docs/exactness.md, section 11.
+enum class DenseType { kF32, kF16, kBF16, kQ8_0, kQ6_K, kQ4_K };
+
+// Columns and bytes of a block; 1 and the size of an element where a type has
+// no blocks.
+int DenseBlockColumns(DenseType type);
+size_t DenseBlockBytes(DenseType type);
+
+// Bytes of a row. REQUIRES: n_columns % DenseBlockColumns(type) == 0.
+size_t DenseRowBytes(DenseType type, int n_columns);
 
 // A dense matrix [n_rows, n_columns], row-major as in the file. Borrowed.
 //
@@ -29,16 +39,17 @@ struct DenseView {
   const void* data;  // any alignment
   DenseType type;
   int n_rows;
-  int n_columns;
+  int n_columns;  // a multiple of DenseBlockColumns(type)
 };
 
-inline constexpr size_t DenseTypeBytes(DenseType type) {
-  return type == DenseType::kF32 ? 4 : 2;
-}
-
-// Widens one row to float32. out: float [w.n_columns].
-// REQUIRES: 0 <= row < w.n_rows.
+// Widens one row to float32; the kernel widen_row does the same, fast.
+// out: float [w.n_columns].  REQUIRES: 0 <= row < w.n_rows.
 void DenseRow(const DenseView& w, int row, float* out);
+
+// The same for columns [column_begin, column_end), both multiples of
+// DenseBlockColumns(w.type).  out: float [column_end - column_begin].
+void DenseColumns(const DenseView& w, int row, int column_begin, int column_end,
+                  float* out);
 
 // The int8 form of a dense matrix.
 //
@@ -54,7 +65,6 @@ inline constexpr int kHeadPanelRows = 16;
 struct Int8View {
   const int8_t* packed;    // Int8PackedBytes(n_rows, n_columns), 64-aligned
   const float* row_scale;  // d, [n_rows]
-  const int32_t* row_sum;  // sum_k q[r][k], [panels * 16]
   int n_rows;
   int n_columns;  // a multiple of 16, below 2^17
 };
@@ -69,13 +79,11 @@ inline constexpr size_t Int8PackedBytes(int n_rows, int n_columns) {
   return HeadPanelCount(n_rows) * HeadPanelBytes(n_columns);
 }
 
-// Quantises and packs one panel of a dense matrix.
+// Puts one quantised row where it belongs in its panel.
 //
-// panel_index: rows [16 * panel_index, ...), as many as there are.
-// packed: HeadPanelBytes(n_columns).  row_scale, row_sum: [16]; rows beyond the
-// matrix get 0.
-void PackInt8Panel(const DenseView& w, int panel_index, int8_t* packed,
-                   float* row_scale, int32_t* row_sum);
+// q: int8 [n_columns].   r: the row's index in the panel, 0..15.
+// panel: HeadPanelBytes(n_columns) bytes.  REQUIRES: n_columns % 4 == 0.
+void PlaceInt8Row(const int8_t* q, int n_columns, int r, int8_t* panel);
 
 }  // namespace tern
 

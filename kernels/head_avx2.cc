@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "kernels/avx2.h"
+#include "kernels/head_widen_avx2.h"
 #include "kernels/lanes_avx2.h"
 
 namespace tern::avx2 {
@@ -21,6 +22,34 @@ struct RowF16 {
     return _mm256_cvtph_ps(
         _mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
   }
+};
+
+struct RowBF16 {
+  using Element = uint16_t;
+  static __m256 Load8(const char* at) {
+    const __m256i bits = _mm256_cvtepu16_epi32(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+  }
+};
+
+// Rows of blocks.
+struct RowQ8_0 {
+  static constexpr int kBlockColumns = 32;
+  static constexpr size_t kBlockBytes = 34;
+  static void Widen(const char* at, float* out) { WidenBlockQ8_0(at, out); }
+};
+
+struct RowQ6_K {
+  static constexpr int kBlockColumns = 256;
+  static constexpr size_t kBlockBytes = 210;
+  static void Widen(const char* at, float* out) { WidenBlockQ6_K(at, out); }
+};
+
+struct RowQ4_K {
+  static constexpr int kBlockColumns = 256;
+  static constexpr size_t kBlockBytes = 144;
+  static void Widen(const char* at, float* out) { WidenBlockQ4_K(at, out); }
 };
 
 // kRows dots at a time: each is a chain of dependent additions.
@@ -72,19 +101,63 @@ void DotRows(const char* rows, const float* x, int n, float* logits) {
   }
 }
 
-template <typename Row>
+// The same where a block at a time is widened first. Blocks are whole multiples
+// of the lanes, so that nothing is left over.
+template <typename Row, int kRows>
+void DotBlockRows(const char* rows, const float* x, int n, float* logits) {
+  const size_t row_bytes = n / Row::kBlockColumns * Row::kBlockBytes;
+  Lanes16 lanes[kRows];
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) {
+    lanes[r] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+  }
+  for (int begin = 0; begin < n; begin += Row::kBlockColumns) {
+    float widened[kRows][Row::kBlockColumns];
+    for (int r = 0; r < kRows; ++r)
+      Row::Widen(rows + r * row_bytes, widened[r]);
+    rows += Row::kBlockBytes;
+    for (int k = 0; k < Row::kBlockColumns; k += 16) {
+      const __m256 x0 = _mm256_loadu_ps(x + begin + k);
+      const __m256 x1 = _mm256_loadu_ps(x + begin + k + 8);
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        const float* w = widened[r] + k;
+        lanes[r].low = _mm256_fmadd_ps(x0, _mm256_loadu_ps(w), lanes[r].low);
+        lanes[r].high =
+            _mm256_fmadd_ps(x1, _mm256_loadu_ps(w + 8), lanes[r].high);
+      }
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < kRows; ++r) logits[r] = Total(lanes[r]);
+}
+
+using DotFunction = void (*)(const char*, const float*, int, float*);
+
 void HeadRows(const DenseView& w, const float* x, int row_begin, int row_end,
-              float* logits) {
-  const size_t row_bytes =
-      static_cast<size_t>(w.n_columns) * sizeof(typename Row::Element);
+              float* logits, DotFunction dot4, DotFunction dot1) {
+  const size_t row_bytes = DenseRowBytes(w.type, w.n_columns);
   const char* data = static_cast<const char*>(w.data);
   int row = row_begin;
   for (; row + 4 <= row_end; row += 4) {
-    DotRows<Row, 4>(data + row * row_bytes, x, w.n_columns, logits + row);
+    dot4(data + row * row_bytes, x, w.n_columns, logits + row);
   }
   for (; row < row_end; ++row) {
-    DotRows<Row, 1>(data + row * row_bytes, x, w.n_columns, logits + row);
+    dot1(data + row * row_bytes, x, w.n_columns, logits + row);
   }
+}
+
+template <typename Row>
+void HeadPlain(const DenseView& w, const float* x, int row_begin, int row_end,
+               float* logits) {
+  HeadRows(w, x, row_begin, row_end, logits, DotRows<Row, 4>, DotRows<Row, 1>);
+}
+
+template <typename Row>
+void HeadBlocks(const DenseView& w, const float* x, int row_begin, int row_end,
+                float* logits) {
+  HeadRows(w, x, row_begin, row_end, logits, DotBlockRows<Row, 4>,
+           DotBlockRows<Row, 1>);
 }
 
 constexpr int kTokensPerTile = 4;
@@ -136,10 +209,19 @@ constexpr TileFunction kTiles[kTokensPerTile + 1] = {
 
 void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
                 float* logits) {
-  if (w.type == DenseType::kF32) {
-    HeadRows<RowF32>(w, x, row_begin, row_end, logits);
-  } else {
-    HeadRows<RowF16>(w, x, row_begin, row_end, logits);
+  switch (w.type) {
+    case DenseType::kF32:
+      return HeadPlain<RowF32>(w, x, row_begin, row_end, logits);
+    case DenseType::kF16:
+      return HeadPlain<RowF16>(w, x, row_begin, row_end, logits);
+    case DenseType::kBF16:
+      return HeadPlain<RowBF16>(w, x, row_begin, row_end, logits);
+    case DenseType::kQ8_0:
+      return HeadBlocks<RowQ8_0>(w, x, row_begin, row_end, logits);
+    case DenseType::kQ6_K:
+      return HeadBlocks<RowQ6_K>(w, x, row_begin, row_end, logits);
+    case DenseType::kQ4_K:
+      return HeadBlocks<RowQ4_K>(w, x, row_begin, row_end, logits);
   }
 }
 

@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/avx512.h"
+#include "kernels/head_widen_avx2.h"
 #include "kernels/lanes_avx512.h"
 
 namespace tern::avx512 {
@@ -22,6 +23,45 @@ struct RowF16 {
   }
   static __m512 LoadSome(const char* at, __mmask16 mask) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, at));
+  }
+};
+
+struct RowBF16 {
+  static constexpr size_t kBytes = 2;
+  static __m512 Widen(__m256i bits) {
+    return _mm512_castsi512_ps(
+        _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+  }
+  static __m512 Load16(const char* at) {
+    return Widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
+  }
+  static __m512 LoadSome(const char* at, __mmask16 mask) {
+    return Widen(_mm256_maskz_loadu_epi16(mask, at));
+  }
+};
+
+// Rows of blocks.
+struct RowQ8_0 {
+  static constexpr int kBlockColumns = 32;
+  static constexpr size_t kBlockBytes = 34;
+  static void Widen(const char* at, float* out) {
+    avx2::WidenBlockQ8_0(at, out);
+  }
+};
+
+struct RowQ6_K {
+  static constexpr int kBlockColumns = 256;
+  static constexpr size_t kBlockBytes = 210;
+  static void Widen(const char* at, float* out) {
+    avx2::WidenBlockQ6_K(at, out);
+  }
+};
+
+struct RowQ4_K {
+  static constexpr int kBlockColumns = 256;
+  static constexpr size_t kBlockBytes = 144;
+  static void Widen(const char* at, float* out) {
+    avx2::WidenBlockQ4_K(at, out);
   }
 };
 
@@ -58,18 +98,58 @@ void DotRows(const char* rows, const float* x, int n, float* logits) {
   for (int r = 0; r < kRows; ++r) logits[r] = Total(lanes[r]);
 }
 
-template <typename Row>
+// The same where a block at a time is widened first. Blocks are whole multiples
+// of the lanes, so that nothing is left over.
+template <typename Row, int kRows>
+void DotBlockRows(const char* rows, const float* x, int n, float* logits) {
+  const size_t row_bytes = n / Row::kBlockColumns * Row::kBlockBytes;
+  __m512 lanes[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) lanes[r] = _mm512_setzero_ps();
+  for (int begin = 0; begin < n; begin += Row::kBlockColumns) {
+    alignas(64) float widened[kRows][Row::kBlockColumns];
+    for (int r = 0; r < kRows; ++r)
+      Row::Widen(rows + r * row_bytes, widened[r]);
+    rows += Row::kBlockBytes;
+    for (int k = 0; k < Row::kBlockColumns; k += 16) {
+      const __m512 vx = _mm512_loadu_ps(x + begin + k);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        lanes[r] =
+            _mm512_fmadd_ps(vx, _mm512_load_ps(widened[r] + k), lanes[r]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) logits[r] = Total(lanes[r]);
+}
+
+using DotFunction = void (*)(const char*, const float*, int, float*);
+
 void HeadRows(const DenseView& w, const float* x, int row_begin, int row_end,
-              float* logits) {
-  const size_t row_bytes = static_cast<size_t>(w.n_columns) * Row::kBytes;
+              float* logits, DotFunction dot8, DotFunction dot1) {
+  const size_t row_bytes = DenseRowBytes(w.type, w.n_columns);
   const char* data = static_cast<const char*>(w.data);
   int row = row_begin;
   for (; row + 8 <= row_end; row += 8) {
-    DotRows<Row, 8>(data + row * row_bytes, x, w.n_columns, logits + row);
+    dot8(data + row * row_bytes, x, w.n_columns, logits + row);
   }
   for (; row < row_end; ++row) {
-    DotRows<Row, 1>(data + row * row_bytes, x, w.n_columns, logits + row);
+    dot1(data + row * row_bytes, x, w.n_columns, logits + row);
   }
+}
+
+template <typename Row>
+void HeadPlain(const DenseView& w, const float* x, int row_begin, int row_end,
+               float* logits) {
+  HeadRows(w, x, row_begin, row_end, logits, DotRows<Row, 8>, DotRows<Row, 1>);
+}
+
+template <typename Row>
+void HeadBlocks(const DenseView& w, const float* x, int row_begin, int row_end,
+                float* logits) {
+  HeadRows(w, x, row_begin, row_end, logits, DotBlockRows<Row, 8>,
+           DotBlockRows<Row, 1>);
 }
 
 constexpr int kTokensPerTile = 12;
@@ -123,10 +203,19 @@ constexpr TileFunction kTiles[kTokensPerTile + 1] = {
 
 void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
                 float* logits) {
-  if (w.type == DenseType::kF32) {
-    HeadRows<RowF32>(w, x, row_begin, row_end, logits);
-  } else {
-    HeadRows<RowF16>(w, x, row_begin, row_end, logits);
+  switch (w.type) {
+    case DenseType::kF32:
+      return HeadPlain<RowF32>(w, x, row_begin, row_end, logits);
+    case DenseType::kF16:
+      return HeadPlain<RowF16>(w, x, row_begin, row_end, logits);
+    case DenseType::kBF16:
+      return HeadPlain<RowBF16>(w, x, row_begin, row_end, logits);
+    case DenseType::kQ8_0:
+      return HeadBlocks<RowQ8_0>(w, x, row_begin, row_end, logits);
+    case DenseType::kQ6_K:
+      return HeadBlocks<RowQ6_K>(w, x, row_begin, row_end, logits);
+    case DenseType::kQ4_K:
+      return HeadBlocks<RowQ4_K>(w, x, row_begin, row_end, logits);
   }
 }
 

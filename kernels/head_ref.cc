@@ -1,30 +1,61 @@
-#include <cstring>
+#include <algorithm>
+#include <cmath>
 
 #include "kernels/canonical_sum.h"
-#include "kernels/float16.h"
+#include "kernels/head.h"
 #include "kernels/ref.h"
 #include "util/logging.h"
 
 namespace tern::ref {
+namespace {
+
+// Whole blocks of any type.
+constexpr int kStripColumns = 256;
+
+int8_t RoundToInt8(float t) {
+  if (std::isnan(t)) return 0;
+  const float rounded = std::nearbyint(t);
+  return static_cast<int8_t>(std::clamp(rounded, -127.0f, 127.0f));
+}
+
+}  // namespace
+
+bool WidenRow(const DenseView& w, int row, float* out) {
+  DenseRow(w, row, out);
+  return std::all_of(out, out + w.n_columns,
+                     [](float value) { return std::isfinite(value); });
+}
+
+float QuantizeHeadRow(const float* x, int n, int8_t* q) {
+  float absmax = 0.0f;
+  for (int k = 0; k < n; ++k) {
+    const float magnitude = std::fabs(x[k]);
+    if (!std::isfinite(magnitude)) {
+      absmax = 0.0f;
+      break;
+    }
+    absmax = std::max(absmax, magnitude);
+  }
+  if (absmax == 0.0f) {
+    std::fill(q, q + n, int8_t{0});
+    return 0.0f;
+  }
+  const float inverse = 127.0f / absmax;
+  for (int k = 0; k < n; ++k) q[k] = RoundToInt8(x[k] * inverse);
+  return absmax / 127.0f;
+}
 
 void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
                 float* logits) {
-  const char* data = static_cast<const char*>(w.data);
-  const size_t row_bytes =
-      static_cast<size_t>(w.n_columns) * DenseTypeBytes(w.type);
   for (int row = row_begin; row < row_end; ++row) {
     CanonicalSum sum;
-    for (int k = 0; k < w.n_columns; ++k) {
-      const char* at = data + row * row_bytes + k * DenseTypeBytes(w.type);
-      float weight;
-      if (w.type == DenseType::kF16) {
-        uint16_t half;
-        std::memcpy(&half, at, sizeof(half));
-        weight = HalfToFloat(half);
-      } else {
-        std::memcpy(&weight, at, sizeof(weight));
+    for (int begin = 0; begin < w.n_columns; begin += kStripColumns) {
+      const int end = std::min(begin + kStripColumns, w.n_columns);
+      float strip[kStripColumns];
+      DenseColumns(w, row, begin, end, strip);
+      for (int k = begin; k < end; ++k) {
+        sum.AddProduct(k, x[k], strip[k - begin]);
       }
-      sum.AddProduct(k, x[k], weight);
     }
     logits[row] = sum.Total();
   }

@@ -12,10 +12,10 @@ namespace tern {
 namespace {
 
 constexpr Kernels kRefKernels = {
-    Isa::kRef,       ref::QuantizeToken, ref::TernaryMatmul, ref::RmsNorm,
-    ref::RopeRotate, ref::StoreKv,       ref::Attend,        ref::Relu2Gate,
-    ref::SiluGate,   ref::Add,           ref::ExpEach,       ref::HeadStored,
-    ref::HeadInt8,
+    Isa::kRef,       ref::QuantizeToken, ref::TernaryMatmul,   ref::RmsNorm,
+    ref::RopeRotate, ref::StoreKv,       ref::Attend,          ref::Relu2Gate,
+    ref::SiluGate,   ref::Add,           ref::ExpEach,         ref::HeadStored,
+    ref::HeadInt8,   ref::WidenRow,      ref::QuantizeHeadRow,
 };
 
 #if defined(__x86_64__)
@@ -25,17 +25,18 @@ constexpr Kernels kAvx2Kernels = {
     avx2::RmsNorm,  avx2::RopeRotate,    avx2::StoreKv,
     avx2::Attend,   avx2::Relu2Gate,     avx2::SiluGate,
     avx2::Add,      avx2::ExpEach,       avx2::HeadStored,
-    avx2::HeadInt8,
+    avx2::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
 };
 
 // What does little more than pass over a token's activations is bound by
-// latency and the first cache: wider registers gain nothing there.
+// latency and the first cache: wider registers gain nothing there. Nor do rows
+// that are widened once, at load.
 constexpr Kernels kAvx512VnniKernels = {
     Isa::kAvx512Vnni, avx2::QuantizeToken, avx512::TernaryMatmul,
     avx2::RmsNorm,    avx2::RopeRotate,    avx2::StoreKv,
     avx512::Attend,   avx2::Relu2Gate,     avx512::SiluGate,
     avx2::Add,        avx512::ExpEach,     avx512::HeadStored,
-    avx512::HeadInt8,
+    avx512::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
 };
 
 #endif

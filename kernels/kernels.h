@@ -83,6 +83,18 @@ struct Kernels {
   // see kernels/head.h.
   void (*head_int8)(const Int8View& w, const QuantizedTokens& x, int row_begin,
                     int row_end, float* logits, size_t logits_stride);
+
+  // Widens one row of any DenseType to float32. False when an element is not
+  // finite; the row is widened all the same.
+  //
+  // out: float [w.n_columns].  REQUIRES: 0 <= row < w.n_rows.
+  bool (*widen_row)(const DenseView& w, int row, float* out);
+
+  // Quantises one row for head mode `int8`, see Int8View. Returns d; d and q
+  // are 0 for a row of zeros or with an element that is not finite.
+  //
+  // x: float [n].   q: int8 [n].
+  float (*quantize_head_row)(const float* x, int n, int8_t* q);
 };
 
 // The kernels of one instruction set. REQUIRES: IsaSupported(isa).

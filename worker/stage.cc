@@ -200,9 +200,8 @@ void Stage::Embed(float* hidden) {
   const bool is_head = weights_->head_stored.data == weights_->embedding.data;
   if (rows_embedded_ < kEmbeddedRowsMax || is_head) return;
   const DenseView& e = weights_->embedding;
-  weights_->file->Release(
-      {static_cast<const uint8_t*>(e.data),
-       static_cast<size_t>(e.n_rows) * e.n_columns * DenseTypeBytes(e.type)});
+  weights_->file->Release({static_cast<const uint8_t*>(e.data),
+                           e.n_rows * DenseRowBytes(e.type, e.n_columns)});
   rows_embedded_ = 0;
 }
 

@@ -11,6 +11,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "kernels/head_packing.h"
+#include "kernels/kernels.h"
 #include "model/weights.h"
 #include "util/status_macros.h"
 
@@ -178,10 +180,9 @@ class Loader {
     const DenseView head = ViewOf(head_);
     const bool is_int8 = weights_.spec.head_mode == HeadMode::kInt8;
     const int n_panels = HeadPanelCount(head.n_rows);
-    const size_t row_bytes = head.n_columns * DenseTypeBytes(head.type);
+    const size_t row_bytes = DenseRowBytes(head.type, head.n_columns);
     if (is_int8) {
       weights_.head_row_scale.resize(size_t{kHeadPanelRows} * n_panels);
-      weights_.head_row_sum.resize(size_t{kHeadPanelRows} * n_panels);
     } else {
       weights_.head_stored = head;
     }
@@ -192,13 +193,14 @@ class Loader {
       pool_.ParallelFor(count, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = first + begin; i < first + end; ++i) {
           const int panel = static_cast<int>(i);
-          error.Update(CheckHeadPanel(head, panel));
-          if (!is_int8) continue;
-          PackInt8Panel(head, panel,
-                        reinterpret_cast<int8_t*>(packed) +
-                            panel * HeadPanelBytes(head.n_columns),
-                        &weights_.head_row_scale[panel * kHeadPanelRows],
-                        &weights_.head_row_sum[panel * kHeadPanelRows]);
+          const int bad_row =
+              is_int8 ? PackInt8Panel(
+                            kernels_, head, panel,
+                            reinterpret_cast<int8_t*>(packed) +
+                                panel * HeadPanelBytes(head.n_columns),
+                            &weights_.head_row_scale[panel * kHeadPanelRows])
+                      : FirstBadRow(head, panel);
+          if (bad_row >= 0) error.Update(HeadRowError(bad_row));
         }
       });
       RETURN_IF_ERROR(error.status());
@@ -213,26 +215,27 @@ class Loader {
     }
     if (is_int8) {
       weights_.head_int8 = {reinterpret_cast<const int8_t*>(packed),
-                            weights_.head_row_scale.data(),
-                            weights_.head_row_sum.data(), head.n_rows,
+                            weights_.head_row_scale.data(), head.n_rows,
                             head.n_columns};
     }
     return absl::OkStatus();
   }
 
-  absl::Status CheckHeadPanel(const DenseView& head, int panel) {
-    std::vector<float> row_values(head.n_columns);
+  // The first row of a panel with an element that is not finite, or -1.
+  int FirstBadRow(const DenseView& head, int panel) const {
+    std::vector<float> values(head.n_columns);
     const int begin = panel * kHeadPanelRows;
     const int end = std::min(begin + kHeadPanelRows, head.n_rows);
     for (int row = begin; row < end; ++row) {
-      DenseRow(head, row, row_values.data());
-      if (!AllFinite(row_values)) {
-        return absl::DataLossError(
-            absl::StrCat("row ", row, " of ", head_.tensor->name,
-                         " holds a value that is not finite"));
-      }
+      if (!kernels_.widen_row(head, row, values.data())) return row;
     }
-    return absl::OkStatus();
+    return -1;
+  }
+
+  absl::Status HeadRowError(int row) const {
+    return absl::DataLossError(
+        absl::StrCat("row ", row, " of ", head_.tensor->name,
+                     " holds a value that is not finite"));
   }
 
   absl::Status Report(int64_t more_bytes) {
@@ -246,6 +249,8 @@ class Loader {
   ThreadPool& pool_;
   const absl::FunctionRef<void(int64_t, int64_t)> progress_;
   const absl::FunctionRef<bool()> cancelled_;
+  // Every table computes the same bits, so that the loader takes the fastest.
+  const Kernels& kernels_ = BestKernels();
 
   std::vector<LayerTensors> tensors_;
   DenseTensor embedding_{};

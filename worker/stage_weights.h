@@ -62,7 +62,6 @@ struct StageWeights {
   std::shared_ptr<const GgufReader> file;
   HugeBuffer packed;
   std::vector<float> head_row_scale;
-  std::vector<int32_t> head_row_sum;
 };
 
 // Finds, checks and packs the weights of a stage on the threads of `pool`, and

@@ -1,0 +1,127 @@
+// Speed at which one core turns weights of a file into what the kernels read.
+//
+//   bazel run -c opt //bench:loading_bench
+//
+// items_per_second are weights per second of CPU time. Inputs are larger than
+// the last cache, as those of a file are.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "benchmark/benchmark.h"
+#include "kernels/head.h"
+#include "kernels/head_packing.h"
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+#include "kernels/ternary_layout.h"
+
+namespace tern {
+namespace {
+
+struct NamedType {
+  const char* name;
+  DenseType type;
+};
+constexpr NamedType kDenseTypes[] = {
+    {"F32", DenseType::kF32},    {"F16", DenseType::kF16},
+    {"BF16", DenseType::kBF16},  {"Q8_0", DenseType::kQ8_0},
+    {"Q6_K", DenseType::kQ6_K},  {"Q4_K", DenseType::kQ4_K},
+};
+
+// 128 MiB of weights around 1 as the types see them, or nearly.
+constexpr int kHeadColumns = 2560;
+constexpr int kHeadRows = 26240;
+
+std::vector<uint8_t> HeadBytes(DenseType type) {
+  std::vector<uint8_t> bytes(kHeadRows * DenseRowBytes(type, kHeadColumns));
+  std::mt19937 rng(1);
+  // No exponent of any type is that of an infinity.
+  for (uint8_t& byte : bytes) byte = rng() & 0x3f;
+  return bytes;
+}
+
+void PackHead(benchmark::State& state, Isa isa, DenseType type) {
+  const std::vector<uint8_t> bytes = HeadBytes(type);
+  const DenseView w = {bytes.data(), type, kHeadRows, kHeadColumns};
+  std::vector<int8_t> packed(Int8PackedBytes(kHeadRows, kHeadColumns));
+  std::vector<float> scale(HeadPanelCount(kHeadRows) * kHeadPanelRows);
+  const Kernels& kernels = KernelsFor(isa);
+  for (auto _ : state) {
+    for (int p = 0; p < HeadPanelCount(kHeadRows); ++p) {
+      PackInt8Panel(kernels, w, p,
+                    packed.data() + p * HeadPanelBytes(kHeadColumns),
+                    &scale[p * kHeadPanelRows]);
+    }
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * int64_t{kHeadRows} *
+                          kHeadColumns);
+}
+
+void WidenRows(benchmark::State& state, Isa isa, DenseType type) {
+  const std::vector<uint8_t> bytes = HeadBytes(type);
+  const DenseView w = {bytes.data(), type, kHeadRows, kHeadColumns};
+  std::vector<float> row(kHeadColumns);
+  const Kernels& kernels = KernelsFor(isa);
+  for (auto _ : state) {
+    for (int r = 0; r < kHeadRows; ++r) {
+      benchmark::DoNotOptimize(kernels.widen_row(w, r, row.data()));
+    }
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * int64_t{kHeadRows} *
+                          kHeadColumns);
+}
+
+void PackTernary(benchmark::State& state) {
+  const int n_in = static_cast<int>(state.range(0));
+  const int n_panels = 512 * 2560 / n_in;
+  std::vector<uint8_t> codes(size_t{kPanelRows} * n_in);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = i * 7 % 3;
+  std::vector<uint8_t> packed(n_panels * PanelBytes(n_in));
+  for (auto _ : state) {
+    for (int p = 0; p < n_panels; ++p) {
+      PackTernaryPanel(codes.data(), kPanelRows, n_in,
+                       packed.data() + p * PanelBytes(n_in));
+    }
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * n_panels * kPanelRows *
+                          int64_t{n_in});
+}
+
+void RegisterAll() {
+  for (Isa isa : SupportedIsas()) {
+    const std::string suffix = "/" + std::string(IsaName(isa));
+    for (const NamedType& dense : kDenseTypes) {
+      // The oracle takes long.
+      if (isa == Isa::kRef && dense.type != DenseType::kF16) continue;
+      const DenseType type = dense.type;
+      benchmark::RegisterBenchmark(
+          ("PackHead/" + std::string(dense.name) + suffix).c_str(),
+          [=](benchmark::State& s) { PackHead(s, isa, type); });
+      benchmark::RegisterBenchmark(
+          ("WidenRows/" + std::string(dense.name) + suffix).c_str(),
+          [=](benchmark::State& s) { WidenRows(s, isa, type); });
+    }
+  }
+  benchmark::RegisterBenchmark("PackTernaryPanel", PackTernary)
+      ->ArgName("n_in")
+      ->Arg(2560)
+      ->Arg(6912);
+}
+
+}  // namespace
+}  // namespace tern
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  tern::RegisterAll();
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
