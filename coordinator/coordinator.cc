@@ -8,6 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "coordinator/cluster_service.h"
 #include "coordinator/grpc_pipeline.h"
 #include "coordinator/inference_service.h"
@@ -135,6 +137,8 @@ absl::Status Coordinator::Start(const Options& options) {
   engine.scheduler.max_waiting = options.max_queued_requests;
   engine.cluster.lease_duration = options.lease;
   engine.unavailable_after = options.unavailable_after;
+  // Grows from one start of the coordinator to the next.
+  engine.first_epoch = absl::ToUnixMillis(absl::Now());
   engine.on_readiness = [this](bool ready) { SetReadiness(ready); };
   // An impossible cut is better said now than when the workers are there.
   RETURN_IF_ERROR(PlanStages(model_.config, options.n_stages,

@@ -45,7 +45,9 @@ Engine::Engine(Options options, PipelineFactory factory, Clock* clock)
       scheduler_(options_.scheduler),
       cluster_(options_.cluster),
       now_(clock->Now()),
+      epoch_(options_.first_epoch - 1),
       not_ready_since_(now_) {
+  CHECK(options_.first_epoch >= 1);
   absl::MutexLock lock(&shutdown_mu_);
   thread_ = std::thread([this] { Run(); });
 }

@@ -59,6 +59,10 @@ class Engine {
     // with UNAVAILABLE.
     absl::Duration unavailable_after = absl::Seconds(30);
 
+    // Epoch of the first pipeline, at least 1. Workers refuse epochs that are
+    // not larger than those they have seen, from earlier coordinators too.
+    int64_t first_epoch = 1;
+
     // Requests in progress, waiting and running, above which a new one is
     // refused before it reaches the engine thread. 0: what the scheduler can
     // hold.
@@ -200,7 +204,7 @@ class Engine {
   absl::flat_hash_map<int64_t, Live> live_;                         // by ticket
   std::map<std::pair<std::string, std::string>, int64_t> tickets_;  // by name
   absl::Time now_;
-  int64_t epoch_ = 0;
+  int64_t epoch_;                       // of the latest pipeline
   std::unique_ptr<Pipeline> pipeline_;  // null when there is none
   bool ready_ = false;                  // the pipeline has loaded
   std::string pipeline_id_;

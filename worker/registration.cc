@@ -39,9 +39,10 @@ v1::RegisterWorkerRequest MakeRequest(const WorkerDescription& d) {
   return request;
 }
 
-// Whether asking again soon is pointless.
+// Whether asking again soon is pointless. ALREADY_EXISTS is no refusal: mostly
+// it is our own former self, whose end the coordinator has not noticed yet.
 bool IsRefusal(const absl::Status& status) {
-  return absl::IsFailedPrecondition(status) || absl::IsAlreadyExists(status) ||
+  return absl::IsFailedPrecondition(status) ||
          absl::IsPermissionDenied(status) || absl::IsUnauthenticated(status) ||
          absl::IsInvalidArgument(status);
 }

@@ -44,8 +44,8 @@ class Registration {
     // Wait after the first failure; doubles up to the longest.
     absl::Duration retry_min = absl::Milliseconds(200);
     absl::Duration retry_max = absl::Seconds(5);
-    // Wait after an answer that time alone may change: another worker of our
-    // name may be a lease about to end.
+    // Wait after an answer that only a change of certificates, flags or
+    // versions can change.
     absl::Duration refused_retry = absl::Seconds(5);
     absl::Duration call_timeout = absl::Seconds(5);
   };

@@ -147,6 +147,22 @@ TEST(WorkerLoss, WaitsForAStatedTimeAndThenSaysUnavailable) {
   EXPECT_TRUE(ReadAll(cluster, Request("A", 1), &text).ok());
 }
 
+TEST(Membership, WorkersServeACoordinatorThatStartsAgain) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  std::string before;
+  ASSERT_TRUE(ReadAll(cluster, Request("ROMEO:\n", 30), &before).ok());
+  ASSERT_TRUE(cluster.RestartCoordinator().ok());
+  ASSERT_TRUE(cluster.WaitUntilReady().ok()) << cluster.Logs();
+  std::string after;
+  const grpc::Status status = ReadAll(cluster, Request("ROMEO:\n", 30), &after);
+  EXPECT_TRUE(status.ok()) << status.error_message() << cluster.Logs();
+  EXPECT_EQ(after, before);
+}
+
 TEST(Membership, CoordinatorWithoutWorkersSaysSo) {
   LocalCluster::Options options;
   options.stages = 2;

@@ -1,12 +1,14 @@
 #include "tests/integration/local_cluster.h"
 
+#include <signal.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
-#include "tests/integration/health_watch.h"
+#include "tests/integration/raw_call.h"
 #include "util/status_macros.h"
 
 namespace tern {
@@ -48,11 +50,21 @@ absl::Status LocalCluster::Init() {
     client_credentials_.key_file = folder_ + "/certs/client.key";
   }
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(client_credentials_));
+  RETURN_IF_ERROR(StartCoordinator("127.0.0.1:0"));
 
+  const int n = options_.workers < 0 ? options_.stages : options_.workers;
+  workers_.resize(n);
+  for (int i = 0; i < n; ++i) RETURN_IF_ERROR(StartWorker(i));
+  if (!options_.wait_until_ready) return absl::OkStatus();
+  return WaitUntilReady();
+}
+
+absl::Status LocalCluster::StartCoordinator(const std::string& listen) {
   const std::string port_file = folder_ + "/coordinator.port";
+  unlink(port_file.c_str());
   std::vector<std::string> argv = {
       "coordinator/coordinator",
-      "--listen=127.0.0.1:0",
+      "--listen=" + listen,
       "--model=" + options_.model,
       absl::StrCat("--stages=", options_.stages),
       "--head_mode=" + options_.head_mode,
@@ -70,12 +82,13 @@ absl::Status LocalCluster::Init() {
   ASSIGN_OR_RETURN(channel_, credentials_->CreateChannel(server_));
   inference_ = v1::InferenceService::NewStub(channel_);
   cluster_ = v1::ClusterService::NewStub(channel_);
+  return absl::OkStatus();
+}
 
-  const int n = options_.workers < 0 ? options_.stages : options_.workers;
-  workers_.resize(n);
-  for (int i = 0; i < n; ++i) RETURN_IF_ERROR(StartWorker(i));
-  if (!options_.wait_until_ready) return absl::OkStatus();
-  return WaitUntilReady();
+absl::Status LocalCluster::RestartCoordinator() {
+  coordinator_->Signal(SIGKILL);
+  RETURN_IF_ERROR(coordinator_->Wait(absl::Seconds(10)).status());
+  return StartCoordinator(server_);
 }
 
 LocalCluster::~LocalCluster() {

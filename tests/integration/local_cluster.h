@@ -47,6 +47,10 @@ class LocalCluster {
   absl::Status StartWorker(int index,
                            const std::vector<std::string>& flags = {});
 
+  // Kills the coordinator and starts it again on the same port. Channels and
+  // stubs from before are of no use any more.
+  absl::Status RestartCoordinator();
+
   // Waits until the coordinator says that it can (or cannot) serve.
   absl::Status WaitUntilReady(bool ready = true,
                               absl::Duration timeout = absl::Seconds(60));
@@ -71,6 +75,7 @@ class LocalCluster {
  private:
   explicit LocalCluster(Options options) : options_(std::move(options)) {}
   absl::Status Init();
+  absl::Status StartCoordinator(const std::string& listen);
   std::vector<std::string> TlsFlags(const std::string& role) const;
 
   const Options options_;

@@ -20,6 +20,7 @@
 #include "proto/tern/v1/cluster.pb.h"
 #include "proto/tern/v1/inference.pb.h"
 #include "tests/integration/local_cluster.h"
+#include "tests/integration/raw_call.h"
 #include "util/credentials.h"
 
 namespace tern {
@@ -435,6 +436,17 @@ TEST(Serve, SeedDecidesAndIsReported) {
   EXPECT_EQ(Stream(cluster->inference(), request).tokens, unseeded.tokens);
   request.mutable_sampling()->set_seed(unseeded.prompt_info.seed() + 1);
   EXPECT_NE(Stream(cluster->inference(), request).tokens, unseeded.tokens);
+}
+
+TEST(Serve, ReflectionListsTheServices) {
+  LocalCluster::Options options;
+  auto cluster = StartOrDie(options);
+  ASSERT_NE(cluster, nullptr);
+  const std::string services = ReflectedServices(cluster->channel());
+  for (const char* name : {"grpc.health.v1.Health", "tern.v1.ClusterService",
+                           "tern.v1.InferenceService"}) {
+    EXPECT_NE(services.find(name), std::string::npos) << services;
+  }
 }
 
 TEST(Serve, StatusNamesWorkersStagesLayersAndMemory) {
