@@ -18,6 +18,7 @@
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
 #include "kernels/ternary_layout.h"
+#include "model/ternary_codec.h"
 
 namespace tern {
 namespace {
@@ -27,9 +28,9 @@ struct NamedType {
   DenseType type;
 };
 constexpr NamedType kDenseTypes[] = {
-    {"F32", DenseType::kF32},    {"F16", DenseType::kF16},
-    {"BF16", DenseType::kBF16},  {"Q8_0", DenseType::kQ8_0},
-    {"Q6_K", DenseType::kQ6_K},  {"Q4_K", DenseType::kQ4_K},
+    {"F32", DenseType::kF32},   {"F16", DenseType::kF16},
+    {"BF16", DenseType::kBF16}, {"Q8_0", DenseType::kQ8_0},
+    {"Q6_K", DenseType::kQ6_K}, {"Q4_K", DenseType::kQ4_K},
 };
 
 // 128 MiB of weights around 1 as the types see them, or nearly.
@@ -94,6 +95,31 @@ void PackTernary(benchmark::State& state) {
                           int64_t{n_in});
 }
 
+// A matrix [13824, 2560], a panel at a time.
+void DecodeTernaryRows(benchmark::State& state, TernaryFormat format,
+                       bool pack) {
+  constexpr int64_t kColumns = 2560;
+  constexpr int64_t kPanels = 432;
+  constexpr int64_t kCodes = kPanelRows * kColumns;
+  std::vector<uint8_t> codes(kPanels * kCodes);
+  for (size_t i = 0; i < codes.size(); ++i) codes[i] = i * 7 % 3;
+  std::vector<uint8_t> data(TernaryBytes(format, codes.size()));
+  EncodeTernary(format, codes.data(), codes.size(), 0.75f, data.data());
+  std::vector<uint8_t> packed(PackedBytes(kPanels * kPanelRows, kColumns));
+  for (auto _ : state) {
+    for (int64_t p = 0; p < kPanels; ++p) {
+      benchmark::DoNotOptimize(DecodeTernary(format, data.data(), 0.75f,
+                                             p * kCodes, (p + 1) * kCodes,
+                                             codes.data()));
+      if (!pack) continue;
+      PackTernaryPanel(codes.data(), kPanelRows, kColumns,
+                       packed.data() + p * PanelBytes(kColumns));
+    }
+    benchmark::ClobberMemory();
+  }
+  state.SetItemsProcessed(state.iterations() * kPanels * kCodes);
+}
+
 void RegisterAll() {
   for (Isa isa : SupportedIsas()) {
     const std::string suffix = "/" + std::string(IsaName(isa));
@@ -113,6 +139,18 @@ void RegisterAll() {
       ->ArgName("n_in")
       ->Arg(2560)
       ->Arg(6912);
+  for (TernaryFormat format :
+       {TernaryFormat::kI2S, TernaryFormat::kTQ1_0, TernaryFormat::kTQ2_0}) {
+    const std::string name(TernaryFormatName(format));
+    benchmark::RegisterBenchmark(("DecodeTernary/" + name).c_str(),
+                                 [=](benchmark::State& s) {
+                                   DecodeTernaryRows(s, format, /*pack=*/false);
+                                 });
+    benchmark::RegisterBenchmark(("DecodeAndPackTernary/" + name).c_str(),
+                                 [=](benchmark::State& s) {
+                                   DecodeTernaryRows(s, format, /*pack=*/true);
+                                 });
+  }
 }
 
 }  // namespace
