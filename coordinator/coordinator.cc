@@ -4,10 +4,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "coordinator/cluster_service.h"
@@ -15,9 +13,9 @@
 #include "coordinator/inference_service.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
-#include "model/gguf_reader.h"
-#include "model/model_config.h"
+#include "model/model_source.h"
 #include "model/stage_plan.h"
+#include "model/weights.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 
@@ -32,14 +30,16 @@ constexpr int kKvBlockSize = 16;
 constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
 
 absl::Status CheckPositive(absl::string_view flag, int64_t value) {
-  if (value > 0) return absl::OkStatus();
+  if (value > 0)
+    return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("--", flag, " is ", value, "; it must be at least 1"));
 }
 
-absl::Status CheckOptions(const Coordinator::Options& options) {
+absl::Status CheckOptions(const Coordinator::Options &options) {
   if (options.model_path.empty()) {
-    return absl::InvalidArgumentError("--model is missing: name a GGUF file");
+    return absl::InvalidArgumentError("--model is missing: name a GGUF file, "
+                                      "or a directory with safetensors");
   }
   if (options.head_mode != "int8" && options.head_mode != "stored") {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -67,55 +67,43 @@ absl::Status CheckOptions(const Coordinator::Options& options) {
   return absl::OkStatus();
 }
 
-std::string NameOf(const Coordinator::Options& options) {
-  if (!options.model_name.empty()) return options.model_name;
-  absl::string_view name = options.model_path;
-  const size_t slash = name.rfind('/');
-  if (slash != absl::string_view::npos) name.remove_prefix(slash + 1);
-  absl::ConsumeSuffix(&name, ".gguf");
-  return std::string(name);
-}
-
-// Bytes of an element of the output head as the file stores it.
-int HeadElementBytes(const GgufReader& file) {
-  const GgufTensor* head = file.FindTensor("output.weight");
-  if (head == nullptr) head = file.FindTensor("token_embd.weight");
-  return head != nullptr && head->type == static_cast<uint32_t>(GgufType::kF32)
-             ? 4
-             : 2;
-}
-
-}  // namespace
+} // namespace
 
 struct Coordinator::Services {
-  explicit Services(const ServiceContext& context)
+  explicit Services(const ServiceContext &context)
       : inference(context), cluster(context) {}
   InferenceServiceImpl inference;
   ClusterServiceImpl cluster;
 };
 
-absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
-    const Options& options) {
+absl::StatusOr<std::unique_ptr<Coordinator>>
+Coordinator::Create(const Options &options) {
   RETURN_IF_ERROR(CheckOptions(options));
   auto coordinator = std::unique_ptr<Coordinator>(new Coordinator);
   RETURN_IF_ERROR(coordinator->Start(options));
   return coordinator;
 }
 
-absl::Status Coordinator::Start(const Options& options) {
+absl::Status Coordinator::Start(const Options &options) {
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
   Engine::Options engine;
   {
-    // The file is needed no longer than this: the coordinator keeps no weights.
-    ASSIGN_OR_RETURN(const std::unique_ptr<GgufReader> file,
-                     GgufReader::Open(options.model_path));
-    ASSIGN_OR_RETURN(model_.config, ReadModelConfig(*file));
-    ASSIGN_OR_RETURN(tokenizer_,
-                     Tokenizer::FromGguf(*file, model_.config.vocab_size));
-    engine.model_fingerprint = file->fingerprint();
-    engine.placement.head_element_bytes = HeadElementBytes(*file);
+    // The model is needed no longer than this: the coordinator keeps no
+    // weights.
+    ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source,
+                     ModelSource::Open(options.model_path));
+    for (const std::string &warning : source->warnings()) {
+      LOG(WARNING) << "event=model_warning model=" << options.model_path
+                   << " warning=\"" << warning << "\"";
+    }
+    model_.config = source->config();
+    ASSIGN_OR_RETURN(tokenizer_, source->LoadTokenizer());
+    engine.model_fingerprint = source->fingerprint();
+    ASSIGN_OR_RETURN(const DenseTensor head, source->FindHead());
+    engine.placement.head_row_bytes = head.row_bytes();
   }
-  model_.name = NameOf(options);
+  model_.name = options.model_name.empty() ? ModelNameOf(options.model_path)
+                                           : options.model_name;
   if (model_.name.empty() || model_.name.size() > 255) {
     return absl::InvalidArgumentError(
         absl::StrCat("the model's name has ", model_.name.size(),
@@ -143,7 +131,7 @@ absl::Status Coordinator::Start(const Options& options) {
   // An impossible cut is better said now than when the workers are there.
   RETURN_IF_ERROR(PlanStages(model_.config, options.n_stages,
                              engine.placement.head_int8,
-                             engine.placement.head_element_bytes)
+                             engine.placement.head_row_bytes)
                       .status());
 
   publisher_ = std::make_unique<Publisher>();
@@ -198,7 +186,8 @@ absl::Status Coordinator::Start(const Options& options) {
 void Coordinator::SetReadiness(bool ready) {
   absl::MutexLock lock(&health_mu_);
   ready_ = ready;
-  if (health_ != nullptr) health_->SetServingStatus("readiness", ready);
+  if (health_ != nullptr)
+    health_->SetServingStatus("readiness", ready);
 }
 
 Coordinator::~Coordinator() { Shutdown(); }
@@ -206,11 +195,13 @@ Coordinator::~Coordinator() { Shutdown(); }
 void Coordinator::Shutdown() {
   absl::MutexLock lock(&mu_);
   // First the requests, whose calls then end by themselves; then the calls.
-  if (engine_ != nullptr) engine_->Shutdown();
-  if (server_ == nullptr) return;
+  if (engine_ != nullptr)
+    engine_->Shutdown();
+  if (server_ == nullptr)
+    return;
   {
     absl::MutexLock health_lock(&health_mu_);
-    health_ = nullptr;  // The server is about to take it away.
+    health_ = nullptr; // The server is about to take it away.
   }
   server_->Shutdown(absl::ToChronoTime(absl::Now() + kShutdownGrace));
   server_->Wait();
@@ -218,4 +209,4 @@ void Coordinator::Shutdown() {
   LOG(INFO) << "event=coordinator_down port=" << port_;
 }
 
-}  // namespace tern
+} // namespace tern

@@ -29,9 +29,10 @@ class Coordinator {
   struct Options {
     std::string listen = "127.0.0.1:7600";  // port 0 picks one
 
-    // The GGUF file. Header and tokenizer are read, weights are not.
+    // As ModelSource::Open() takes it. Headers and tokenizer are read, weights
+    // are not.
     std::string model_path;
-    // Empty: the file's name without ".gguf".
+    // Empty: that of ModelNameOf(model_path).
     std::string model_name;
 
     int n_stages = 1;

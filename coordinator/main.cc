@@ -17,7 +17,8 @@
 ABSL_FLAG(std::string, listen, "127.0.0.1:7600",
           "Address to listen on, \"host:port\". Port 0 picks a free one.");
 ABSL_FLAG(std::string, model, "",
-          "Required. Path of the model's GGUF file. Only its header and "
+          "Required. Path of the model: a GGUF file, or a directory with "
+          "config.json and safetensors. Only headers and "
           "tokenizer are read here; workers need the file too.");
 ABSL_FLAG(std::string, model_name, "",
           "Name that requests and workers use for the model. Empty: the "

@@ -25,7 +25,7 @@ absl::StatusOr<Placement> PlacePipeline(
     absl::Span<const Worker* const> candidates) {
   ASSIGN_OR_RETURN(const std::vector<StageRange> ranges,
                    PlanStages(config, options.n_stages, options.head_int8,
-                              options.head_element_bytes));
+                              options.head_row_bytes));
   if (candidates.size() < ranges.size()) {
     return absl::UnavailableError(
         absl::StrCat(candidates.size(), " of ", ranges.size(),
@@ -48,7 +48,7 @@ absl::StatusOr<Placement> PlacePipeline(
   size_t next = 0;
   for (const StageRange& range : ranges) {
     const StageCost cost =
-        CostOf(config, range, options.head_int8, options.head_element_bytes,
+        CostOf(config, range, options.head_int8, options.head_row_bytes,
                options.kv_block_size);
     for (; next < candidates.size(); ++next) {
       const Worker& worker = *candidates[next];

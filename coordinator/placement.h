@@ -16,8 +16,9 @@ namespace tern {
 struct PlacementOptions {
   int n_stages = 1;
   bool head_int8 = true;
-  int head_element_bytes = 2;  // as stored; counts unless `head_int8`
-  int kv_block_size = 16;      // tokens
+  // Of the head as stored; counts unless `head_int8`.
+  int64_t head_row_bytes = 0;
+  int kv_block_size = 16;  // tokens
   // Tokens that the KV cache shall hold. 0 decides: `max_sequences` times the
   // context, of which at most kAutoContextMax counts, and as much of that as
   // fits the workers.

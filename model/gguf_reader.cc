@@ -1,12 +1,6 @@
 #include "model/gguf_reader.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -15,7 +9,10 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "model/gguf_types.h"
+#include "model/mapped_file.h"
 #include "util/crc32c.h"
 #include "util/status_macros.h"
 
@@ -34,6 +31,7 @@ constexpr uint32_t kDimensionsMax = 4;
 constexpr uint64_t kElementsMax = uint64_t{1} << 48;
 constexpr uint64_t kDefaultAlignment = 32;
 constexpr uint64_t kAlignmentMax = 65536;
+constexpr int64_t kSplitPartsMax = 99999;  // five digits in their names
 constexpr size_t kHeaderBytes = 24;
 constexpr uint64_t kPairBytesMin = 13;    // 8 + 4 + 1, counting no key byte
 constexpr uint64_t kTensorBytesMin = 32;  // 8 + 4 + 8 + 4 + 8
@@ -74,7 +72,6 @@ class GgufReader::Parser {
   absl::Status Parse() {
     RETURN_IF_ERROR(ParseCounts());
     for (uint64_t i = 0; i < n_pairs_; ++i) RETURN_IF_ERROR(ParsePair());
-    RETURN_IF_ERROR(CheckSplit());
     RETURN_IF_ERROR(ParseAlignment());
     for (uint64_t i = 0; i < n_tensors_; ++i) RETURN_IF_ERROR(ParseTensor());
     RETURN_IF_ERROR(PlaceTensors());
@@ -83,6 +80,7 @@ class GgufReader::Parser {
         uint64_t{Crc32c(bytes_.data(), std::min<uint64_t>(data_start_, size))}
             << 32 |
         Crc32c(&size, sizeof(size));
+    file_->file_bytes_ = size;
     return absl::OkStatus();
   }
 
@@ -232,16 +230,6 @@ class GgufReader::Parser {
     return absl::OkStatus();
   }
 
-  absl::Status CheckSplit() const {
-    if (!file_->HasKey("split.count")) return absl::OkStatus();
-    ASSIGN_OR_RETURN(const int64_t count, file_->GetInt("split.count"));
-    if (count <= 1) return absl::OkStatus();
-    return absl::UnimplementedError(
-        absl::StrCat("one of ", count,
-                     " parts of a split model; Tern reads models in one file: "
-                     "merge the parts first"));
-  }
-
   absl::Status ParseAlignment() {
     const auto it = file_->values_.find("general.alignment");
     if (it == file_->values_.end()) return absl::OkStatus();
@@ -362,38 +350,25 @@ class GgufReader::Parser {
   std::vector<uint64_t> offsets_;  // of tensors_, relative to data_start_
 };
 
+absl::StatusOr<std::unique_ptr<GgufReader>> GgufReader::OpenPart(
+    const std::string& path) {
+  std::unique_ptr<GgufReader> reader(new GgufReader);
+  ASSIGN_OR_RETURN(reader->file_, MappedFile::Open(path));
+  reader->bytes_ = reader->file_->bytes();
+  const absl::Status status = Parser(reader.get()).Parse();
+  if (!status.ok()) {
+    return absl::Status(status.code(),
+                        absl::StrCat(path, ": ", status.message()));
+  }
+  return reader;
+}
+
 absl::StatusOr<std::unique_ptr<GgufReader>> GgufReader::Open(
     const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) {
-    return absl::Status(errno == ENOENT ? absl::StatusCode::kNotFound
-                                        : absl::StatusCode::kInvalidArgument,
-                        absl::StrCat("cannot open model file ", path, ": ",
-                                     std::strerror(errno)));
-  }
-  struct stat info;
-  void* map = MAP_FAILED;
-  const char* problem = nullptr;
-  if (fstat(fd, &info) != 0) {
-    problem = std::strerror(errno);
-  } else if (!S_ISREG(info.st_mode)) {
-    problem = "it is no regular file";
-  } else if (info.st_size < static_cast<off_t>(kHeaderBytes)) {
-    problem = "it is shorter than a GGUF header";
-  } else {
-    map = mmap(nullptr, info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED) problem = std::strerror(errno);
-  }
-  close(fd);
-  if (problem != nullptr) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot read model file ", path, ": ", problem));
-  }
-  std::unique_ptr<GgufReader> reader(new GgufReader);
-  reader->bytes_ =
-      absl::MakeConstSpan(static_cast<const uint8_t*>(map), info.st_size);
-  reader->mapped_ = true;
-  const absl::Status status = Parser(reader.get()).Parse();
+  ASSIGN_OR_RETURN(std::unique_ptr<GgufReader> reader, OpenPart(path));
+  ASSIGN_OR_RETURN(const int64_t count, reader->PartCount());
+  if (count == 1) return reader;
+  const absl::Status status = reader->AddParts(path, count);
   if (!status.ok()) {
     return absl::Status(status.code(),
                         absl::StrCat(path, ": ", status.message()));
@@ -406,11 +381,79 @@ absl::StatusOr<std::unique_ptr<GgufReader>> GgufReader::FromBytes(
   std::unique_ptr<GgufReader> reader(new GgufReader);
   reader->bytes_ = bytes;
   RETURN_IF_ERROR(Parser(reader.get()).Parse());
+  ASSIGN_OR_RETURN(const int64_t count, reader->PartCount());
+  if (count != 1) {
+    return absl::UnimplementedError(
+        absl::StrCat("one of ", count,
+                     " parts of a split model, which are read from files"));
+  }
   return reader;
 }
 
-GgufReader::~GgufReader() {
-  if (mapped_) munmap(const_cast<uint8_t*>(bytes_.data()), bytes_.size());
+GgufReader::GgufReader() = default;
+GgufReader::~GgufReader() = default;
+
+absl::StatusOr<int64_t> GgufReader::PartCount() const {
+  if (!HasKey("split.count")) return 1;
+  ASSIGN_OR_RETURN(const int64_t count, GetInt("split.count"));
+  if (count <= 1) return 1;
+  if (count > kSplitPartsMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "split.count is ", count, "; at most ", kSplitPartsMax, " can be"));
+  }
+  return count;
+}
+
+absl::Status GgufReader::AddParts(const std::string& path, int64_t count) {
+  const auto suffix = [count](int64_t index) {
+    return absl::StrFormat("-%05d-of-%05d.gguf", index + 1, count);
+  };
+  ASSIGN_OR_RETURN(const int64_t own_index, GetInt("split.no"));
+  absl::string_view stem = path;
+  if (own_index != 0 || !absl::ConsumeSuffix(&stem, suffix(0))) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "one of ", count,
+        " parts of a split model; open the first one, whose name ends in ",
+        suffix(0)));
+  }
+  std::vector<uint32_t> headers = {static_cast<uint32_t>(fingerprint_ >> 32)};
+  file_bytes_ = bytes_.size();
+  for (int64_t i = 1; i < count; ++i) {
+    const std::string part_path = absl::StrCat(stem, suffix(i));
+    ASSIGN_OR_RETURN(std::unique_ptr<GgufReader> part, OpenPart(part_path));
+    ASSIGN_OR_RETURN(const int64_t part_count, part->PartCount());
+    const absl::StatusOr<int64_t> index = part->GetInt("split.no");
+    if (part_count != count || !index.ok() || *index != i) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          part_path, " is not part ", i + 1, " of ", count,
+          " by its own metadata; the parts belong to different models"));
+    }
+    for (const GgufTensor& tensor : part->tensors_) {
+      const int at = static_cast<int>(tensors_.size());
+      if (!tensor_index_.emplace(tensor.name, at).second) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("tensor ", Quoted(tensor.name), " of ", part_path,
+                         " is in an earlier part, too"));
+      }
+      tensors_.push_back(tensor);
+    }
+    headers.push_back(static_cast<uint32_t>(part->fingerprint_ >> 32));
+    file_bytes_ += part->bytes_.size();
+    parts_.push_back(std::move(part->file_));
+  }
+  if (HasKey("split.tensors.count")) {
+    ASSIGN_OR_RETURN(const int64_t n_tensors, GetInt("split.tensors.count"));
+    if (n_tensors != static_cast<int64_t>(tensors_.size())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the parts together have ", tensors_.size(),
+                       " tensors; split.tensors.count says ", n_tensors));
+    }
+  }
+  fingerprint_ =
+      uint64_t{Crc32c(headers.data(), headers.size() * sizeof(uint32_t))}
+          << 32 |
+      Crc32c(&file_bytes_, sizeof(file_bytes_));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<const GgufReader::Value*> GgufReader::Find(
@@ -561,14 +604,39 @@ const GgufTensor* GgufReader::FindTensor(absl::string_view name) const {
 }
 
 void GgufReader::Release(absl::Span<const uint8_t> data) const {
-  if (!mapped_ || data.empty()) return;
-  // Whole pages, neighbours' bytes included: who needs those reads them again
-  // from the page cache.
-  const uintptr_t page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
-  const uintptr_t begin =
-      reinterpret_cast<uintptr_t>(data.data()) & ~(page - 1);
-  const uintptr_t end = reinterpret_cast<uintptr_t>(data.data()) + data.size();
-  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  if (file_ != nullptr) MappedFile::Release(data);
+}
+
+std::vector<std::string> GgufReader::keys() const {
+  std::vector<std::pair<size_t, std::string>> placed;
+  for (const auto& [key, value] : values_)
+    placed.push_back({value.offset, key});
+  std::sort(placed.begin(), placed.end());
+  std::vector<std::string> keys;
+  for (auto& [offset, key] : placed) keys.push_back(std::move(key));
+  return keys;
+}
+
+std::string GgufReader::ValueText(absl::string_view key) const {
+  const absl::StatusOr<const Value*> value = Find(key);
+  if (!value.ok()) return "";
+  switch ((*value)->type) {
+    case kGgufString:
+      return std::string(*GetString(key));
+    case kGgufBool:
+      return *GetBool(key) ? "true" : "false";
+    case kGgufFloat32:
+      return absl::StrCat(Load<float>(bytes_.data() + (*value)->offset));
+    case kGgufFloat64:
+      return absl::StrCat(Load<double>(bytes_.data() + (*value)->offset));
+    case kGgufArray:
+      return absl::StrCat("[", (*value)->count, " ",
+                          GgufValueName((*value)->element_type), "]");
+    case kGgufUint64:
+      return absl::StrCat(Load<uint64_t>(bytes_.data() + (*value)->offset));
+    default:
+      return absl::StrCat(*GetInt(key));
+  }
 }
 
 }  // namespace tern

@@ -11,14 +11,22 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "model/mapped_file.h"
 
 namespace tern {
 
-// Element types of GGUF tensors that Tern knows by name (docs/formats.md). Files
-// may hold others: they are listed, and refused when their data is wanted.
+// Element types of GGUF tensors that Tern knows by name (docs/formats.md).
+// Files may hold others: they are listed, and refused when their data is
+// wanted.
 enum class GgufType : uint32_t {
   kF32 = 0,
   kF16 = 1,
+  kQ8_0 = 8,
+  kQ4K = 12,
+  kQ6K = 14,
+  kBF16 = 30,
+  kTQ1_0 = 34,
+  kTQ2_0 = 35,
   kI2S = 36,
 };
 
@@ -26,17 +34,18 @@ enum class GgufType : uint32_t {
 // overlap no other tensor's.
 struct GgufTensor {
   std::string name;
-  std::vector<int64_t> dims;  // ggml order: dims[0] is the fastest
-  uint32_t type;              // GgufType, or another id
+  std::vector<int64_t> dims;       // ggml order: dims[0] is the fastest
+  uint32_t type;                   // GgufType, or another id
   absl::Span<const uint8_t> data;  // into the mapped file
 
   int64_t columns() const { return dims[0]; }
   int64_t rows() const;  // product of dims[1..]
 };
 
-// A GGUF version 2 or 3 file, opened and checked.
+// A GGUF version 2 or 3 file, or a set of files that one was split into, opened
+// and checked. Metadata are those of the first part, tensors those of all.
 //
-// Opening reads the header only: metadata and directory. Every length, count,
+// Opening reads headers only: metadata and directory. Every length, count,
 // offset and type in it is checked before use, so that no file, however
 // hostile, makes the reader crash, allocate beyond its size, or read outside
 // it. Strings and arrays of metadata stay in the mapped file.
@@ -45,7 +54,10 @@ struct GgufTensor {
 // out live as long as it does.
 class GgufReader {
  public:
-  // Maps and checks a file. NOT_FOUND when it is not there; INVALID_ARGUMENT
+  // Maps and checks a file. Of a split set it is the first part,
+  // "...-00001-of-00003.gguf"; the others lie beside it.
+  //
+  // NOT_FOUND when a file is not there; INVALID_ARGUMENT
   // with a sentence that names place and limit when it is no GGUF file that
   // Tern reads; DATA_LOSS when it is shorter than its own directory says.
   static absl::StatusOr<std::unique_ptr<GgufReader>> Open(
@@ -72,16 +84,24 @@ class GgufReader {
   absl::StatusOr<std::vector<float>> GetFloatArray(absl::string_view key) const;
   bool HasKey(absl::string_view key) const;
 
-  // In the order of the directory.
+  // For people who look into a file: keys in the order of the file, and a
+  // value as text (arrays by length and type alone; empty for no such key).
+  std::vector<std::string> keys() const;
+  std::string ValueText(absl::string_view key) const;
+
+  // In the order of the directory, part after part.
   absl::Span<const GgufTensor> tensors() const { return tensors_; }
   // Null when there is no such tensor.
   const GgufTensor* FindTensor(absl::string_view name) const;
 
   // Identifies header and size: CRC-32C of everything before the tensor data in
   // the upper half, CRC-32C of the file size (8 bytes, little-endian) in the
-  // lower half. Two files that differ in weights alone have the same.
+  // lower half. Two files that differ in weights alone have the same. For a
+  // split set the upper half is the CRC-32C of the parts' upper halves (4 bytes
+  // each, little-endian), the lower that of their sizes' sum.
   uint64_t fingerprint() const { return fingerprint_; }
-  int64_t file_bytes() const { return static_cast<int64_t>(bytes_.size()); }
+  // Of all parts together.
+  int64_t file_bytes() const { return file_bytes_; }
 
   // Tells the operating system that the pages of `data` are not needed for now,
   // so that they stop counting as resident. No-op for FromBytes().
@@ -96,11 +116,18 @@ class GgufReader {
   };
   class Parser;
 
-  GgufReader() = default;
+  GgufReader();
+  static absl::StatusOr<std::unique_ptr<GgufReader>> OpenPart(
+      const std::string& path);
+  // Parts that the file says there are; 1 for a file that is not split.
+  absl::StatusOr<int64_t> PartCount() const;
+  absl::Status AddParts(const std::string& path, int64_t count);
   absl::StatusOr<const Value*> Find(absl::string_view key) const;
 
-  absl::Span<const uint8_t> bytes_;
-  bool mapped_ = false;
+  absl::Span<const uint8_t> bytes_;                 // of the first part
+  std::unique_ptr<MappedFile> file_;                // null after FromBytes()
+  std::vector<std::unique_ptr<MappedFile>> parts_;  // the other ones
+  int64_t file_bytes_ = 0;
   absl::flat_hash_map<std::string, Value> values_;
   std::vector<GgufTensor> tensors_;
   absl::flat_hash_map<std::string, int> tensor_index_;

@@ -86,6 +86,15 @@ int GgufValueBytes(uint32_t type) {
   }
 }
 
+std::string GgufValueName(uint32_t type) {
+  static constexpr const char* kNames[] = {
+      "uint8", "int8",   "uint16", "int16",  "uint32", "int32",  "float32",
+      "bool",  "string", "array",  "uint64", "int64",  "float64"};
+  return type < sizeof(kNames) / sizeof(kNames[0])
+             ? kNames[type]
+             : absl::StrCat("type ", type);
+}
+
 std::string GgufTypeName(uint32_t type) {
   if (type == kI2S) return "I2_S";
   if (type == kI8S) return "I8_S";

@@ -30,6 +30,9 @@ enum GgufValueType : uint32_t {
 // that are no type.
 int GgufValueBytes(uint32_t type);
 
+// The name of a value type, such as "uint32"; "type 99" when there is none.
+std::string GgufValueName(uint32_t type);
+
 // The name of a tensor's element type, such as "I2_S"; "type 77" when there is
 // none. Where two projects gave one id to two types, the one that
 // GgufTensorBytes() takes it for.

@@ -37,19 +37,19 @@ int64_t LayerBytes(const ModelConfig& config) {
 }
 
 int64_t HeadBytes(const ModelConfig& config, bool head_int8,
-                  int head_element_bytes) {
-  return int64_t{config.vocab_size} * config.hidden_size *
-         (head_int8 ? 1 : head_element_bytes);
+                  int64_t head_row_bytes) {
+  return config.vocab_size *
+         (head_int8 ? int64_t{config.hidden_size} : head_row_bytes);
 }
 
 StageCost CostOf(const ModelConfig& config, const StageRange& stage,
-                 bool head_int8, int head_element_bytes, int kv_block_size) {
+                 bool head_int8, int64_t head_row_bytes, int kv_block_size) {
   const int64_t n_layers = stage.layer_end - stage.layer_begin;
   StageCost cost;
   cost.weight_bytes = n_layers * (LayerBytes(config) + LayerNormBytes(config));
   if (stage.has_head) {
     cost.weight_bytes +=
-        HeadBytes(config, head_int8, head_element_bytes) +
+        HeadBytes(config, head_int8, head_row_bytes) +
         config.hidden_size * static_cast<int64_t>(sizeof(float));
   }
   // Keys and values, float16.
@@ -60,7 +60,7 @@ StageCost CostOf(const ModelConfig& config, const StageRange& stage,
 
 absl::StatusOr<std::vector<StageRange>> PlanStages(const ModelConfig& config,
                                                    int n_stages, bool head_int8,
-                                                   int head_element_bytes) {
+                                                   int64_t head_row_bytes) {
   if (n_stages < 1 || n_stages > config.n_layers) {
     return absl::InvalidArgumentError(
         absl::StrCat("cannot cut ", config.n_layers, " layers into ", n_stages,
@@ -68,7 +68,7 @@ absl::StatusOr<std::vector<StageRange>> PlanStages(const ModelConfig& config,
   }
   const auto cost = [&](int n_layers, bool has_head) {
     return CostOf(config, {0, n_layers, false, has_head}, head_int8,
-                  head_element_bytes, /*kv_block_size=*/1)
+                  head_row_bytes, /*kv_block_size=*/1)
         .weight_bytes;
   };
   // All layers cost the same, so that the size of the last stage decides the

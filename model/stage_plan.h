@@ -17,30 +17,30 @@ struct StageRange {
   bool has_head;       // last stage
 };
 
-// Bytes that a stage keeps and moves. Head bytes depend on `head_int8`: one byte
-// an element, else `head_element_bytes`.
+// Bytes that a stage keeps and moves. Head bytes depend on `head_int8`: one
+// byte an element, else `head_row_bytes` a row, as the file stores it.
 struct StageCost {
-  int64_t weight_bytes;     // packed ternary layers, norms, head
-  int64_t kv_block_bytes;   // one KV block of all the stage's layers
+  int64_t weight_bytes;    // packed ternary layers, norms, head
+  int64_t kv_block_bytes;  // one KV block of all the stage's layers
 };
 
 // Bytes of one layer's packed ternary matrices.
 int64_t LayerBytes(const ModelConfig& config);
 // Bytes of the head in memory.
 int64_t HeadBytes(const ModelConfig& config, bool head_int8,
-                  int head_element_bytes);
+                  int64_t head_row_bytes);
 StageCost CostOf(const ModelConfig& config, const StageRange& stage,
-                 bool head_int8, int head_element_bytes, int kv_block_size);
+                 bool head_int8, int64_t head_row_bytes, int kv_block_size);
 
 // Cuts a model into `n_stages` contiguous stages so that the largest number of
 // weight bytes read per decoded token by one stage is as small as possible; the
-// head counts, the embedding (one row) does not. Among equal cuts, the one whose
-// earlier stages are larger. Pure.
+// head counts, the embedding (one row) does not. Among equal cuts, the one
+// whose earlier stages are larger. Pure.
 //
 // INVALID_ARGUMENT unless 1 <= n_stages <= config.n_layers.
 absl::StatusOr<std::vector<StageRange>> PlanStages(const ModelConfig& config,
                                                    int n_stages, bool head_int8,
-                                                   int head_element_bytes);
+                                                   int64_t head_row_bytes);
 
 }  // namespace tern
 

@@ -49,8 +49,10 @@ TEST(StagePlan, CountsBytesOfAKnownModel) {
   const ModelConfig config = Large();
   EXPECT_EQ(LayerBytes(config) * 30, 2084044800 / 4);
   EXPECT_EQ(HeadBytes(config, true, 2), 328335360);
-  EXPECT_EQ(HeadBytes(config, false, 2), 2 * 328335360);
-  EXPECT_EQ(HeadBytes(config, false, 4), 4 * int64_t{328335360});
+  EXPECT_EQ(HeadBytes(config, false, 2 * 2560), 2 * 328335360);
+  EXPECT_EQ(HeadBytes(config, false, 4 * 2560), 4 * int64_t{328335360});
+  // Q6_K, whose rows are blocks of 256.
+  EXPECT_EQ(HeadBytes(config, false, 2560 / 256 * 210), 269337600);
 
   const StageCost all = CostOf(config, {0, 30, true, true}, true, 2, 64);
   EXPECT_EQ(all.weight_bytes, 2084044800 / 4 + 328335360 + 440320 * 4);
@@ -79,7 +81,7 @@ TEST(StagePlan, GivesTheHeadItsShareOfWork) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(Sizes(*plan), (std::vector<int>{24, 6}));
   // Twice the bytes: nearly the work of all layers.
-  EXPECT_EQ(Sizes(*PlanStages(Large(), 2, /*head_int8=*/false, 2)),
+  EXPECT_EQ(Sizes(*PlanStages(Large(), 2, /*head_int8=*/false, 2 * 2560)),
             (std::vector<int>{29, 1}));
 }
 

@@ -10,17 +10,17 @@ namespace tern {
 namespace {
 
 constexpr LayerTensorShape kLayerTensors[] = {
-    {"attn_norm.weight", true, Width::kHidden, Width::kHidden},
-    {"attn_q.weight", false, Width::kQuery, Width::kHidden},
-    {"attn_k.weight", false, Width::kKeyValue, Width::kHidden},
-    {"attn_v.weight", false, Width::kKeyValue, Width::kHidden},
-    {"attn_sub_norm.weight", true, Width::kQuery, Width::kQuery},
-    {"attn_output.weight", false, Width::kHidden, Width::kQuery},
-    {"ffn_norm.weight", true, Width::kHidden, Width::kHidden},
-    {"ffn_gate.weight", false, Width::kFfn, Width::kHidden},
-    {"ffn_up.weight", false, Width::kFfn, Width::kHidden},
-    {"ffn_sub_norm.weight", true, Width::kFfn, Width::kFfn},
-    {"ffn_down.weight", false, Width::kHidden, Width::kFfn},
+    {"attn_norm", true, false, Width::kHidden, Width::kHidden},
+    {"attn_q", false, false, Width::kQuery, Width::kHidden},
+    {"attn_k", false, false, Width::kKeyValue, Width::kHidden},
+    {"attn_v", false, false, Width::kKeyValue, Width::kHidden},
+    {"attn_sub_norm", true, true, Width::kQuery, Width::kQuery},
+    {"attn_output", false, false, Width::kHidden, Width::kQuery},
+    {"ffn_norm", true, false, Width::kHidden, Width::kHidden},
+    {"ffn_gate", false, false, Width::kFfn, Width::kHidden},
+    {"ffn_up", false, false, Width::kFfn, Width::kHidden},
+    {"ffn_sub_norm", true, true, Width::kFfn, Width::kFfn},
+    {"ffn_down", false, false, Width::kHidden, Width::kFfn},
 };
 
 }  // namespace

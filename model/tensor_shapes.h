@@ -13,11 +13,12 @@ namespace tern {
 // Sizes that tensors of a model have.
 enum class Width { kHidden, kQuery, kKeyValue, kFfn };
 
-// One tensor that every layer has, "blk.<layer>.<suffix>". Norms have n_out
-// only and are one-dimensional.
+// One tensor of a layer, "blk.<layer>.<stem>.weight" in GGUF files. Norms have
+// n_out only and are one-dimensional.
 struct LayerTensorShape {
-  const char* suffix;
+  const char* stem;
   bool is_norm;
+  bool is_sub_norm;  // which not all architectures have
   Width n_out;
   Width n_in;
 };

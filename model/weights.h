@@ -1,30 +1,69 @@
 #ifndef MODEL_WEIGHTS_H_
 #define MODEL_WEIGHTS_H_
 
+#include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "model/gguf_reader.h"
-#include "model/model_config.h"
 
 namespace tern {
 
-// A ternary matrix as the file holds it. Borrowed from the reader.
-struct TernaryTensor {
-  const GgufTensor* tensor;
-  int n_out;
-  int n_in;
-  float scale;  // finite
+// How a file holds a ternary matrix (docs/formats.md).
+enum class TernaryEncoding {
+  kI2S,         // GGUF: one stream of 2-bit codes
+  kTQ1_0,       // GGUF: blocks of 256, base 3, each with a scale
+  kTQ2_0,       // GGUF: blocks of 256, 2-bit codes, each with a scale
+  kPackedRows,  // safetensors: a byte has the codes of four rows
+  // Master weights of training, which become ternary when they are read.
+  kF32,
+  kF16,
+  kBF16,
 };
 
-// A dense matrix as the file holds it. Borrowed from the reader.
+// A ternary matrix as a file holds it. Borrowed from its model.
+struct TernaryTensor {
+  std::string name;  // in the file, for messages
+  TernaryEncoding encoding;
+  absl::Span<const uint8_t> data;
+  int n_out;
+  int n_in;
+  // s_w: the weights are scale * {-1, 0, +1}. Finite. 0 until MeasureTernary()
+  // where the encoding has no single scale.
+  float scale = 0;
+  // What a measured scale is multiplied by: a separate scale tensor.
+  float factor = 1;
+  // Master weights become round(weight * quantizer). Set by MeasureTernary().
+  float quantizer = 0;
+  // Not 0 for q and k whose heads of so many rows are stored first halves
+  // first, while the model's order is pair by pair (RopeKind::kNorm): row
+  // (head, 2j + s) of the matrix is row (head, s * head_dim / 2 + j) of `data`.
+  int unpaired_head_dim = 0;
+};
+
+// How a file holds a dense matrix; rows are whole blocks.
+enum class DenseEncoding { kF32, kF16, kBF16, kQ8_0, kQ6K, kQ4K };
+
+// "F16", "Q8_0".
+absl::string_view DenseEncodingName(DenseEncoding encoding);
+
+// Bytes of `n` elements. REQUIRES: n is a multiple of the block's elements (32
+// for kQ8_0, 256 for kQ6K and kQ4K).
+int64_t DenseBytes(DenseEncoding encoding, int64_t n);
+
+// A dense matrix as a file holds it. Borrowed from its model.
 struct DenseTensor {
-  const GgufTensor* tensor;  // type kF32 or kF16
-  int n_rows;
-  int n_columns;
+  std::string name;
+  DenseEncoding encoding;
+  absl::Span<const uint8_t> data;
+  int n_rows = 0;
+  int n_columns = 0;
+
+  int64_t row_bytes() const { return DenseBytes(encoding, n_columns); }
 };
 
 // The tensors of one layer. Norms are widened to float32 (they are small).
@@ -33,31 +72,34 @@ struct LayerTensors {
   std::vector<float> attn_sub_norm;  // [q_size], empty without sub-norms
   std::vector<float> ffn_norm;       // [hidden_size]
   std::vector<float> ffn_sub_norm;   // [ffn_size], empty without sub-norms
-  TernaryTensor q;     // [q_size, hidden_size]
-  TernaryTensor k;     // [kv_size, hidden_size]
-  TernaryTensor v;     // [kv_size, hidden_size]
-  TernaryTensor o;     // [hidden_size, q_size]
-  TernaryTensor gate;  // [ffn_size, hidden_size]
-  TernaryTensor up;    // [ffn_size, hidden_size]
-  TernaryTensor down;  // [hidden_size, ffn_size]
+  TernaryTensor q;                   // [q_size, hidden_size]
+  TernaryTensor k;                   // [kv_size, hidden_size]
+  TernaryTensor v;                   // [kv_size, hidden_size]
+  TernaryTensor o;                   // [hidden_size, q_size]
+  TernaryTensor gate;                // [ffn_size, hidden_size]
+  TernaryTensor up;                  // [ffn_size, hidden_size]
+  TernaryTensor down;                // [hidden_size, ffn_size]
 };
 
-// Finds and checks the tensors of layer `layer`: INVALID_ARGUMENT names a
-// tensor that is missing, or whose shape, type or scale cannot be.
-absl::StatusOr<LayerTensors> FindLayer(const GgufReader& file,
-                                       const ModelConfig& config, int layer);
+// Widens `n` values of kF32, kF16 or kBF16 to float32. INVALID_ARGUMENT names
+// the tensor when one is not finite, or the encoding is another one.
+absl::StatusOr<std::vector<float>> ReadNorm(absl::string_view name,
+                                            DenseEncoding encoding,
+                                            absl::Span<const uint8_t> data,
+                                            int n);
 
-// token_embd.weight [vocab_size, hidden_size].
-absl::StatusOr<DenseTensor> FindEmbedding(const GgufReader& file,
-                                          const ModelConfig& config);
-// The head: output.weight, or token_embd.weight when config.tied_head.
-absl::StatusOr<DenseTensor> FindHead(const GgufReader& file,
-                                     const ModelConfig& config);
-// output_norm.weight [hidden_size].
-absl::StatusOr<std::vector<float>> FindOutputNorm(const GgufReader& file,
-                                                  const ModelConfig& config);
+// Completes a tensor: finds the scale of an encoding that has no single one,
+// for which it reads all of the tensor's data. No work for the others.
+//
+// kTQ1_0, kTQ2_0: the blocks that have weights have one scale in common;
+//   `scale` is that times `factor`, rounded once. INVALID_ARGUMENT when they
+//   differ, with the first two places.
+// Masters: m = the mean of |weight|, float64 sums of rows added up row by row,
+//   rounded to float32; quantizer = 1 / max(m, 1e-5), scale = 1 / quantizer,
+//   in float32. DATA_LOSS when a weight is not finite.
+absl::Status MeasureTernary(TernaryTensor* tensor);
 
-// Decodes rows [row_begin, row_end) of a ternary tensor into codes w + 1,
+// Decodes rows [row_begin, row_end) of a measured tensor into codes w + 1,
 // row-major [row_end - row_begin, n_in], each 0, 1 or 2. DATA_LOSS names tensor
 // and row when the file holds code 3. Safe to call from several threads.
 absl::Status DecodeTernaryRows(const TernaryTensor& tensor, int row_begin,

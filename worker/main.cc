@@ -20,10 +20,12 @@ ABSL_FLAG(std::string, advertise_address, "",
           "that of --listen.");
 ABSL_FLAG(std::string, coordinator, "127.0.0.1:7600",
           "Address of the coordinator.");
-ABSL_FLAG(std::string, model, "", "GGUF file of the model. Required.");
+ABSL_FLAG(std::string, model, "",
+          "The model: a GGUF file, or a directory with config.json and "
+          "safetensors. Required.");
 ABSL_FLAG(std::string, model_name, "",
-          "Name of the model in the cluster. Empty: the file's, without "
-          "folder and extension.");
+          "Name of the model in the cluster. Empty: the path's last part, "
+          "without .gguf.");
 ABSL_FLAG(std::string, worker_id, "",
           "Name of this worker, stable over restarts. Empty: host name and "
           "process number.");
@@ -56,7 +58,7 @@ int main(int argc, char** argv) {
   options.isa = absl::GetFlag(FLAGS_isa);
   options.credentials = tern::CredentialOptionsFromFlags();
   if (options.model_path.empty()) {
-    LOG(ERROR) << "--model is required: the GGUF file to serve";
+    LOG(ERROR) << "--model is required: the file or directory to serve";
     return EXIT_FAILURE;
   }
   absl::StatusOr<std::unique_ptr<tern::Worker>> worker =

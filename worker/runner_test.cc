@@ -16,8 +16,8 @@
 #include "gtest/gtest.h"
 #include "kernels/head.h"
 #include "kernels/kernels.h"
-#include "model/gguf_reader.h"
 #include "model/model_config.h"
+#include "model/model_source.h"
 #include "tests/testing/tiny_model.h"
 #include "util/clock.h"
 #include "util/crc32c.h"
@@ -101,12 +101,10 @@ class RunnerTest : public ::testing::Test {
     testing::TinyModelOptions options;
     options.hidden_size = kHidden;
     bytes_ = testing::TinyModelBytes(options);
-    auto file = GgufReader::FromBytes(bytes_);
-    CHECK(file.ok()) << file.status().ToString();
-    file_ = std::move(file).value();
-    auto config = ReadModelConfig(*file_);
-    CHECK(config.ok()) << config.status().ToString();
-    config_ = *config;
+    auto source = ModelSource::FromGguf(bytes_);
+    CHECK(source.ok()) << source.status().ToString();
+    source_ = std::move(source).value();
+    config_ = source_->config();
   }
 
   ~RunnerTest() override {
@@ -119,8 +117,7 @@ class RunnerTest : public ::testing::Test {
     spec.range = {is_first ? 0 : 1, is_last ? 2 : 1, is_first, is_last};
     spec.head_mode = HeadMode::kInt8;
     auto weights = LoadStageWeights(
-        file_, config_, spec, &pool_, [](int64_t, int64_t) {},
-        [] { return false; });
+        source_, spec, &pool_, [](int64_t, int64_t) {}, [] { return false; });
     CHECK(weights.ok()) << weights.status().ToString();
     auto kv = KvCache::Create({spec.range.layer_end - spec.range.layer_begin,
                                config_.n_kv_heads, config_.head_dim, 8,
@@ -174,7 +171,7 @@ class RunnerTest : public ::testing::Test {
 
   ThreadPool pool_;
   testing::Bytes bytes_;
-  std::shared_ptr<const GgufReader> file_;
+  std::shared_ptr<const ModelSource> source_;
   ModelConfig config_;
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<Stage> stage_;

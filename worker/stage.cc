@@ -200,8 +200,8 @@ void Stage::Embed(float* hidden) {
   const bool is_head = weights_->head_stored.data == weights_->embedding.data;
   if (rows_embedded_ < kEmbeddedRowsMax || is_head) return;
   const DenseView& e = weights_->embedding;
-  weights_->file->Release({static_cast<const uint8_t*>(e.data),
-                           e.n_rows * DenseRowBytes(e.type, e.n_columns)});
+  weights_->source->Release({static_cast<const uint8_t*>(e.data),
+                             e.n_rows * DenseRowBytes(e.type, e.n_columns)});
   rows_embedded_ = 0;
 }
 

@@ -21,8 +21,7 @@
 #include "kernels/head.h"
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
-#include "model/gguf_reader.h"
-#include "model/model_config.h"
+#include "model/model_source.h"
 #include "util/logging.h"
 #include "worker/kv_cache.h"
 #include "worker/machine.h"
@@ -31,7 +30,8 @@
 #include "worker/stage_weights.h"
 #include "worker/thread_pool.h"
 
-ABSL_FLAG(std::string, model, "", "GGUF file. Required.");
+ABSL_FLAG(std::string, model, "",
+          "GGUF file, or directory with safetensors. Required.");
 ABSL_FLAG(int, threads, 0, "Compute threads. 0: all processors.");
 ABSL_FLAG(std::string, head, "int8", "Head mode: int8 or stored.");
 ABSL_FLAG(int, prompt_tokens, 256, "Tokens of the prompt.");
@@ -47,11 +47,10 @@ double Milliseconds(absl::Time begin) {
 }
 
 int Main() {
-  auto opened = GgufReader::Open(absl::GetFlag(FLAGS_model));
+  auto opened = ModelSource::Open(absl::GetFlag(FLAGS_model));
   CHECK(opened.ok()) << opened.status().ToString();
-  const std::shared_ptr<const GgufReader> file = std::move(opened).value();
-  const auto config = ReadModelConfig(*file);
-  CHECK(config.ok()) << config.status().ToString();
+  const std::shared_ptr<const ModelSource> source = std::move(opened).value();
+  const ModelConfig* const config = &source->config();
   StageSpec spec{{0, config->n_layers, true, true}, HeadMode::kInt8};
   CHECK(ParseHeadMode(absl::GetFlag(FLAGS_head), &spec.head_mode));
   const int n_threads = absl::GetFlag(FLAGS_threads) > 0
@@ -61,8 +60,7 @@ int Main() {
 
   absl::Time begin = absl::Now();
   const auto weights = LoadStageWeights(
-      file, *config, spec, &pool, [](int64_t, int64_t) {},
-      [] { return false; });
+      source, spec, &pool, [](int64_t, int64_t) {}, [] { return false; });
   CHECK(weights.ok()) << weights.status().ToString();
   const double load_ms = Milliseconds(begin);
 

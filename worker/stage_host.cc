@@ -44,12 +44,11 @@ absl::Status CheckNumerics(const std::string& numerics_id,
 }  // namespace
 
 StageHost::StageHost(const Options& options,
-                     std::shared_ptr<const GgufReader> file,
-                     const ModelConfig& config, LinkFactory make_link,
-                     Clock* clock)
+                     std::shared_ptr<const ModelSource> source,
+                     LinkFactory make_link, Clock* clock)
     : options_(options),
-      file_(std::move(file)),
-      config_(config),
+      source_(std::move(source)),
+      config_(source_->config()),
       make_link_(std::move(make_link)),
       clock_(clock),
       pool_(options.n_threads),
@@ -97,11 +96,11 @@ absl::Status StageHost::Check(const StageRequest& request,
         absl::StrCat("this worker has no file for model \"", request.model,
                      "\"; it has \"", options_.model_name, "\""));
   }
-  if (request.model_fingerprint != file_->fingerprint()) {
+  if (request.model_fingerprint != source_->fingerprint()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "this worker's file of model \"", request.model,
         "\" is another one: its fingerprint is ",
-        absl::Hex(file_->fingerprint(), absl::kZeroPad16), ", not ",
+        absl::Hex(source_->fingerprint(), absl::kZeroPad16), ", not ",
         absl::Hex(request.model_fingerprint, absl::kZeroPad16)));
   }
   RETURN_IF_ERROR(CheckNumerics(request.numerics_id, head_mode));
@@ -155,12 +154,10 @@ absl::Status StageHost::Check(const StageRequest& request,
 absl::Status StageHost::CheckMemory(const StageRequest& request,
                                     HeadMode head_mode) const {
   // The same sum that the coordinator makes when it places stages.
-  ASSIGN_OR_RETURN(const DenseTensor head, FindHead(*file_, config_));
-  const bool head_is_f32 =
-      head.tensor->type == static_cast<uint32_t>(GgufType::kF32);
+  ASSIGN_OR_RETURN(const DenseTensor head, source_->FindHead());
   const StageCost cost =
       CostOf(config_, RangeOf(request), head_mode == HeadMode::kInt8,
-             head_is_f32 ? 4 : 2, kKvBlockSize);
+             head.row_bytes(), kKvBlockSize);
   // kv_block_bytes is below 2^31 for any model of this reader's limits, so the
   // product fits.
   const int64_t kv_bytes = cost.kv_block_bytes * request.kv_block_count;
@@ -303,7 +300,7 @@ absl::Status StageHost::PrepareStage(const Job& job) {
     weights_.reset();
     ASSIGN_OR_RETURN(weights_,
                      LoadStageWeights(
-                         file_, config_, spec, &pool_,
+                         source_, spec, &pool_,
                          [&job](int64_t done, int64_t total) {
                            job.observer->OnProgress(done, total);
                          },

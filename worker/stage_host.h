@@ -16,8 +16,8 @@
 #include "absl/time/time.h"
 #include "kernels/head.h"
 #include "kernels/isa.h"
-#include "model/gguf_reader.h"
 #include "model/model_config.h"
+#include "model/model_source.h"
 #include "util/bounded_queue.h"
 #include "util/clock.h"
 #include "worker/hidden_states_inbox.h"
@@ -94,8 +94,8 @@ class StageHost {
   static constexpr int kWaitingPlansMax = 64;
 
   // make_link: connects to the next stage, without waiting for it.
-  StageHost(const Options& options, std::shared_ptr<const GgufReader> file,
-            const ModelConfig& config, LinkFactory make_link, Clock* clock);
+  StageHost(const Options& options, std::shared_ptr<const ModelSource> source,
+            LinkFactory make_link, Clock* clock);
 
   // Ends whatever runs, and waits for it.
   ~StageHost();
@@ -150,8 +150,8 @@ class StageHost {
   absl::Status StillWanted(const Job& job) const ABSL_LOCKS_EXCLUDED(mu_);
 
   const Options options_;
-  const std::shared_ptr<const GgufReader> file_;
-  const ModelConfig config_;
+  const std::shared_ptr<const ModelSource> source_;
+  const ModelConfig& config_;  // of source_
   const LinkFactory make_link_;
   Clock* const clock_;
   std::atomic<int64_t> finished_steps_{0};

@@ -63,11 +63,26 @@ absl::Status CheckNorms(const LayerTensors& layer, int index) {
                    absl::StrCat(prefix, "ffn_sub_norm.weight"));
 }
 
+DenseType TypeOf(DenseEncoding encoding) {
+  switch (encoding) {
+    case DenseEncoding::kF32:
+      return DenseType::kF32;
+    case DenseEncoding::kF16:
+      return DenseType::kF16;
+    case DenseEncoding::kBF16:
+      return DenseType::kBF16;
+    case DenseEncoding::kQ8_0:
+      return DenseType::kQ8_0;
+    case DenseEncoding::kQ6K:
+      return DenseType::kQ6_K;
+    case DenseEncoding::kQ4K:
+      return DenseType::kQ4_K;
+  }
+  return DenseType::kF32;
+}
+
 DenseView ViewOf(const DenseTensor& tensor) {
-  const bool is_f32 =
-      tensor.tensor->type == static_cast<uint32_t>(GgufType::kF32);
-  return {tensor.tensor->data.data(),
-          is_f32 ? DenseType::kF32 : DenseType::kF16, tensor.n_rows,
+  return {tensor.data.data(), TypeOf(tensor.encoding), tensor.n_rows,
           tensor.n_columns};
 }
 
@@ -107,11 +122,10 @@ class Loader {
   // Looks up everything before anything is packed, so that a file that cannot
   // be served is refused at once.
   absl::Status Find() {
-    const GgufReader& file = *weights_.file;
-    const ModelConfig& config = weights_.config;
+    const ModelSource& source = *weights_.source;
     const StageRange& range = weights_.spec.range;
     for (int i = range.layer_begin; i < range.layer_end; ++i) {
-      ASSIGN_OR_RETURN(LayerTensors layer, FindLayer(file, config, i));
+      ASSIGN_OR_RETURN(LayerTensors layer, source.FindLayer(i));
       RETURN_IF_ERROR(CheckNorms(layer, i));
       for (const TernaryTensor* t : {&layer.q, &layer.k, &layer.v, &layer.o,
                                      &layer.gate, &layer.up, &layer.down}) {
@@ -120,18 +134,18 @@ class Loader {
       tensors_.push_back(std::move(layer));
     }
     if (range.has_embedding) {
-      ASSIGN_OR_RETURN(embedding_, FindEmbedding(file, config));
+      ASSIGN_OR_RETURN(embedding_, source.FindEmbedding());
     }
     total_bytes_ = packed_bytes_;
     if (!range.has_head) return absl::OkStatus();
-    ASSIGN_OR_RETURN(head_, FindHead(file, config));
-    ASSIGN_OR_RETURN(weights_.output_norm, FindOutputNorm(file, config));
+    ASSIGN_OR_RETURN(head_, source.FindHead());
+    ASSIGN_OR_RETURN(weights_.output_norm, source.FindOutputNorm());
     RETURN_IF_ERROR(CheckNorm(weights_.output_norm, "output_norm.weight"));
     if (weights_.spec.head_mode == HeadMode::kInt8) {
       packed_bytes_ += Int8PackedBytes(head_.n_rows, head_.n_columns);
       total_bytes_ = packed_bytes_;
     } else {
-      total_bytes_ += static_cast<int64_t>(head_.tensor->data.size());
+      total_bytes_ += static_cast<int64_t>(head_.data.size());
     }
     return absl::OkStatus();
   }
@@ -150,7 +164,8 @@ class Loader {
     return PackMatrix(tensors.down, &layer->down);
   }
 
-  absl::Status PackMatrix(const TernaryTensor& tensor, TernaryView* view) {
+  absl::Status PackMatrix(TernaryTensor tensor, TernaryView* view) {
+    RETURN_IF_ERROR(MeasureTernary(&tensor));
     uint8_t* const packed = next_;
     FirstError error;
     pool_.ParallelFor(
@@ -170,7 +185,7 @@ class Loader {
           }
         });
     RETURN_IF_ERROR(error.status());
-    weights_.file->Release(tensor.tensor->data);
+    weights_.source->Release(tensor.data);
     *view = {packed, tensor.n_out, tensor.n_in, tensor.scale};
     next_ += MatrixBytes(tensor);
     return Report(MatrixBytes(tensor));
@@ -208,8 +223,8 @@ class Loader {
       const size_t n_rows = std::min<size_t>(
           static_cast<size_t>(count) * kHeadPanelRows, head.n_rows - row);
       const absl::Span<const uint8_t> slice =
-          head_.tensor->data.subspan(row * row_bytes, n_rows * row_bytes);
-      if (is_int8) weights_.file->Release(slice);
+          head_.data.subspan(row * row_bytes, n_rows * row_bytes);
+      if (is_int8) weights_.source->Release(slice);
       RETURN_IF_ERROR(Report(is_int8 ? count * HeadPanelBytes(head.n_columns)
                                      : slice.size()));
     }
@@ -233,9 +248,8 @@ class Loader {
   }
 
   absl::Status HeadRowError(int row) const {
-    return absl::DataLossError(
-        absl::StrCat("row ", row, " of ", head_.tensor->name,
-                     " holds a value that is not finite"));
+    return absl::DataLossError(absl::StrCat(
+        "row ", row, " of ", head_.name, " holds a value that is not finite"));
   }
 
   absl::Status Report(int64_t more_bytes) {
@@ -264,10 +278,11 @@ class Loader {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const StageWeights>> LoadStageWeights(
-    std::shared_ptr<const GgufReader> file, const ModelConfig& config,
-    const StageSpec& spec, ThreadPool* pool,
+    std::shared_ptr<const ModelSource> source, const StageSpec& spec,
+    ThreadPool* pool,
     absl::FunctionRef<void(int64_t packed_bytes, int64_t total_bytes)> progress,
     absl::FunctionRef<bool()> cancelled) {
+  const ModelConfig& config = source->config();
   if (spec.range.layer_begin < 0 || spec.range.layer_end > config.n_layers ||
       spec.range.layer_begin >= spec.range.layer_end) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -277,7 +292,7 @@ absl::StatusOr<std::shared_ptr<const StageWeights>> LoadStageWeights(
   auto weights = std::make_shared<StageWeights>();
   weights->config = config;
   weights->spec = spec;
-  weights->file = std::move(file);
+  weights->source = std::move(source);
   RETURN_IF_ERROR(Loader(weights.get(), pool, progress, cancelled).Load());
   return std::shared_ptr<const StageWeights>(std::move(weights));
 }

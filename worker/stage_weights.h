@@ -9,8 +9,8 @@
 #include "absl/status/statusor.h"
 #include "kernels/head.h"
 #include "kernels/ternary_layout.h"
-#include "model/gguf_reader.h"
 #include "model/model_config.h"
+#include "model/model_source.h"
 #include "model/stage_plan.h"
 #include "worker/huge_buffer.h"
 #include "worker/thread_pool.h"
@@ -59,13 +59,13 @@ struct StageWeights {
   int64_t bytes;
 
   // What the views look into.
-  std::shared_ptr<const GgufReader> file;
+  std::shared_ptr<const ModelSource> source;
   HugeBuffer packed;
   std::vector<float> head_row_scale;
 };
 
 // Finds, checks and packs the weights of a stage on the threads of `pool`, and
-// hands the pages of the file back as it goes on.
+// hands the pages of the files back as it goes on.
 //
 // progress: called from this thread now and then, with the bytes packed so far
 //           and those there will be.
@@ -76,8 +76,8 @@ struct StageWeights {
 // RESOURCE_EXHAUSTED when the system refuses the memory; each names the tensor
 // or the size.
 absl::StatusOr<std::shared_ptr<const StageWeights>> LoadStageWeights(
-    std::shared_ptr<const GgufReader> file, const ModelConfig& config,
-    const StageSpec& spec, ThreadPool* pool,
+    std::shared_ptr<const ModelSource> source, const StageSpec& spec,
+    ThreadPool* pool,
     absl::FunctionRef<void(int64_t packed_bytes, int64_t total_bytes)> progress,
     absl::FunctionRef<bool()> cancelled);
 

@@ -11,8 +11,7 @@
 #include "gtest/gtest.h"
 #include "kernels/head.h"
 #include "kernels/ternary_layout.h"
-#include "model/gguf_reader.h"
-#include "model/model_config.h"
+#include "model/model_source.h"
 #include "model/weights.h"
 #include "tests/testing/gguf_builder.h"
 #include "tests/testing/tiny_model.h"
@@ -30,19 +29,15 @@ testing::TinyModelOptions ModelOptions() {
 
 struct Model {
   testing::Bytes bytes;
-  std::shared_ptr<const GgufReader> file;
-  ModelConfig config;
+  std::shared_ptr<const ModelSource> source;
 };
 
 std::unique_ptr<Model> Open(testing::Bytes bytes) {
   auto model = std::make_unique<Model>();
   model->bytes = std::move(bytes);
-  auto file = GgufReader::FromBytes(model->bytes);
-  CHECK(file.ok()) << file.status().ToString();
-  model->file = std::move(file).value();
-  auto config = ReadModelConfig(*model->file);
-  CHECK(config.ok()) << config.status().ToString();
-  model->config = *config;
+  auto source = ModelSource::FromGguf(model->bytes);
+  CHECK(source.ok()) << source.status().ToString();
+  model->source = std::move(source).value();
   return model;
 }
 
@@ -56,8 +51,7 @@ absl::StatusOr<std::shared_ptr<const StageWeights>> Load(const Model& model,
                                                          int n_threads = 2) {
   ThreadPool pool(n_threads);
   return LoadStageWeights(
-      model.file, model.config, spec, &pool, [](int64_t, int64_t) {},
-      [] { return false; });
+      model.source, spec, &pool, [](int64_t, int64_t) {}, [] { return false; });
 }
 
 // The bytes of one tensor, to be changed.
@@ -76,7 +70,7 @@ TEST(StageWeights, PackedMatricesHoldTheFilesWeights) {
   ASSERT_TRUE(weights.ok()) << weights.status();
   ASSERT_EQ((*weights)->layers.size(), 2u);
   for (int i = 0; i < 2; ++i) {
-    const auto tensors = FindLayer(*model->file, model->config, 1 + i);
+    const auto tensors = model->source->FindLayer(1 + i);
     ASSERT_TRUE(tensors.ok());
     const LayerWeights& layer = (*weights)->layers[i];
     EXPECT_EQ(layer.attn_norm, tensors->attn_norm);
@@ -130,7 +124,7 @@ TEST(StageWeights, ProgressEndsAtTheTotal) {
     int64_t last = -1;
     int64_t total = 0;
     const auto weights = LoadStageWeights(
-        model->file, model->config, Spec(0, 3, true, true, mode), &pool,
+        model->source, Spec(0, 3, true, true, mode), &pool,
         [&](int64_t done, int64_t all) {
           EXPECT_GT(done, last);
           last = done;
@@ -149,8 +143,8 @@ TEST(StageWeights, LoadingCanBeCancelledAtAnyTime) {
   for (int n_allowed = 0; n_allowed < 24; n_allowed += 5) {
     int n_asked = 0;
     const auto weights = LoadStageWeights(
-        model->file, model->config, Spec(0, 3, true, true), &pool,
-        [](int64_t, int64_t) {}, [&] { return n_asked++ >= n_allowed; });
+        model->source, Spec(0, 3, true, true), &pool, [](int64_t, int64_t) {},
+        [&] { return n_asked++ >= n_allowed; });
     EXPECT_TRUE(absl::IsCancelled(weights.status())) << weights.status();
   }
 }

@@ -19,8 +19,7 @@
 #include "grpcpp/server_builder.h"
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
-#include "model/gguf_reader.h"
-#include "model/model_config.h"
+#include "model/model_source.h"
 #include "util/clock.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
@@ -40,15 +39,6 @@ std::string HostName() {
   if (gethostname(name, sizeof(name) - 1) != 0 || name[0] == '\0') {
     return "localhost";
   }
-  return name;
-}
-
-// "/models/bitnet-2b.gguf" is "bitnet-2b".
-std::string FileStem(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  std::string name = slash == std::string::npos ? path : path.substr(slash + 1);
-  const size_t dot = name.rfind('.');
-  if (dot != std::string::npos && dot > 0) name.resize(dot);
   return name;
 }
 
@@ -98,12 +88,15 @@ absl::Status Worker::Start(const Options& options) {
   }
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
-  ASSIGN_OR_RETURN(std::shared_ptr<const GgufReader> file,
-                   GgufReader::Open(options.model_path));
-  ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(*file));
+  ASSIGN_OR_RETURN(std::shared_ptr<const ModelSource> source,
+                   ModelSource::Open(options.model_path));
+  for (const std::string& warning : source->warnings()) {
+    LOG(WARNING) << "event=model_warning model=" << options.model_path
+                 << " warning=\"" << warning << "\"";
+  }
 
   StageHost::Options host;
-  host.model_name = options.model_name.empty() ? FileStem(options.model_path)
+  host.model_name = options.model_name.empty() ? ModelNameOf(options.model_path)
                                                : options.model_name;
   host.n_threads =
       options.n_threads > 0 ? options.n_threads : AvailableProcessors();
@@ -115,7 +108,7 @@ absl::Status Worker::Start(const Options& options) {
   host.runner = options.runner;
   const Credentials* const credentials = credentials_.get();
   host_ = std::make_unique<StageHost>(
-      host, file, config,
+      host, std::move(source),
       [credentials](const StageRequest& request, int hidden_size)
           -> absl::StatusOr<std::shared_ptr<StageLink>> {
         ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,

@@ -47,8 +47,8 @@ class Worker {
   };
 
   // Opens and checks the model file, starts the server, begins to register.
-  // INVALID_ARGUMENT for senseless options, else as GgufReader::Open(),
-  // ReadModelConfig() and Credentials say; UNAVAILABLE when the port is taken.
+  // INVALID_ARGUMENT for senseless options, else as ModelSource::Open()
+  // and Credentials say; UNAVAILABLE when the port is taken.
   static absl::StatusOr<std::unique_ptr<Worker>> Create(const Options& options);
 
   // Shutdown().

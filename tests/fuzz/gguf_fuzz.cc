@@ -9,7 +9,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "model/gguf_config.h"
 #include "model/gguf_reader.h"
+#include "model/gguf_weights.h"
 #include "model/model_config.h"
 #include "model/stage_plan.h"
 #include "model/tokenizer.h"
@@ -54,9 +56,10 @@ absl::Status ExerciseLayer(const GgufReader& file, const ModelConfig& config,
   absl::StatusOr<LayerTensors> tensors = FindLayer(file, config, layer);
   if (!tensors.ok()) return tensors.status();
   absl::Status status;
-  for (const TernaryTensor* t :
-       {&tensors->q, &tensors->k, &tensors->v, &tensors->o, &tensors->gate,
-        &tensors->up, &tensors->down}) {
+  for (TernaryTensor* t : {&tensors->q, &tensors->k, &tensors->v, &tensors->o,
+                           &tensors->gate, &tensors->up, &tensors->down}) {
+    status.Update(MeasureTernary(t));
+    if (!status.ok()) return status;
     std::vector<uint8_t> codes(static_cast<size_t>(t->n_out) * t->n_in);
     const int middle = t->n_out / 3;
     status.Update(DecodeTernaryRows(*t, 0, middle, codes.data()));

@@ -18,9 +18,9 @@ constexpr int kBlocks = 160;
 
 }  // namespace
 
-StageWeightsList LoadStages(const std::shared_ptr<const GgufReader>& file,
-                            const ModelConfig& config, int n_stages,
-                            HeadMode head_mode) {
+StageWeightsList LoadStages(const std::shared_ptr<const ModelSource>& source,
+                            int n_stages, HeadMode head_mode) {
+  const ModelConfig& config = source->config();
   ThreadPool pool(2);
   StageWeightsList stages;
   for (int i = 0; i < n_stages; ++i) {
@@ -31,8 +31,7 @@ StageWeightsList LoadStages(const std::shared_ptr<const GgufReader>& file,
     spec.range.has_head = i == n_stages - 1;
     spec.head_mode = head_mode;
     auto weights = LoadStageWeights(
-        file, config, spec, &pool, [](int64_t, int64_t) {},
-        [] { return false; });
+        source, spec, &pool, [](int64_t, int64_t) {}, [] { return false; });
     CHECK(weights.ok()) << weights.status().ToString();
     stages.push_back(std::move(weights).value());
   }

@@ -7,8 +7,7 @@
 
 #include "kernels/head.h"
 #include "kernels/isa.h"
-#include "model/gguf_reader.h"
-#include "model/model_config.h"
+#include "model/model_source.h"
 #include "worker/kv_cache.h"
 #include "worker/sampler.h"
 #include "worker/stage.h"
@@ -22,9 +21,8 @@ using StageWeightsList = std::vector<std::shared_ptr<const StageWeights>>;
 
 // Loads a model cut into `n_stages` stages of as equal numbers of layers as can
 // be. Fails the process on error.
-StageWeightsList LoadStages(const std::shared_ptr<const GgufReader>& file,
-                            const ModelConfig& config, int n_stages,
-                            HeadMode head_mode);
+StageWeightsList LoadStages(const std::shared_ptr<const ModelSource>& source,
+                            int n_stages, HeadMode head_mode);
 
 // The stages of a pipeline in one process, without runners and links, for tests
 // that look at every logit. KV blocks are handed out in a scrambled order, so

@@ -16,8 +16,7 @@
 #include "gtest/gtest.h"
 #include "kernels/head.h"
 #include "kernels/isa.h"
-#include "model/gguf_reader.h"
-#include "model/model_config.h"
+#include "model/model_source.h"
 #include "tests/golden/local_pipeline.h"
 #include "tests/testing/tiny_model.h"
 #include "util/crc32c.h"
@@ -76,9 +75,9 @@ class StageExactnessTest : public ::testing::TestWithParam<HeadMode> {
  protected:
   static void SetUpTestSuite() {
     static const Bytes* const bytes = new Bytes(TinyModelBytes(ModelOptions()));
-    auto file = GgufReader::FromBytes(*bytes);
-    CHECK(file.ok()) << file.status().ToString();
-    file_ = new std::shared_ptr<const GgufReader>(std::move(file).value());
+    auto source = ModelSource::FromGguf(*bytes);
+    CHECK(source.ok()) << source.status().ToString();
+    source_ = new std::shared_ptr<const ModelSource>(std::move(source).value());
   }
 
   // One stage, one thread, the oracle's kernels, each sequence alone with its
@@ -99,9 +98,7 @@ class StageExactnessTest : public ::testing::TestWithParam<HeadMode> {
         new std::map<std::pair<HeadMode, int>, StageWeightsList>;
     StageWeightsList& list = (*stages)[{GetParam(), n_stages}];
     if (list.empty()) {
-      auto config = ReadModelConfig(**file_);
-      CHECK(config.ok()) << config.status().ToString();
-      list = LoadStages(*file_, *config, n_stages, GetParam());
+      list = LoadStages(*source_, n_stages, GetParam());
     }
     return list;
   }
@@ -114,10 +111,10 @@ class StageExactnessTest : public ::testing::TestWithParam<HeadMode> {
     }
   }
 
-  static std::shared_ptr<const GgufReader>* file_;
+  static std::shared_ptr<const ModelSource>* source_;
 };
 
-std::shared_ptr<const GgufReader>* StageExactnessTest::file_ = nullptr;
+std::shared_ptr<const ModelSource>* StageExactnessTest::source_ = nullptr;
 
 TEST_P(StageExactnessTest, StagesChunksBatchesAndThreadsChangeNothing) {
   const Isa isa = SupportedIsas().back();

@@ -17,7 +17,9 @@
 #include "kernels/quantize.h"
 #include "kernels/rope_table.h"
 #include "kernels/ternary_layout.h"
+#include "model/gguf_config.h"
 #include "model/gguf_reader.h"
+#include "model/gguf_weights.h"
 #include "model/model_config.h"
 #include "model/weights.h"
 #include "tests/parity/trace_file.h"
@@ -300,8 +302,8 @@ TEST_P(OpParityTest, GateAndResidual) {
 TEST_P(OpParityTest, HeadStored) {
   auto head = FindHead(*file_, config_);
   ASSERT_TRUE(head.ok()) << head.status();
-  const DenseView view = {head->tensor->data.data(), DenseType::kF16,
-                          head->n_rows, head->n_columns};
+  const DenseView view = {head->data.data(), DenseType::kF16, head->n_rows,
+                          head->n_columns};
   const std::vector<float> x = trace_.Get<float>("head/x");
   std::vector<float> logits(size_t(n_tokens_) * view.n_rows);
   for (int t = 0; t < n_tokens_; ++t) {

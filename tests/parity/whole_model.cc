@@ -4,7 +4,7 @@
 
 #include "kernels/attention.h"
 #include "kernels/kernels.h"
-#include "model/gguf_reader.h"
+#include "model/model_source.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 #include "worker/stage_weights.h"
@@ -17,14 +17,14 @@ constexpr int64_t kSequence = 1;
 absl::StatusOr<std::unique_ptr<WholeModel>> WholeModel::Load(
     const std::string& path, HeadMode head_mode, Isa isa, int n_threads) {
   std::unique_ptr<WholeModel> model(new WholeModel(n_threads));
-  ASSIGN_OR_RETURN(std::shared_ptr<const GgufReader> file,
-                   GgufReader::Open(path));
-  ASSIGN_OR_RETURN(model->config_, ReadModelConfig(*file));
+  ASSIGN_OR_RETURN(std::shared_ptr<const ModelSource> source,
+                   ModelSource::Open(path));
+  model->config_ = source->config();
   const ModelConfig& config = model->config_;
   const StageSpec spec = {{0, config.n_layers, true, true}, head_mode};
   ASSIGN_OR_RETURN(auto weights,
                    LoadStageWeights(
-                       file, config, spec, &model->pool_,
+                       std::move(source), spec, &model->pool_,
                        [](int64_t, int64_t) {}, [] { return false; }));
   const int n_blocks =
       (config.context_length + kKvBlockSize - 1) / kKvBlockSize;

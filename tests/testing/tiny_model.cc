@@ -182,6 +182,7 @@ GgufBuilder TinyModel(const TinyModelOptions& options) {
   }
   AddTokenizer(options, &builder);
 
+  const bool has_sub_norms = a != "llama";
   Prng prng(options.seed);
   const auto dense = [&](const std::string& name) {
     builder.AddTensor(
@@ -211,11 +212,11 @@ GgufBuilder TinyModel(const TinyModelOptions& options) {
     const std::string b = absl::StrCat("blk.", layer, ".");
     norm(b + "attn_norm.weight", hidden);
     ternary(b + "ffn_down.weight", hidden, ffn, residual_gain);
-    norm(b + "ffn_sub_norm.weight", ffn);
+    if (has_sub_norms) norm(b + "ffn_sub_norm.weight", ffn);
     ternary(b + "ffn_gate.weight", ffn, hidden, 1.0f);
     ternary(b + "ffn_up.weight", ffn, hidden, 1.0f);
     norm(b + "ffn_norm.weight", hidden);
-    norm(b + "attn_sub_norm.weight", q_size);
+    if (has_sub_norms) norm(b + "attn_sub_norm.weight", q_size);
     ternary(b + "attn_k.weight", kv_size, hidden, kQueryKeyGain);
     ternary(b + "attn_output.weight", hidden, q_size, residual_gain);
     ternary(b + "attn_q.weight", q_size, hidden, kQueryKeyGain);

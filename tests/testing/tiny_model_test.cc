@@ -7,7 +7,9 @@
 
 #include "absl/status/statusor.h"
 #include "gtest/gtest.h"
+#include "model/gguf_config.h"
 #include "model/gguf_reader.h"
+#include "model/gguf_weights.h"
 #include "model/model_config.h"
 #include "model/weights.h"
 #include "tests/testing/gguf_builder.h"

@@ -1,5 +1,6 @@
-#include "model/weights.h"
+#include "model/gguf_weights.h"
 
+#include <array>
 #include <cmath>
 #include <functional>
 #include <memory>
@@ -11,8 +12,10 @@
 #include "absl/status/statusor.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "model/gguf_config.h"
 #include "model/gguf_reader.h"
 #include "model/model_config.h"
+#include "model/weights.h"
 #include "tests/testing/gguf_builder.h"
 #include "tests/testing/tiny_model.h"
 
@@ -39,7 +42,9 @@ class Matrix {
                             GgufBuilder::kI2S, PackI2S(codes, 0.75f))
                  .Build();
     file_ = *GgufReader::FromBytes(bytes_);
-    tensor_ = {file_->FindTensor("w"), n_out, n_in, 0.75f};
+    tensor_ = {
+        "w",  TernaryEncoding::kI2S, file_->FindTensor("w")->data, n_out, n_in,
+        0.75f};
   }
 
   absl::Status Decode(int row_begin, int row_end, std::vector<uint8_t>* codes) {
@@ -74,9 +79,9 @@ TEST(Weights, DecodesAKnownBlock) {
   auto file = GgufReader::FromBytes(bytes);
   ASSERT_TRUE(file.ok()) << file.status();
   std::vector<uint8_t> codes(128);
-  ASSERT_TRUE(DecodeTernaryRows({(*file)->FindTensor("w"), 1, 128, 1.0f}, 0, 1,
-                                codes.data())
-                  .ok());
+  const TernaryTensor tensor = {
+      "w", TernaryEncoding::kI2S, (*file)->FindTensor("w")->data, 1, 128, 1.0f};
+  ASSERT_TRUE(DecodeTernaryRows(tensor, 0, 1, codes.data()).ok());
   EXPECT_EQ(codes, SomeCodes(128));
 }
 
@@ -134,7 +139,9 @@ TEST(Weights, FindsTheTensorsOfALayer) {
   ASSERT_TRUE(layer.ok()) << layer.status();
   const auto is = [&](const TernaryTensor& t, const char* name, int n_out,
                       int n_in) {
-    EXPECT_EQ(t.tensor, file->FindTensor(name)) << name;
+    EXPECT_EQ(t.name, name);
+    EXPECT_EQ(t.encoding, TernaryEncoding::kI2S) << name;
+    EXPECT_EQ(t.data.data(), file->FindTensor(name)->data.data()) << name;
     EXPECT_EQ(t.n_out, n_out) << name;
     EXPECT_EQ(t.n_in, n_in) << name;
     EXPECT_GT(t.scale, 0.0f) << name;
@@ -161,6 +168,23 @@ TEST(Weights, ReadsTheScaleBehindTheCodes) {
   auto layer = FindLayer(*file, *ReadModelConfig(*file), 0);
   ASSERT_TRUE(layer.ok()) << layer.status();
   EXPECT_EQ(layer->q.scale, 0.375f);
+}
+
+// The product is rounded once, and exact where one of the scales is 1.
+TEST(Weights, MultipliesTheScaleOfAMatrixWithThatBesideIt) {
+  for (const auto& [own, beside, product] : std::vector<std::array<float, 3>>{
+           {1.0f, 0.3f, 0.3f}, {0.3f, 1.0f, 0.3f}, {0.1f, 0.7f, 0.1f * 0.7f}}) {
+    GgufBuilder builder = TinyModel({});
+    const std::vector<uint8_t> codes(64 * 64, 1);
+    builder.MutableTensor("blk.0.attn_q.weight")->data = PackI2S(codes, own);
+    builder.AddTensor("blk.0.attn_q.scale", {1}, GgufBuilder::kF32,
+                      PackF32({beside}));
+    const Bytes bytes = builder.Build();
+    auto file = *GgufReader::FromBytes(bytes);
+    auto layer = FindLayer(*file, *ReadModelConfig(*file), 0);
+    ASSERT_TRUE(layer.ok()) << layer.status();
+    EXPECT_EQ(layer->q.scale, product);
+  }
 }
 
 TEST(Weights, WidensNormsOfEitherType) {
@@ -196,9 +220,12 @@ TEST(Weights, HeadIsTheEmbeddingOnlyWithoutOneOfItsOwn) {
     auto embedding = FindEmbedding(*file, *config);
     auto head = FindHead(*file, *config);
     ASSERT_TRUE(embedding.ok() && head.ok());
-    EXPECT_EQ(embedding->tensor, file->FindTensor("token_embd.weight"));
-    EXPECT_EQ(head->tensor,
-              file->FindTensor(tied ? "token_embd.weight" : "output.weight"));
+    EXPECT_EQ(embedding->name, "token_embd.weight");
+    EXPECT_EQ(embedding->data.data(),
+              file->FindTensor("token_embd.weight")->data.data());
+    EXPECT_EQ(head->name, tied ? "token_embd.weight" : "output.weight");
+    EXPECT_EQ(head->encoding, tied ? DenseEncoding::kF32 : DenseEncoding::kF16);
+    EXPECT_EQ(head->row_bytes(), tied ? 256 : 128);
     EXPECT_EQ(head->n_rows, 320);
     EXPECT_EQ(head->n_columns, 64);
   }
@@ -208,6 +235,7 @@ struct BadTensor {
   const char* name;
   std::function<void(GgufBuilder*)> spoil;
   const char* message;
+  absl::StatusCode code = absl::StatusCode::kInvalidArgument;
 };
 
 void PrintTo(const BadTensor& bad, std::ostream* os) { *os << bad.name; }
@@ -229,7 +257,7 @@ TEST_P(WeightsBadTensor, IsRefused) {
   if (status.ok()) status = FindEmbedding(**file, *config).status();
   if (status.ok()) status = FindHead(**file, *config).status();
   if (status.ok()) status = FindOutputNorm(**file, *config).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_EQ(status.code(), GetParam().code) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr(GetParam().message));
 }
 
@@ -265,17 +293,37 @@ INSTANTIATE_TEST_SUITE_P(
                   [](GgufBuilder* b) {
                     SetType(b, "blk.0.attn_q.weight", 135, 64 * (4 + 16));
                   },
-                  "blk.0.attn_q.weight has type IQ2_BN"},
+                  "blk.0.attn_q.weight has type IQ2_BN",
+                  absl::StatusCode::kUnimplemented},
         BadTensor{"MatrixOfFloats",
                   [](GgufBuilder* b) {
                     SetType(b, "blk.0.attn_q.weight", 1, 64 * 64 * 2);
                   },
-                  "convert the model to I2_S"},
+                  "the matrices of this model are dense",
+                  absl::StatusCode::kUnimplemented},
+        BadTensor{"ScaleOfIntegers",
+                  [](GgufBuilder* b) {
+                    b->AddTensor("blk.0.attn_q.scale", {1}, 26, Bytes(4));
+                  },
+                  "scales as F32"},
+        BadTensor{"SeparateScaleNan",
+                  [](GgufBuilder* b) {
+                    b->AddTensor("blk.0.attn_q.scale", {1}, GgufBuilder::kF32,
+                                 PackF32({NAN}));
+                  },
+                  "blk.0.attn_q.scale is not finite"},
+        BadTensor{"ProductOfScalesInfinite",
+                  [](GgufBuilder* b) {
+                    SetScale(b, 1e30f);
+                    b->AddTensor("blk.0.ffn_up.scale", {1}, GgufBuilder::kF32,
+                                 PackF32({1e30f}));
+                  },
+                  "scale of tensor blk.0.ffn_up.weight is not finite"},
         BadTensor{"NormOfIntegers",
                   [](GgufBuilder* b) {
                     SetType(b, "blk.0.ffn_norm.weight", 26, 64 * 4);
                   },
-                  "norms as F32 or F16"},
+                  "norms as F32, F16 or BF16"},
         BadTensor{"NormNotFinite",
                   [](GgufBuilder* b) {
                     std::vector<float> norm(64, 1.0f);
@@ -290,11 +338,16 @@ INSTANTIATE_TEST_SUITE_P(
                     b->MutableTensor("output_norm.weight")->data[5] = 0x7c;
                   },
                   "output_norm.weight is not finite at element 2"},
-        BadTensor{"EmbeddingQuantised",
+        BadTensor{"NormQuantised",
                   [](GgufBuilder* b) {
-                    SetType(b, "token_embd.weight", 8, 320 * 64 / 32 * 34);
+                    SetType(b, "blk.0.ffn_norm.weight", 8, 64 / 32 * 34);
                   },
-                  "token_embd.weight has type Q8_0"}),
+                  "norms as F32, F16 or BF16"},
+        BadTensor{"EmbeddingOfAnotherType",
+                  [](GgufBuilder* b) {
+                    SetType(b, "token_embd.weight", 2, 320 * 64 / 32 * 18);
+                  },
+                  "token_embd.weight has type Q4_0"}),
     [](const ::testing::TestParamInfo<BadTensor>& info) {
       return std::string(info.param.name);
     });

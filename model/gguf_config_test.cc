@@ -1,4 +1,4 @@
-#include "model/model_config.h"
+#include "model/gguf_config.h"
 
 #include <cmath>
 #include <functional>
@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/gguf_reader.h"
+#include "model/model_config.h"
 #include "tests/testing/gguf_builder.h"
 #include "tests/testing/tiny_model.h"
 
@@ -23,11 +24,12 @@ using ::testing::HasSubstr;
 using testing::TinyModel;
 using testing::TinyModelOptions;
 
-absl::StatusOr<ModelConfig> Read(const GgufBuilder& builder) {
+absl::StatusOr<ModelConfig> Read(const GgufBuilder& builder,
+                                 std::vector<std::string>* warnings = nullptr) {
   const Bytes bytes = builder.Build();
   auto file = GgufReader::FromBytes(bytes);
   if (!file.ok()) return file.status();
-  return ReadModelConfig(**file);
+  return ReadModelConfig(**file, warnings);
 }
 
 TEST(ModelConfig, ReadsEveryField) {
@@ -71,6 +73,53 @@ TEST(ModelConfig, ServesBitnet25) {
   auto config = Read(TinyModel(options));
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_TRUE(config->tied_head);
+}
+
+TEST(ModelConfig, ServesBitnetWhoseHeadIsAlwaysItsEmbedding) {
+  for (const bool tied : {true, false}) {
+    TinyModelOptions options;
+    options.architecture = "bitnet";
+    options.tied_head = tied;
+    std::vector<std::string> warnings;
+    auto config = Read(TinyModel(options), &warnings);
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->activation, Activation::kSilu);
+    EXPECT_EQ(config->rope_kind, RopeKind::kNeox);
+    EXPECT_TRUE(config->has_sub_norms);
+    EXPECT_TRUE(config->tied_head);
+    ASSERT_EQ(warnings.size(), tied ? 0u : 1u);
+    for (const std::string& warning : warnings) {
+      EXPECT_THAT(warning, HasSubstr("output.weight"));
+    }
+  }
+}
+
+TEST(ModelConfig, ServesLlama) {
+  TinyModelOptions options;
+  options.architecture = "llama";
+  options.tied_head = false;
+  options.head_dim = 32;  // other than hidden_size / n_heads
+  auto config = Read(TinyModel(options));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->activation, Activation::kSilu);
+  EXPECT_EQ(config->rope_kind, RopeKind::kNorm);
+  EXPECT_FALSE(config->has_sub_norms);
+  EXPECT_FALSE(config->tied_head);
+  EXPECT_EQ(config->head_dim, 32);
+  // A sub-norm has no place in its graph.
+  const Bytes norm = testing::PackF32(std::vector<float>(128, 1.0f));
+  const absl::Status status =
+      Read(TinyModel(options).AddTensor("blk.0.ffn_sub_norm.weight", {128},
+                                        GgufBuilder::kF32, norm))
+          .status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("refuses to guess"));
+}
+
+TEST(ModelConfig, TakesScalesOfMatrices) {
+  EXPECT_TRUE(
+      Read(TinyModel({}).AddTensor("blk.0.attn_q.scale", {1}, GgufBuilder::kF32,
+                                   testing::PackF32({0.5f})))
+          .ok());
 }
 
 TEST(ModelConfig, FillsInWhatConvertersLeaveOut) {
@@ -159,8 +208,8 @@ std::vector<BadModel> BadModels() {
        [](GgufBuilder* b) { b->Remove("general.architecture"); },
        "general.architecture"},
       {"OtherArchitecture",
-       [](GgufBuilder* b) { b->SetString("general.architecture", "llama"); },
-       "Tern serves bitnet-b1.58 and bitnet-25",
+       [](GgufBuilder* b) { b->SetString("general.architecture", "qwen3"); },
+       "Tern serves bitnet-b1.58, bitnet-25, bitnet, llama",
        absl::StatusCode::kUnimplemented},
       Missing("NoLayerCount", "block_count"),
       Missing("NoHiddenSize", "embedding_length"),
@@ -223,9 +272,27 @@ std::vector<BadModel> BadModels() {
        "no tensor blk.1.attn_sub_norm.weight"},
       {"Bias", [](GgufBuilder* b) { AddVector(b, "blk.0.attn_q.bias"); },
        "blk.0.attn_q.bias"},
-      {"SeparateScale",
-       [](GgufBuilder* b) { AddVector(b, "blk.0.attn_q.scale"); },
-       "blk.0.attn_q.scale"},
+      {"ScaleOfANorm",
+       [](GgufBuilder* b) { AddVector(b, "blk.0.attn_norm.scale"); },
+       "blk.0.attn_norm.scale"},
+      {"ScaleOfEachRow",
+       [](GgufBuilder* b) {
+         b->AddTensor("blk.0.attn_q.scale", {2}, GgufBuilder::kF32, Bytes(8));
+       },
+       "blk.0.attn_q.scale has shape [2]"},
+      {"MatricesOfFloats",
+       [](GgufBuilder* b) {
+         b->MutableTensor("blk.0.attn_q.weight")->type = GgufBuilder::kF16;
+         b->MutableTensor("blk.0.attn_q.weight")->data = Bytes(64 * 64 * 2);
+       },
+       "the matrices of this model are dense",
+       absl::StatusCode::kUnimplemented},
+      {"MatricesOfAnotherTernaryType",
+       [](GgufBuilder* b) {
+         b->MutableTensor("blk.0.attn_q.weight")->type = 135;
+         b->MutableTensor("blk.0.attn_q.weight")->data = Bytes(64 * (4 + 16));
+       },
+       "blk.0.attn_q.weight has type IQ2_BN", absl::StatusCode::kUnimplemented},
       {"RopeFactors", [](GgufBuilder* b) { AddVector(b, "rope_freqs.weight"); },
        "rope_freqs.weight"},
       {"HeadOfAnotherShape",
