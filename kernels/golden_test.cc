@@ -187,5 +187,45 @@ TEST_P(Golden, Head) {
   EXPECT_EQ(Hash(logits), 0x8165a48d2a37b290u);
 }
 
+TEST_P(Golden, HeadOfEveryType) {
+  const struct {
+    DenseType type;
+    uint64_t logits, packed, scale;
+  } kTypes[] = {
+      {DenseType::kF16, 0x7e93ebb5a4b2570fu, 0x7d0b323ab0419db8u,
+       0x2410f4bb711d166bu},
+      {DenseType::kBF16, 0xbfe4b091bf0d981cu, 0xcc03dd26c09d3e9eu,
+       0xb028931acc1c6d10u},
+      {DenseType::kQ8_0, 0xcea778edc6fe6c27u, 0x21f67a71a6e1cfa1u,
+       0xe52f9506f053e421u},
+      {DenseType::kQ6_K, 0x11a347d74e900a4bu, 0x36b1d096597feca0u,
+       0xcbfcf162c4d77451u},
+      {DenseType::kQ4_K, 0x2693848cb4460daeu, 0x4aac90ae06592512u,
+       0xa51396502244abcdu},
+  };
+  for (const auto& golden : kTypes) {
+    Random random(7);
+    std::vector<uint8_t> bytes(20 * DenseRowBytes(golden.type, 512));
+    // Small exponents wherever a float16 or bfloat16 lies.
+    for (uint8_t& byte : bytes) byte = random.Next() & 0xbf;
+    const DenseView dense = {bytes.data(), golden.type, 20, 512};
+    const std::vector<float> x = random.Floats(512);
+    std::vector<float> logits(20);
+    kernels().head_stored(dense, x.data(), 0, 20, logits.data());
+    AlignedArray<int8_t> packed(Int8PackedBytes(20, 512));
+    std::vector<float> scale(32);
+    for (int p = 0; p < 2; ++p) {
+      EXPECT_EQ(PackInt8Panel(kernels(), dense, p,
+                              packed.data() + p * HeadPanelBytes(512),
+                              &scale[16 * p]),
+                -1);
+    }
+    const int type = static_cast<int>(golden.type);
+    EXPECT_EQ(Hash(logits), golden.logits) << type;
+    EXPECT_EQ(Hash(packed), golden.packed) << type;
+    EXPECT_EQ(Hash(scale), golden.scale) << type;
+  }
+}
+
 }  // namespace
 }  // namespace tern
