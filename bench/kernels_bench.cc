@@ -155,20 +155,22 @@ void HeadInt8(benchmark::State& state, Isa isa) {
        static_cast<double>(kRows) * kColumns * n_tokens);
 }
 
-// 16-bit rows, as a file stores them.
-void HeadStored(benchmark::State& state, Isa isa) {
+// Rows as a file stores them.
+void HeadStored(benchmark::State& state, Isa isa, DenseType type) {
   constexpr int kColumns = 2560;
   constexpr int kRows = 32768;
-  HugeBuffer data(size_t{2} * kRows * kColumns);
-  std::memset(data.as<char>(), 0x31, size_t{2} * kRows * kColumns);
-  const DenseView w = {data.as<char>(), DenseType::kF16, kRows, kColumns};
+  const size_t bytes = kRows * DenseRowBytes(type, kColumns);
+  HugeBuffer data(bytes);
+  std::memset(data.as<char>(), 0x31, bytes);
+  const DenseView w = {data.as<char>(), type, kRows, kColumns};
   const std::vector<float> x(kColumns, 1.0f);
   std::vector<float> y(kRows);
   for (auto _ : state) {
     KernelsFor(isa).head_stored(w, x.data(), 0, kRows, y.data());
     benchmark::ClobberMemory();
   }
-  Rate(state, 2.0 * kRows * kColumns, static_cast<double>(kRows) * kColumns);
+  Rate(state, static_cast<double>(bytes),
+       static_cast<double>(kRows) * kColumns);
 }
 
 // 20 query heads, 5 key-value heads of 128.
@@ -253,7 +255,18 @@ void RegisterAll() {
         ->Arg(1)
         ->Arg(4)
         ->Arg(12);
-    add("HeadStored", [=](benchmark::State& s) { HeadStored(s, isa); });
+    const struct {
+      const char* name;
+      DenseType type;
+    } kTypes[] = {{"HeadStored/F16", DenseType::kF16},
+                  {"HeadStored/BF16", DenseType::kBF16},
+                  {"HeadStored/Q8_0", DenseType::kQ8_0},
+                  {"HeadStored/Q6_K", DenseType::kQ6_K},
+                  {"HeadStored/Q4_K", DenseType::kQ4_K}};
+    for (const auto& dense : kTypes) {
+      const DenseType type = dense.type;
+      add(dense.name, [=](benchmark::State& s) { HeadStored(s, isa, type); });
+    }
     add("Attend", [=](benchmark::State& s) { Attend(s, isa); })
         ->ArgName("positions")
         ->Arg(64)

@@ -112,7 +112,7 @@ void DotBlockRows(const char* rows, const float* x, int n, float* logits) {
     lanes[r] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
   }
   for (int begin = 0; begin < n; begin += Row::kBlockColumns) {
-    float widened[kRows][Row::kBlockColumns];
+    alignas(32) float widened[kRows][Row::kBlockColumns];
     for (int r = 0; r < kRows; ++r)
       Row::Widen(rows + r * row_bytes, widened[r]);
     rows += Row::kBlockBytes;
