@@ -1,0 +1,167 @@
+#include "model/chat_template.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "model/jinja_text.h"
+#include "model/jinja_value.h"
+#include "model/utf8.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+using jinja::Value;
+
+constexpr char kTemplateKey[] = "tokenizer.chat_template";
+constexpr char kTokensKey[] = "tokenizer.ggml.tokens";
+constexpr size_t kMessagesMax = 4096;
+
+// BitNet b1.58 2B-4T as it was trained: "User: Hi<|eot_id|>Assistant: ". The
+// beginning-of-sequence token comes from the tokenizer.
+constexpr char kBitnetTemplate[] =
+    "{% for message in messages %}"
+    "{{ message['role'] | capitalize + ': ' + message['content'] | trim"
+    " + '<|eot_id|>' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant: ' }}{% endif %}";
+
+bool IsBitnet(absl::string_view architecture) {
+  return architecture == "bitnet-b1.58" || architecture == "bitnet-25";
+}
+
+// The one that a converter of the published file put in; the model never saw
+// such turns.
+bool IsWrongBitnetTemplate(absl::string_view source) {
+  return absl::StrContains(source, "BITNETAssistant") &&
+         absl::StrContains(source, "Human: ");
+}
+
+absl::StatusOr<bool> HasTurnToken(const GgufReader& file) {
+  if (!file.HasKey(kTokensKey)) return false;
+  ASSIGN_OR_RETURN(const std::vector<absl::string_view> tokens,
+                   file.GetStringArray(kTokensKey));
+  return std::find(tokens.begin(), tokens.end(), "<|eot_id|>") != tokens.end();
+}
+
+// Roles are the server's words once they are one of these: templates build
+// special tokens of them ('<|' + role + '|>').
+absl::StatusOr<Value> RoleValue(const ChatMessage& message, size_t index) {
+  for (absl::string_view known : {"system", "user", "assistant", "tool"}) {
+    if (message.role == known) return Value::String(known);
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("message ", index,
+                   " has a role that is none of system, user, assistant and "
+                   "tool"));
+}
+
+absl::StatusOr<Value> MessageValues(absl::Span<const ChatMessage> messages) {
+  // Outside of the template's own budget.
+  jinja::Budget budget{jinja::Limits()};
+  jinja::List list;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    const ChatMessage& message = messages[i];
+    ASSIGN_OR_RETURN(Value role, RoleValue(message, i));
+    const size_t invalid = FindInvalidUtf8(message.content);
+    if (invalid != absl::string_view::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the content of message ", i,
+                       " is not UTF-8 at byte offset ", invalid));
+    }
+    Value content =
+        Value::String(jinja::Text(message.content, jinja::Origin::kUser));
+    ASSIGN_OR_RETURN(
+        Value dict,
+        Value::MakeDict({{Value::String("role"), std::move(role)},
+                         {Value::String("content"), std::move(content)}},
+                        &budget));
+    list.push_back(std::move(dict));
+  }
+  return Value::MakeList(std::move(list), &budget);
+}
+
+}  // namespace
+
+std::string ChatPrompt::Text() const {
+  std::string text;
+  for (const Piece& piece : pieces) text += piece.text;
+  return text;
+}
+
+absl::StatusOr<ChatTemplate> ChatTemplate::Parse(absl::string_view source) {
+  ASSIGN_OR_RETURN(jinja::Template parsed, jinja::Template::Parse(source));
+  return ChatTemplate(std::move(parsed));
+}
+
+absl::StatusOr<ChatTemplate> ChatTemplate::ForGguf(
+    const GgufReader& file, absl::string_view architecture) {
+  absl::string_view source;
+  if (file.HasKey(kTemplateKey)) {
+    ASSIGN_OR_RETURN(source, file.GetString(kTemplateKey));
+  }
+  if (IsBitnet(architecture) &&
+      (source.empty() || IsWrongBitnetTemplate(source))) {
+    ASSIGN_OR_RETURN(const bool has_turn_token, HasTurnToken(file));
+    if (has_turn_token) return Parse(kBitnetTemplate);
+    source = "";
+  }
+  if (source.empty()) {
+    return absl::NotFoundError(
+        absl::StrCat("the model has no chat template (", kTemplateKey,
+                     "): it continues text; send it a plain prompt"));
+  }
+  return Parse(source);
+}
+
+absl::StatusOr<std::string> ChatTemplate::Apply(
+    absl::Span<const ChatMessage> messages, bool add_generation_prompt,
+    absl::string_view bos_token, absl::string_view eos_token) const {
+  ASSIGN_OR_RETURN(
+      const ChatPrompt prompt,
+      ApplyToPieces(messages, add_generation_prompt, bos_token, eos_token));
+  return prompt.Text();
+}
+
+absl::StatusOr<ChatPrompt> ChatTemplate::ApplyToPieces(
+    absl::Span<const ChatMessage> messages, bool add_generation_prompt,
+    absl::string_view bos_token, absl::string_view eos_token) const {
+  if (messages.empty()) {
+    return absl::InvalidArgumentError(
+        "a conversation needs at least one message");
+  }
+  if (messages.size() > kMessagesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the conversation has ", messages.size(),
+                     " messages; at most ", kMessagesMax, " are allowed"));
+  }
+  ASSIGN_OR_RETURN(Value list, MessageValues(messages));
+  // What Hugging Face's tokenizers hand to a template.
+  ASSIGN_OR_RETURN(
+      const jinja::Text text,
+      template_.Render({
+          {"messages", std::move(list)},
+          {"add_generation_prompt", Value::Bool(add_generation_prompt)},
+          {"bos_token", Value::String(bos_token)},
+          {"eos_token", Value::String(eos_token)},
+          {"tools", Value::None()},
+          {"documents", Value::None()},
+      }));
+  ChatPrompt prompt;
+  size_t begin = 0;
+  for (const jinja::Text::Run& run : text.runs()) {
+    prompt.pieces.push_back(
+        {std::string(text.bytes().substr(begin, run.end - begin)),
+         run.origin == jinja::Origin::kUser});
+    begin = run.end;
+  }
+  prompt.starts_with_bos = !bos_token.empty() && !prompt.pieces.empty() &&
+                           !prompt.pieces[0].is_from_user &&
+                           absl::StartsWith(prompt.pieces[0].text, bos_token);
+  return prompt;
+}
+
+}  // namespace tern
