@@ -8,27 +8,24 @@
 
 namespace tern {
 
-void BpeMerges::Reserve(size_t n) {
-  ranks_.reserve(n);
-  joined_.reserve(n);
+void BpeMerges::Reserve(size_t n) { merges_.reserve(n); }
+
+bool BpeMerges::Add(int32_t left, int32_t right, int32_t joined,
+                    uint32_t rank) {
+  CHECK(rank != kNoRank);
+  return merges_.emplace(Key(left, right), Merged{rank, joined}).second;
 }
 
-void BpeMerges::Add(int32_t left, int32_t right, int32_t joined) {
-  ranks_.emplace(Key(left, right), static_cast<uint32_t>(joined_.size()));
-  joined_.push_back(joined);
-}
-
-uint32_t BpeMerges::RankOf(int32_t left, int32_t right) const {
-  const auto it = ranks_.find(Key(left, right));
-  return it == ranks_.end() ? kNoRank : it->second;
+BpeMerges::Merged BpeMerges::Find(int32_t left, int32_t right) const {
+  const auto it = merges_.find(Key(left, right));
+  return it == merges_.end() ? Merged{kNoRank, 0} : it->second;
 }
 
 // A heap holds every pair that merges, as rank and place, so that the smallest
 // number is the pair to merge next. A merge changes its neighbours' pairs;
-// their old entries stay in the heap and are known by their rank being no
-// longer that of the place. A pair cannot come back to a place that it left,
-// because the tokens there only grow longer, so an entry is right when its rank
-// is.
+// their old entries stay in the heap and are passed over when the rank is no
+// longer that of the place. Where it is, the pair that stands there now is the
+// one to merge, even if the entry was made for another.
 void BpeMerges::Merge(absl::Span<const int32_t> ids, Scratch* scratch,
                       std::vector<int32_t>* out) const {
   CHECK(ids.size() < std::numeric_limits<int32_t>::max());
@@ -44,16 +41,21 @@ void BpeMerges::Merge(absl::Span<const int32_t> ids, Scratch* scratch,
   heap.clear();
   for (int32_t i = 0; i < n; ++i) {
     const bool is_last = i + 1 == n;
-    const uint32_t rank = is_last ? kNoRank : RankOf(ids[i], ids[i + 1]);
-    symbols[i] = {ids[i], i - 1, is_last ? -1 : i + 1, rank};
-    if (rank != kNoRank) heap.push_back(entry(rank, i));
+    const Merged merged =
+        is_last ? Merged{kNoRank, 0} : Find(ids[i], ids[i + 1]);
+    symbols[i] = {ids[i], i - 1, is_last ? -1 : i + 1, merged.rank,
+                  merged.joined};
+    if (merged.rank != kNoRank) heap.push_back(entry(merged.rank, i));
   }
   std::make_heap(heap.begin(), heap.end(), std::greater<>());
 
   const auto update = [&](int32_t place) {
     Scratch::Symbol& symbol = symbols[place];
-    symbol.rank =
-        symbol.next < 0 ? kNoRank : RankOf(symbol.id, symbols[symbol.next].id);
+    const Merged merged = symbol.next < 0
+                              ? Merged{kNoRank, 0}
+                              : Find(symbol.id, symbols[symbol.next].id);
+    symbol.rank = merged.rank;
+    symbol.joined = merged.joined;
     if (symbol.rank == kNoRank) return;
     heap.push_back(entry(symbol.rank, place));
     std::push_heap(heap.begin(), heap.end(), std::greater<>());
@@ -67,7 +69,7 @@ void BpeMerges::Merge(absl::Span<const int32_t> ids, Scratch* scratch,
     if (left.rank != rank) continue;
     Scratch::Symbol& right = symbols[left.next];
     right.rank = kNoRank;
-    left.id = joined_[rank];
+    left.id = left.joined;
     left.next = right.next;
     if (left.next >= 0) symbols[left.next].previous = place;
     update(place);

@@ -10,8 +10,9 @@
 
 namespace tern {
 
-// The merges of byte-pair encoding: which two neighbouring tokens become which
-// token, and which pair goes first.
+// The merges of byte-pair encoding: which two neighbouring symbols become which
+// symbol, and which pair goes first. Symbols are numbers that the caller gives
+// a meaning, token ids mostly; any int32_t will do.
 //
 // Filled by Add(), then immutable and thread-safe.
 class BpeMerges {
@@ -24,7 +25,9 @@ class BpeMerges {
       int32_t id;
       int32_t previous;  // index, -1 for none
       int32_t next;      // index, -1 for none
-      uint32_t rank;     // of the pair that begins here, kNoRank for none
+      // Of the pair that begins here; kNoRank if it does not merge.
+      uint32_t rank;
+      int32_t joined;
     };
     std::vector<Symbol> symbols_;
     std::vector<uint64_t> heap_;
@@ -32,8 +35,10 @@ class BpeMerges {
 
   void Reserve(size_t n);
 
-  // Appends the merge of next rank. A pair that is there keeps its first rank.
-  void Add(int32_t left, int32_t right, int32_t joined);
+  // Adds a merge; lower ranks go first. Several pairs may have one rank. False,
+  // and nothing changes, when the pair is there already.
+  // REQUIRES: rank < 2^32 - 1.
+  bool Add(int32_t left, int32_t right, int32_t joined, uint32_t rank);
 
   // Merges the pair of lowest rank in `ids`, the leftmost one among equals,
   // until no pair is left that merges; appends the result to *out. Takes O(n
@@ -48,10 +53,14 @@ class BpeMerges {
     return static_cast<uint64_t>(static_cast<uint32_t>(left)) << 32 |
            static_cast<uint32_t>(right);
   }
-  uint32_t RankOf(int32_t left, int32_t right) const;
 
-  absl::flat_hash_map<uint64_t, uint32_t> ranks_;  // by Key()
-  std::vector<int32_t> joined_;                    // by rank
+  struct Merged {
+    uint32_t rank;
+    int32_t joined;
+  };
+  Merged Find(int32_t left, int32_t right) const;
+
+  absl::flat_hash_map<uint64_t, Merged> merges_;  // by Key()
 };
 
 }  // namespace tern

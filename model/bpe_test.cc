@@ -22,9 +22,9 @@ Ids Merged(const BpeMerges& merges, const Ids& ids) {
 
 TEST(BpeMerges, MergesByRankThenFromTheLeft) {
   BpeMerges merges;
-  merges.Add(1, 2, 10);
-  merges.Add(2, 3, 11);
-  merges.Add(10, 3, 12);
+  merges.Add(1, 2, 10, 0);
+  merges.Add(2, 3, 11, 1);
+  merges.Add(10, 3, 12, 2);
   EXPECT_EQ(Merged(merges, {}), Ids());
   EXPECT_EQ(Merged(merges, {1}), Ids({1}));
   EXPECT_EQ(Merged(merges, {1, 2, 3}), Ids({12}));
@@ -32,22 +32,22 @@ TEST(BpeMerges, MergesByRankThenFromTheLeft) {
   EXPECT_EQ(Merged(merges, {3, 2, 1}), Ids({3, 2, 1}));
 
   BpeMerges same;
-  same.Add(1, 1, 10);
+  same.Add(1, 1, 10, 0);
   EXPECT_EQ(Merged(same, {1, 1, 1}), Ids({10, 1}));
   EXPECT_EQ(Merged(same, {1, 1, 1, 1}), Ids({10, 10}));
 }
 
 TEST(BpeMerges, FirstRankOfAPairCounts) {
   BpeMerges merges;
-  merges.Add(1, 2, 10);
-  merges.Add(2, 3, 11);
-  merges.Add(1, 2, 99);
+  EXPECT_TRUE(merges.Add(1, 2, 10, 0));
+  EXPECT_TRUE(merges.Add(2, 3, 11, 1));
+  EXPECT_FALSE(merges.Add(1, 2, 99, 2));
   EXPECT_EQ(Merged(merges, {1, 2, 3}), Ids({10, 3}));
 }
 
 TEST(BpeMerges, AppendsAndReusesScratch) {
   BpeMerges merges;
-  merges.Add(1, 2, 10);
+  merges.Add(1, 2, 10, 0);
   BpeMerges::Scratch scratch;
   Ids out = {7};
   merges.Merge({1, 2, 1, 2}, &scratch, &out);
@@ -93,11 +93,12 @@ TEST(BpeMerges, EqualsTheDefinitionOnRandomMerges) {
       list.push_back({pair, n_tokens++});
     }
     if (seed % 2 == 0) std::shuffle(list.begin(), list.end(), rng);
-    for (size_t rank = 0; rank < list.size(); ++rank) {
-      merges.Add(list[rank].first.first, list[rank].first.second,
-                 list[rank].second);
-      by.emplace(list[rank].first,
-                 std::make_pair(static_cast<int>(rank), list[rank].second));
+    for (size_t i = 0; i < list.size(); ++i) {
+      // Every third seed has pairs that share a rank.
+      const int rank = static_cast<int>(seed % 3 == 0 ? i / 3 : i);
+      merges.Add(list[i].first.first, list[i].first.second, list[i].second,
+                 rank);
+      by.emplace(list[i].first, std::make_pair(rank, list[i].second));
     }
     for (int n : {0, 1, 2, 3, 5, 8, 13, 40, 150}) {
       Ids ids(n);
@@ -113,7 +114,7 @@ TEST(BpeMerges, TakesALongRunOfOneLetter) {
   constexpr int kLevels = 6;
   BpeMerges merges;
   for (int level = 0; level < kLevels; ++level) {
-    merges.Add(level, level, level + 1);
+    merges.Add(level, level, level + 1, level);
   }
   const Ids out = Merged(merges, Ids(1 << 20, 0));
   EXPECT_EQ(out, Ids((1 << 20) >> kLevels, kLevels));

@@ -7,24 +7,134 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
+#include "model/named_splits.h"
+#include "model/regex.h"
 
 namespace tern {
 namespace {
 
 using Pieces = std::vector<std::string>;
 
-const Pretokenizer& Splitter() {
-  static const Pretokenizer* const kSplitter = new Pretokenizer;
-  return *kSplitter;
-}
+using Behavior = Pretokenizer::Behavior;
 
-Pieces Split(absl::string_view text) {
+Pieces SplitBy(const Pretokenizer& pretokenizer, absl::string_view text,
+               bool begins_text = true) {
   Pieces pieces;
-  const absl::Status status = Splitter().Split(
-      text, [&](absl::string_view piece) { pieces.emplace_back(piece); });
+  const absl::Status status = pretokenizer.Split(
+      text, begins_text,
+      [&](absl::string_view piece) { pieces.emplace_back(piece); });
   EXPECT_TRUE(status.ok()) << status;
   return pieces;
 }
+
+Pretokenizer BySteps(const std::vector<const char*>& patterns,
+                     Behavior behavior = Behavior::kIsolated,
+                     bool invert = false) {
+  Pretokenizer pretokenizer;
+  for (const char* pattern : patterns) {
+    pretokenizer.AddSplit(*Regex::Compile(pattern), behavior, invert);
+  }
+  return pretokenizer;
+}
+
+Pieces SplitBy(const char* pattern, Behavior behavior, bool invert,
+               absl::string_view text) {
+  return SplitBy(BySteps({pattern}, behavior, invert), text);
+}
+
+TEST(Pretokenizer, WithoutStepsLeavesTheText) {
+  EXPECT_EQ(SplitBy(Pretokenizer(), "a b"), Pieces({"a b"}));
+  EXPECT_EQ(SplitBy(Pretokenizer(), ""), Pieces());
+}
+
+// The table of behaviors: the same text by each.
+TEST(Pretokenizer, DoesWithMatchesWhatItIsTold) {
+  const auto by = [](Behavior behavior, absl::string_view text) {
+    return SplitBy("-", behavior, false, text);
+  };
+  const char kText[] = "the-final--countdown";
+  EXPECT_EQ(by(Behavior::kRemoved, kText),
+            Pieces({"the", "final", "countdown"}));
+  EXPECT_EQ(by(Behavior::kIsolated, kText),
+            Pieces({"the", "-", "final", "-", "-", "countdown"}));
+  EXPECT_EQ(by(Behavior::kMergedWithPrevious, kText),
+            Pieces({"the-", "final-", "-", "countdown"}));
+  EXPECT_EQ(by(Behavior::kMergedWithNext, kText),
+            Pieces({"the", "-final", "-", "-countdown"}));
+  EXPECT_EQ(by(Behavior::kContiguous, kText),
+            Pieces({"the", "-", "final", "--", "countdown"}));
+
+  EXPECT_EQ(by(Behavior::kRemoved, "--"), Pieces());
+  EXPECT_EQ(by(Behavior::kMergedWithPrevious, "-a-"), Pieces({"-", "a-"}));
+  EXPECT_EQ(by(Behavior::kMergedWithNext, "-a-"), Pieces({"-a", "-"}));
+}
+
+TEST(Pretokenizer, SplitsByWhatIsBetweenMatches) {
+  EXPECT_EQ(SplitBy("[a-z]+", Behavior::kRemoved, true, "ab, cd!"),
+            Pieces({"ab", "cd"}));
+  EXPECT_EQ(SplitBy("[a-z]+", Behavior::kMergedWithPrevious, true, "ab, cd!"),
+            Pieces({"ab, ", "cd!"}));
+}
+
+TEST(Pretokenizer, EmptyMatchesCut) {
+  EXPECT_EQ(SplitBy("(?=b)", Behavior::kIsolated, false, "abab"),
+            Pieces({"a", "ba", "b"}));
+}
+
+TEST(Pretokenizer, TakesOneStepAfterAnother) {
+  const Pretokenizer steps = BySteps({"[.,]", "[0-9]+", "[0-9]{2}"});
+  EXPECT_EQ(SplitBy(steps, "ab12345,6.c"),
+            Pieces({"ab", "12", "34", "5", ",", "6", ".", "c"}));
+}
+
+TEST(Pretokenizer, PutsASpaceBeforePieces) {
+  Pretokenizer steps = BySteps({"-"}, Behavior::kRemoved);
+  steps.AddSpacePrefix();
+  EXPECT_EQ(SplitBy(steps, "a- b-c"), Pieces({" a", " b", " c"}));
+}
+
+TEST(Pretokenizer, MarksSpaces) {
+  for (bool begins_text : {true, false}) {
+    Pretokenizer always, first, never;
+    always.AddMetaspace("_", Pretokenizer::Prefix::kAlways);
+    first.AddMetaspace("_", Pretokenizer::Prefix::kFirst);
+    never.AddMetaspace("_", Pretokenizer::Prefix::kNever);
+    EXPECT_EQ(SplitBy(always, "a b", begins_text), Pieces({"_a_b"}));
+    EXPECT_EQ(SplitBy(always, " a", begins_text), Pieces({"_a"}));
+    EXPECT_EQ(SplitBy(first, "a b", begins_text),
+              Pieces({begins_text ? "_a_b" : "a_b"}));
+    EXPECT_EQ(SplitBy(never, "a b", begins_text), Pieces({"a_b"}));
+  }
+  // Only the piece at the beginning is the first.
+  Pretokenizer steps = BySteps({"-"}, Behavior::kRemoved);
+  steps.AddMetaspace("_", Pretokenizer::Prefix::kFirst);
+  EXPECT_EQ(SplitBy(steps, "a-b"), Pieces({"_a", "b"}));
+}
+
+// Behind the step a byte is one character, of whichever kind its spelling is:
+// the second byte of Ä is spelled as a letter, that of ² as a number.
+TEST(Pretokenizer, ShowsLaterStepsTheSpellingOfBytes) {
+  Pretokenizer steps;
+  steps.AddByteLevel();
+  steps.AddSplit(*Regex::Compile("\\p{N}"), Behavior::kIsolated, false);
+  EXPECT_EQ(SplitBy(steps, "x1y²z"), Pieces({"x", "1", "y\xc2", "\xb2", "z"}));
+  Pretokenizer spaces;
+  spaces.AddByteLevel();
+  spaces.AddSplit(*Regex::Compile("Ġ"), Behavior::kRemoved, false);
+  EXPECT_EQ(SplitBy(spaces, "a b\nĠ"), Pieces({"a", "b\nĠ"}));
+}
+
+// The split of Llama 3, of which most tests below are.
+const Pretokenizer& Splitter() {
+  static const Pretokenizer* const kSplitter = [] {
+    auto* splitter = new Pretokenizer;
+    AddNamedSplit(*FindNamedSplit("llama-bpe"), splitter);
+    return splitter;
+  }();
+  return *kSplitter;
+}
+
+Pieces Split(absl::string_view text) { return SplitBy(Splitter(), text); }
 
 TEST(Pretokenizer, KeepsASpaceWithTheWordBehindIt) {
   EXPECT_EQ(Split(""), Pieces());
@@ -97,7 +207,7 @@ TEST(Pretokenizer, SplitsLongRunsOfAnything) {
     for (const char* end : {"", "x", "!", "\n"}) {
       std::string joined;
       const absl::Status status =
-          Splitter().Split(text + end, [&](absl::string_view piece) {
+          Splitter().Split(text + end, true, [&](absl::string_view piece) {
             joined.append(piece.data(), piece.size());
           });
       ASSERT_TRUE(status.ok()) << unit << ": " << status;

@@ -16,9 +16,11 @@ namespace tern {
 
 using TokenId = int32_t;
 
-// Turns text into token ids and back: byte-level BPE with the llama-bpe split.
+// Turns text into token ids and back: byte-level BPE, and BPE over characters
+// as SentencePiece and tokenizer.json have it (docs/formats.md).
 //
-// Immutable and thread-safe after construction; it keeps no view of the reader.
+// Immutable and thread-safe after construction; it keeps no view of what it was
+// made from.
 class Tokenizer {
  public:
   struct EncodeOptions {
@@ -32,10 +34,19 @@ class Tokenizer {
   static absl::StatusOr<std::unique_ptr<Tokenizer>> FromGguf(
       const GgufReader& file, int vocab_size);
 
+  // Reads the text of a tokenizer.json, and of the tokenizer_config.json beside
+  // it, which may be empty. INVALID_ARGUMENT names the place and what is wrong
+  // there; UNIMPLEMENTED a part that Tern does not know. `vocab_size` is the
+  // model's; ids that the tokens do not reach are unused.
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> FromJson(
+      absl::string_view tokenizer_json, absl::string_view tokenizer_config_json,
+      int vocab_size);
+
   ~Tokenizer();
 
   // Text to ids. INVALID_ARGUMENT, with the offset of the first bad byte, when
-  // `text` is not UTF-8.
+  // `text` is not UTF-8, or is too long; RESOURCE_EXHAUSTED when splitting it
+  // takes more work than any text should.
   absl::StatusOr<std::vector<TokenId>> Encode(
       absl::string_view text, const EncodeOptions& options) const;
 
@@ -47,7 +58,9 @@ class Tokenizer {
   bool IsSpecial(TokenId id) const;
 
   // Ids to UTF-8 text: bytes joined, what is not UTF-8 replaced by U+FFFD.
-  // Special tokens are dropped unless `keep_special`.
+  // Special tokens are dropped unless `keep_special`. The ids are those of a
+  // whole text: the space that Encode() puts before one, where the model wants
+  // it, is dropped again.
   std::string Decode(absl::Span<const TokenId> ids, bool keep_special) const;
 
   int vocab_size() const;
@@ -57,9 +70,18 @@ class Tokenizer {
   // empty.
   const std::vector<TokenId>& end_ids() const;
 
- private:
+  // What a tokenizer is made of; model/tokenizer_state.h.
   struct State;
   explicit Tokenizer(std::unique_ptr<const State> state);
+
+ private:
+  friend class IncrementalDecoder;
+
+  // Appends a token's bytes, less what is to be dropped at the start of a text.
+  // `*n_droppable` is how much that may still be, and is kept up to date.
+  void AppendBytes(TokenId id, int* n_droppable, std::string* bytes) const;
+  int n_droppable() const;
+
   const std::unique_ptr<const State> state_;
 };
 
@@ -67,9 +89,13 @@ class Tokenizer {
 // bytes wait until their character is complete. Not thread-safe.
 class IncrementalDecoder {
  public:
-  // `tokenizer` outlives the decoder.
-  explicit IncrementalDecoder(const Tokenizer* tokenizer)
-      : tokenizer_(tokenizer) {}
+  // `tokenizer` outlives the decoder. The tokens go on from a prompt, unless
+  // `begins_text` says that they are a text from its beginning, as Decode()
+  // takes them: a word that follows a prompt keeps the space before it.
+  explicit IncrementalDecoder(const Tokenizer* tokenizer,
+                              bool begins_text = false)
+      : tokenizer_(tokenizer),
+        n_droppable_(begins_text ? tokenizer->n_droppable() : 0) {}
 
   // Takes the next token and returns the text that is complete now; invalid
   // bytes become U+FFFD as soon as they are known to be invalid. Special tokens
@@ -81,6 +107,7 @@ class IncrementalDecoder {
 
  private:
   const Tokenizer* const tokenizer_;
+  int n_droppable_;      // see Tokenizer::AppendBytes
   std::string pending_;  // at most 3 bytes: the start of a character
 };
 

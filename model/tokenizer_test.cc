@@ -244,6 +244,45 @@ TEST(Tokenizer, SplitsWhatIsBetweenSpecialTokensByItself) {
   EXPECT_EQ(Encode(*tokenizer, "A  <x>B"), Ids({'A', ' ', ' ', 300, 'B'}));
 }
 
+// A control character without a token is no reason to refuse a vocabulary; to
+// leave it out of a text would be wrong.
+TEST(Tokenizer, RefusesTextThatItHasNoTokenFor) {
+  GgufBuilder tiny = testing::TinyModel({});
+  std::vector<std::string> tokens = TokensOf(tiny);
+  tokens[3] = tokens['a'] + tokens[3];
+  auto tokenizer =
+      MakeOrDie(tiny.SetStringArray("tokenizer.ggml.tokens", tokens));
+  EXPECT_EQ(Encode(*tokenizer, "a\x04"), Ids({'a', 4}));
+  const absl::Status status =
+      tokenizer->Encode("b\x03", {false, false}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no token"));
+}
+
+// "he" is a token, but no merge makes it: only some kinds of model take it.
+TEST(Tokenizer, OnlySomeSplitsTakeWholePiecesWithoutMerges) {
+  const GgufBuilder tiny =
+      testing::TinyModel({}).SetStringArray("tokenizer.ggml.merges", {});
+  const std::vector<std::string> tokens = TokensOf(tiny);
+  const auto he = std::find(tokens.begin(), tokens.end(), "he");
+  ASSERT_NE(he, tokens.end());
+  for (const char* pre : {"llama-bpe", "llama3", "llama-v3", "falcon3"}) {
+    auto tokenizer =
+        MakeOrDie(GgufBuilder(tiny).SetString("tokenizer.ggml.pre", pre));
+    EXPECT_EQ(Encode(*tokenizer, "he"),
+              Ids({static_cast<TokenId>(he - tokens.begin())}))
+        << pre;
+  }
+  for (const char* pre : {"gpt-2", "qwen2", "falcon", "default"}) {
+    GgufBuilder builder(tiny);
+    builder.SetString("tokenizer.ggml.pre", pre)
+        .Remove("tokenizer.ggml.add_bos_token");
+    auto tokenizer = MakeOrDie(builder);
+    EXPECT_EQ(Encode(*tokenizer, "he"), Ids({'h', 'e'})) << pre;
+    EXPECT_FALSE(tokenizer->adds_bos()) << pre;
+  }
+}
+
 TEST(Tokenizer, UnusedTokensNeverComeFromText) {
   auto tokenizer = MakeOrDie(WithAdded({{"QQ", 5}, {"WW", 2}, {"", 1}}), 303);
   EXPECT_EQ(Encode(*tokenizer, "QQ", false, true), Ids({'Q', 'Q'}));
@@ -377,9 +416,9 @@ std::vector<BadTokenizer> BadTokenizers() {
       Missing("NoMerges", "merges"),
       {"NoPre", [](GgufBuilder* b) { b->Remove("tokenizer.ggml.pre"); },
        "llama-bpe", kUnimplemented},
-      {"SentencePiece", set("tokenizer.ggml.model", "llama"), "'llama'",
-       kUnimplemented},
-      {"OtherSplit", set("tokenizer.ggml.pre", "qwen2"), "'qwen2'",
+      {"Unigram", set("tokenizer.ggml.model", "t5"), "'t5'", kUnimplemented},
+      {"OtherSplit", set("tokenizer.ggml.pre", "falcon_e"),
+       "'falcon_e'; Tern knows the splits llama-bpe, llama3, llama-v3, falcon3",
        kUnimplemented},
       {"TooFewTokens",
        [](GgufBuilder* b) {

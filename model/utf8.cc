@@ -1,6 +1,5 @@
 #include "model/utf8.h"
 
-#include <cstdint>
 #include <cstring>
 
 namespace tern {
@@ -86,6 +85,31 @@ size_t FindInvalidUtf8(absl::string_view text) {
     pos += sequence.size;
   }
   return absl::string_view::npos;
+}
+
+int32_t NextCharacter(absl::string_view text, size_t* pos) {
+  const auto next = [&] { return static_cast<uint8_t>(text[(*pos)++]); };
+  const int32_t lead = next();
+  if (lead < 0x80) return lead;
+  if (lead < 0xe0) return (lead & 0x1f) << 6 | (next() & 0x3f);
+  int32_t character = lead & (lead < 0xf0 ? 0x0f : 0x07);
+  for (int n = lead < 0xf0 ? 2 : 3; n > 0; --n) {
+    character = character << 6 | (next() & 0x3f);
+  }
+  return character;
+}
+
+void AppendCharacter(int32_t character, std::string* text) {
+  if (character < 0x80) {
+    text->push_back(static_cast<char>(character));
+    return;
+  }
+  const int n = character < 0x800 ? 1 : character < 0x10000 ? 2 : 3;
+  const int lead = n == 1 ? 0xc0 : n == 2 ? 0xe0 : 0xf0;
+  text->push_back(static_cast<char>(lead | character >> (6 * n)));
+  for (int shift = 6 * (n - 1); shift >= 0; shift -= 6) {
+    text->push_back(static_cast<char>(0x80 | (character >> shift & 0x3f)));
+  }
 }
 
 }  // namespace tern

@@ -2,6 +2,7 @@
 #define MODEL_UTF8_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -17,6 +18,13 @@ size_t AppendValidUtf8(absl::string_view bytes, std::string* text);
 
 // Offset of the first byte that is not part of valid UTF-8, or npos.
 size_t FindInvalidUtf8(absl::string_view text);
+
+// The character at `*pos`, which moves behind it.
+// REQUIRES: `text` is valid UTF-8 and *pos is the start of a character in it.
+int32_t NextCharacter(absl::string_view text, size_t* pos);
+
+// Appends a character as UTF-8. REQUIRES: it is one, and no surrogate.
+void AppendCharacter(int32_t character, std::string* text);
 
 // U+FFFD, the replacement character.
 inline constexpr char kReplacementCharacter[] = "\xEF\xBF\xBD";

@@ -1,6 +1,7 @@
 #include "model/utf8.h"
 
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -104,6 +105,23 @@ TEST(Utf8, BothAgreeOnEverySequence) {
       }
     }
   }
+}
+
+TEST(NextCharacter, UndoesAppendCharacter) {
+  std::string text;
+  std::vector<int32_t> characters;
+  for (int32_t c = 0; c < 0x110000; c += c < 0x3000 ? 1 : 251) {
+    if (c >= 0xd800 && c < 0xe000) continue;
+    characters.push_back(c);
+    AppendCharacter(c, &text);
+  }
+  EXPECT_EQ(FindInvalidUtf8(text), absl::string_view::npos);
+  size_t pos = 0;
+  for (int32_t c : characters) ASSERT_EQ(NextCharacter(text, &pos), c);
+  EXPECT_EQ(pos, text.size());
+  text.clear();
+  AppendCharacter(0x10ffff, &text);
+  EXPECT_EQ(text, "\xf4\x8f\xbf\xbf");
 }
 
 }  // namespace

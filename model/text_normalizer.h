@@ -1,0 +1,64 @@
+#ifndef MODEL_TEXT_NORMALIZER_H_
+#define MODEL_TEXT_NORMALIZER_H_
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "model/regex.h"
+
+namespace tern {
+
+// Changes text before it is cut into pieces: SentencePiece's way to mark
+// spaces, and what tokenizer.json calls normalizers.
+//
+// Filled by the Add functions, then immutable and thread-safe.
+class TextNormalizer {
+ public:
+  // Steps, at most.
+  static constexpr size_t kStepsMax = 64;
+  // `text_bytes_max`: the longest text that may come out of any step.
+  explicit TextNormalizer(size_t text_bytes_max = size_t{1} << 29)
+      : text_bytes_max_(text_bytes_max) {}
+
+  // Puts `text` in front, unless there is nothing behind it.
+  void AddPrepend(absl::string_view text);
+  // Replaces what is `from` exactly. REQUIRES: not empty.
+  void AddReplace(absl::string_view from, absl::string_view to);
+  void AddReplaceMatches(std::unique_ptr<Regex> pattern, absl::string_view to);
+  // Drops white space (the Unicode property) at the ends.
+  void AddStrip(bool left, bool right);
+  // Demands Unicode's normal form C: accepts text that is known to be in it,
+  // because all its characters lie below U+0300, and refuses other text.
+  void AddComposedOnly();
+
+  bool is_empty() const { return steps_.empty(); }
+  size_t n_steps() const { return steps_.size(); }
+
+  // The normalized text; it lies in `text` or in *room.
+  // INVALID_ARGUMENT for text that must be in normal form C and is not known
+  // to be. RESOURCE_EXHAUSTED when the text becomes too long or a pattern takes
+  // too much work. REQUIRES: `text` is valid UTF-8.
+  absl::StatusOr<absl::string_view> Apply(absl::string_view text,
+                                          std::string* room) const;
+
+ private:
+  struct Step {
+    enum Kind { kPrepend, kReplace, kReplaceMatches, kStrip, kComposed } kind;
+    std::string from, to;
+    std::unique_ptr<Regex> pattern;
+    bool left = false, right = false;
+  };
+  absl::Status ApplyStep(const Step& step, absl::string_view text,
+                         std::string* out) const;
+  const size_t text_bytes_max_;
+  std::vector<Step> steps_;
+};
+
+}  // namespace tern
+
+#endif  // MODEL_TEXT_NORMALIZER_H_
