@@ -93,16 +93,8 @@ absl::StatusOr<TernaryTensor> FindTernary(const GgufReader& file,
   ternary.data = tensor->data;
   ternary.n_out = n_out;
   ternary.n_in = n_in;
-  ASSIGN_OR_RETURN(ternary.factor, FindFactor(file, stem + ".scale"));
-  if (ternary.encoding != TernaryEncoding::kI2S) return ternary;
-  const int64_t elements = int64_t{n_out} * n_in;
-  float own_scale;
-  std::memcpy(&own_scale, tensor->data.data() + elements / 4, sizeof(float));
-  ternary.scale = own_scale * ternary.factor;
-  if (!std::isfinite(ternary.scale)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the scale of tensor ", ternary.name, " is not finite"));
-  }
+  ASSIGN_OR_RETURN(const float factor, FindFactor(file, stem + ".scale"));
+  RETURN_IF_ERROR(ReadStreamScale(factor, &ternary));
   return ternary;
 }
 

@@ -32,11 +32,12 @@ struct TernaryTensor {
   absl::Span<const uint8_t> data;
   int n_out;
   int n_in;
-  // s_w: the weights are scale * {-1, 0, +1}. Finite. 0 until MeasureTernary()
-  // where the encoding has no single scale.
+  // s_w: the weights are scale * {-1, 0, +1}. Finite. 0 for master weights
+  // until MeasureTernary().
   float scale = 0;
-  // What a measured scale is multiplied by: a separate scale tensor.
-  float factor = 1;
+  // The encoding's own part of it, which every block of kTQ1_0 and kTQ2_0 must
+  // have.
+  float block_scale = 0;
   // Master weights become round(weight * quantizer). Set by MeasureTernary().
   float quantizer = 0;
   // Not 0 for q and k whose heads of so many rows are stored first halves
@@ -88,20 +89,22 @@ absl::StatusOr<std::vector<float>> ReadNorm(absl::string_view name,
                                             absl::Span<const uint8_t> data,
                                             int n);
 
-// Completes a tensor: finds the scale of an encoding that has no single one,
-// for which it reads all of the tensor's data. No work for the others.
-//
-// kTQ1_0, kTQ2_0: the blocks that have weights have one scale in common;
-//   `scale` is that times `factor`, rounded once. INVALID_ARGUMENT when they
-//   differ, with the first two places.
-// Masters: m = the mean of |weight|, float64 sums of rows added up row by row,
-//   rounded to float32; quantizer = 1 / max(m, 1e-5), scale = 1 / quantizer,
-//   in float32. DATA_LOSS when a weight is not finite.
+// Sets the scales of a tensor of a GGUF file: `scale` is the encoding's own
+// times `factor`, rounded once. INVALID_ARGUMENT when it is not finite. Reads
+// no more than it takes to find a block that has weights.
+absl::Status ReadStreamScale(float factor, TernaryTensor* tensor);
+
+// Sets `quantizer` and `scale` of master weights, for which it reads all of
+// them; other tensors are left alone. With m the mean of |weight| (float64 sums
+// of rows, added up row by row, divided, rounded to float32): quantizer =
+// 1 / max(m, 1e-5) and scale = 1 / quantizer, in float32. DATA_LOSS when a
+// weight is not finite.
 absl::Status MeasureTernary(TernaryTensor* tensor);
 
 // Decodes rows [row_begin, row_end) of a measured tensor into codes w + 1,
 // row-major [row_end - row_begin, n_in], each 0, 1 or 2. DATA_LOSS names tensor
-// and row when the file holds code 3. Safe to call from several threads.
+// and place when the file holds a code that is no weight, INVALID_ARGUMENT when
+// its blocks have different scales. Safe to call from several threads.
 absl::Status DecodeTernaryRows(const TernaryTensor& tensor, int row_begin,
                                int row_end, uint8_t* codes);
 

@@ -28,6 +28,9 @@ class GgufBuilder {
   // Element types of tensors.
   static constexpr uint32_t kF32 = 0;
   static constexpr uint32_t kF16 = 1;
+  static constexpr uint32_t kBF16 = 30;
+  static constexpr uint32_t kTQ1_0 = 34;
+  static constexpr uint32_t kTQ2_0 = 35;
   static constexpr uint32_t kI2S = 36;
 
   struct Tensor {

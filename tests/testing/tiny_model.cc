@@ -2,12 +2,19 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
+#include <map>
 #include <unordered_set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "kernels/float16.h"
+#include "model/ternary_codec.h"
 #include "util/logging.h"
 
 namespace tern {
@@ -55,26 +62,137 @@ constexpr float kZeroShare = 0.4f;
 constexpr float kLogitDeviation = 3.0f;
 constexpr float kQueryKeyGain = 1.5f;
 
-Bytes RandomNorm(int n, Prng* prng) {
+std::vector<float> RandomNorm(int n, Prng* prng) {
   std::vector<float> values(n);
   for (float& value : values) value = 1.0f + 0.1f * prng->Normal();
-  return PackF32(values);
+  return values;
+}
+
+struct Ternary {
+  int n_out;
+  int n_in;
+  std::vector<uint8_t> codes;
+  float scale;
+};
+
+// What the masters of a matrix are where they are not 0.
+constexpr float kMasterWeight = 0.0625f;
+
+// The nearest scale above `scale` that TinyScales::kHalf allows.
+float HalfScale(float scale) {
+  for (uint16_t half = FloatToHalf(scale);; ++half) {
+    const float value = HalfToFloat(half);
+    if (1.0f / (1.0f / value) == value) return value;
+  }
+}
+
+// As docs/formats.md has it; all of it but the divisions is exact.
+float MasterScale(const std::vector<uint8_t>& codes) {
+  double sum = 0;
+  for (uint8_t code : codes) sum += code == 1 ? 0 : kMasterWeight;
+  const float mean = static_cast<float>(sum / codes.size());
+  return 1.0f / (1.0f / mean);
 }
 
 // Inputs of unit mean square come out with a root mean square of about `gain`.
-Bytes RandomTernary(int n_out, int n_in, float gain, Prng* prng) {
-  std::vector<uint8_t> codes(static_cast<size_t>(n_out) * n_in);
-  for (uint8_t& code : codes) code = prng->Code();
+Ternary RandomTernary(int n_out, int n_in, float gain, TinyScales scales,
+                      Prng* prng) {
+  Ternary ternary = {n_out, n_in, {}, 0};
+  ternary.codes.resize(static_cast<size_t>(n_out) * n_in);
+  for (uint8_t& code : ternary.codes) code = prng->Code();
   const float unit = 1.0f / std::sqrt(n_in * (1.0f - kZeroShare));
-  return PackI2S(codes, gain * unit * (1.0f + 0.2f * prng->Uniform()));
+  ternary.scale = gain * unit * (1.0f + 0.2f * prng->Uniform());
+  if (scales == TinyScales::kHalf) ternary.scale = HalfScale(ternary.scale);
+  if (scales == TinyScales::kMaster) {
+    ternary.scale = MasterScale(ternary.codes);
+  }
+  return ternary;
 }
 
-Bytes RandomDense(int n_rows, int n_columns, bool f32, Prng* prng) {
+std::vector<float> RandomDense(int n_rows, int n_columns, Prng* prng) {
   const float deviation =
       kLogitDeviation / std::sqrt(static_cast<float>(n_columns));
   std::vector<float> values(static_cast<size_t>(n_rows) * n_columns);
   for (float& value : values) value = deviation * prng->Normal();
-  return f32 ? PackF32(values) : PackF16(values);
+  return values;
+}
+
+Bytes PackDense(const TinyModelOptions& options,
+                const std::vector<float>& values) {
+  return options.f32_embedding    ? PackF32(values)
+         : options.bf16_embedding ? PackBF16(values)
+                                  : PackF16(values);
+}
+
+// The model's tensors by their GGUF names, in the order of a GGUF file.
+struct Content {
+  struct Tensor {
+    std::string name;  // without ".weight"
+    std::vector<float> norm;
+    std::vector<float> dense;
+    Ternary ternary;
+  };
+  std::vector<Tensor> tensors;
+};
+
+Content RandomContent(const TinyModelOptions& options) {
+  const int hidden = options.hidden_size;
+  const int ffn = options.ffn_size;
+  const int q_size = options.n_heads * options.head_dim;
+  const int kv_size = options.n_kv_heads * options.head_dim;
+  const bool has_sub_norms = options.architecture != "llama";
+  Content content;
+  Prng prng(options.seed);
+  const auto dense = [&](const std::string& name) {
+    content.tensors.push_back(
+        {name, {}, RandomDense(options.vocab_size, hidden, &prng), {}});
+  };
+  const auto norm = [&](const std::string& name, int n) {
+    content.tensors.push_back({name, RandomNorm(n, &prng), {}, {}});
+  };
+  const auto ternary = [&](const std::string& name, int n_out, int n_in,
+                           float gain) {
+    content.tensors.push_back(
+        {name,
+         {},
+         {},
+         RandomTernary(n_out, n_in, gain, options.scales, &prng)});
+  };
+
+  // What each sub-layer adds: together they outweigh the embedding, or a tied
+  // head would repeat the current token for ever.
+  const float residual_gain =
+      kLogitDeviation / std::sqrt(2.0f * options.n_layers);
+  dense("token_embd");
+  for (int layer = 0; layer < options.n_layers; ++layer) {
+    const std::string b = absl::StrCat("blk.", layer, ".");
+    norm(b + "attn_norm", hidden);
+    ternary(b + "ffn_down", hidden, ffn, residual_gain);
+    if (has_sub_norms) norm(b + "ffn_sub_norm", ffn);
+    ternary(b + "ffn_gate", ffn, hidden, 1.0f);
+    ternary(b + "ffn_up", ffn, hidden, 1.0f);
+    norm(b + "ffn_norm", hidden);
+    if (has_sub_norms) norm(b + "attn_sub_norm", q_size);
+    ternary(b + "attn_k", kv_size, hidden, kQueryKeyGain);
+    ternary(b + "attn_output", hidden, q_size, residual_gain);
+    ternary(b + "attn_q", q_size, hidden, kQueryKeyGain);
+    ternary(b + "attn_v", kv_size, hidden, 1.0f);
+  }
+  norm("output_norm", hidden);
+  if (!options.tied_head) dense("output");
+  return content;
+}
+
+Bytes PackTernary(uint32_t type, const std::vector<uint8_t>& codes,
+                  float scale) {
+  const TernaryFormat format = type == GgufBuilder::kI2S ? TernaryFormat::kI2S
+                               : type == GgufBuilder::kTQ1_0
+                                   ? TernaryFormat::kTQ1_0
+                                   : TernaryFormat::kTQ2_0;
+  const int64_t n = static_cast<int64_t>(codes.size());
+  Bytes out(TernaryBytes(format, n));
+  EncodeTernary(format, codes.data(), n, scale, out.data());
+  return out;
 }
 
 // A byte in the alphabet that byte-level BPE spells tokens with.
@@ -159,8 +277,6 @@ GgufBuilder TinyModel(const TinyModelOptions& options) {
   const std::string& a = options.architecture;
   const int hidden = options.hidden_size;
   const int ffn = options.ffn_size;
-  const int q_size = options.n_heads * options.head_dim;
-  const int kv_size = options.n_kv_heads * options.head_dim;
 
   GgufBuilder builder;
   builder.SetString("general.architecture", a)
@@ -182,53 +298,190 @@ GgufBuilder TinyModel(const TinyModelOptions& options) {
   }
   AddTokenizer(options, &builder);
 
-  const bool has_sub_norms = a != "llama";
-  Prng prng(options.seed);
-  const auto dense = [&](const std::string& name) {
-    builder.AddTensor(
-        name,
-        {static_cast<uint64_t>(hidden),
-         static_cast<uint64_t>(options.vocab_size)},
-        options.f32_embedding ? GgufBuilder::kF32 : GgufBuilder::kF16,
-        RandomDense(options.vocab_size, hidden, options.f32_embedding, &prng));
-  };
-  const auto norm = [&](const std::string& name, int n) {
-    builder.AddTensor(name, {static_cast<uint64_t>(n)}, GgufBuilder::kF32,
-                      RandomNorm(n, &prng));
-  };
-  const auto ternary = [&](const std::string& name, int n_out, int n_in,
-                           float gain) {
-    builder.AddTensor(
-        name, {static_cast<uint64_t>(n_in), static_cast<uint64_t>(n_out)},
-        GgufBuilder::kI2S, RandomTernary(n_out, n_in, gain, &prng));
-  };
-
-  // What each sub-layer adds: together they outweigh the embedding, or a tied
-  // head would repeat the current token for ever.
-  const float residual_gain =
-      kLogitDeviation / std::sqrt(2.0f * options.n_layers);
-  dense("token_embd.weight");
-  for (int layer = 0; layer < options.n_layers; ++layer) {
-    const std::string b = absl::StrCat("blk.", layer, ".");
-    norm(b + "attn_norm.weight", hidden);
-    ternary(b + "ffn_down.weight", hidden, ffn, residual_gain);
-    if (has_sub_norms) norm(b + "ffn_sub_norm.weight", ffn);
-    ternary(b + "ffn_gate.weight", ffn, hidden, 1.0f);
-    ternary(b + "ffn_up.weight", ffn, hidden, 1.0f);
-    norm(b + "ffn_norm.weight", hidden);
-    if (has_sub_norms) norm(b + "attn_sub_norm.weight", q_size);
-    ternary(b + "attn_k.weight", kv_size, hidden, kQueryKeyGain);
-    ternary(b + "attn_output.weight", hidden, q_size, residual_gain);
-    ternary(b + "attn_q.weight", q_size, hidden, kQueryKeyGain);
-    ternary(b + "attn_v.weight", kv_size, hidden, 1.0f);
+  for (const Content::Tensor& tensor : RandomContent(options).tensors) {
+    const std::string name = tensor.name + ".weight";
+    const auto width = [](int n) { return static_cast<uint64_t>(n); };
+    if (!tensor.norm.empty()) {
+      builder.AddTensor(name, {tensor.norm.size()}, GgufBuilder::kF32,
+                        PackF32(tensor.norm));
+    } else if (!tensor.dense.empty()) {
+      builder.AddTensor(name, {width(hidden), width(options.vocab_size)},
+                        options.f32_embedding    ? GgufBuilder::kF32
+                        : options.bf16_embedding ? GgufBuilder::kBF16
+                                                 : GgufBuilder::kF16,
+                        PackDense(options, tensor.dense));
+    } else {
+      const Ternary& t = tensor.ternary;
+      const float scale = options.scale_tensors ? 1.0f : t.scale;
+      builder.AddTensor(name, {width(t.n_in), width(t.n_out)},
+                        options.matrix_type,
+                        PackTernary(options.matrix_type, t.codes, scale));
+      if (options.scale_tensors) {
+        builder.AddTensor(tensor.name + ".scale", {1}, GgufBuilder::kF32,
+                          PackF32({t.scale}));
+      }
+    }
   }
-  norm("output_norm.weight", hidden);
-  if (!options.tied_head) dense("output.weight");
   return builder;
 }
 
 Bytes TinyModelBytes(const TinyModelOptions& options) {
   return TinyModel(options).Build();
+}
+
+namespace {
+
+// The name that a tensor of a GGUF file has in safetensors.
+std::string HfName(const std::string& name, bool is_bitnet) {
+  if (name == "token_embd") return "model.embed_tokens";
+  if (name == "output_norm") return "model.norm";
+  if (name == "output") return "lm_head";
+  static const auto* const names = new std::map<std::string, std::string>{
+      {"attn_norm", "input_layernorm"},
+      {"ffn_norm", "post_attention_layernorm"},
+      {"attn_sub_norm", "self_attn.attn_sub_norm"},
+      {"ffn_sub_norm", "mlp.ffn_sub_norm"},
+      {"attn_q", "self_attn.q_proj"},
+      {"attn_k", "self_attn.k_proj"},
+      {"attn_v", "self_attn.v_proj"},
+      {"attn_output", "self_attn.o_proj"},
+      {"ffn_gate", "mlp.gate_proj"},
+      {"ffn_up", "mlp.up_proj"},
+      {"ffn_down", "mlp.down_proj"}};
+  const size_t dot = name.find('.', 4);  // of "blk.7.attn_q"
+  const std::string stem = name.substr(dot + 1);
+  std::string hf_stem = names->at(stem);
+  if (is_bitnet && stem == "attn_sub_norm") hf_stem = "self_attn.inner_attn_ln";
+  if (is_bitnet && stem == "ffn_sub_norm") hf_stem = "mlp.ffn_layernorm";
+  return absl::StrCat("model.layers.", name.substr(4, dot - 4), ".", hf_stem);
+}
+
+// Rows of each head pair by pair become first halves, then second halves.
+std::vector<uint8_t> Unpaired(const Ternary& t, int head_dim) {
+  std::vector<uint8_t> out(t.codes.size());
+  for (int row = 0; row < t.n_out; ++row) {
+    const int head = row / head_dim;
+    const int pair = row % head_dim / 2;
+    const int to = head * head_dim + row % 2 * (head_dim / 2) + pair;
+    std::copy_n(&t.codes[static_cast<size_t>(row) * t.n_in], t.n_in,
+                &out[static_cast<size_t>(to) * t.n_in]);
+  }
+  return out;
+}
+
+const char* Quantization(TinyPacking packing) {
+  switch (packing) {
+    case TinyPacking::kPacked:
+      return R"({"quant_method":"bitnet","linear_class":"autobitlinear",)"
+             R"("quantization_mode":"offline","modules_to_not_convert":null})";
+    case TinyPacking::kPackedReciprocal:
+      return R"({"quant_method":"bitnet","modules_to_not_convert":["lm_head"]})";
+    case TinyPacking::kMasters:
+      return R"({"quant_method":"bitnet","linear_class":"autobitlinear",)"
+             R"("quantization_mode":"online"})";
+  }
+  return "";
+}
+
+}  // namespace
+
+TinySafetensors TinySafetensorsModel(const TinyModelOptions& options,
+                                     TinyPacking packing) {
+  const bool is_llama = options.architecture == "llama";
+  const bool is_bitnet = options.architecture == "bitnet";
+  TinySafetensors model;
+  model.config_json = absl::StrCat(
+      R"({"architectures":[")",
+      is_llama    ? "LlamaForCausalLM"
+      : is_bitnet ? "BitnetForCausalLM"
+                  : "BitNetForCausalLM",
+      R"("],"hidden_act":")", is_llama || is_bitnet ? "silu" : "relu2",
+      R"(","hidden_size":)", options.hidden_size, R"(,"intermediate_size":)",
+      options.ffn_size, R"(,"num_hidden_layers":)", options.n_layers,
+      R"(,"num_attention_heads":)", options.n_heads,
+      R"(,"num_key_value_heads":)", options.n_kv_heads, R"(,"head_dim":)",
+      options.head_dim, R"(,"vocab_size":)", options.vocab_size,
+      R"(,"max_position_embeddings":)", options.context_length,
+      R"(,"rms_norm_eps":1e-05,"rope_theta":10000.0,"rope_scaling":null,)",
+      R"("tie_word_embeddings":)", options.tied_head ? "true" : "false",
+      R"(,"quantization_config":)", Quantization(packing), "}");
+
+  for (const Content::Tensor& tensor : RandomContent(options).tensors) {
+    const std::string name = HfName(tensor.name, is_bitnet);
+    if (!tensor.norm.empty()) {
+      model.tensors.AddTensor(name + ".weight", "F32",
+                              {static_cast<int64_t>(tensor.norm.size())},
+                              PackF32(tensor.norm));
+      continue;
+    }
+    if (!tensor.dense.empty()) {
+      model.tensors.AddTensor(name + ".weight",
+                              options.f32_embedding    ? "F32"
+                              : options.bf16_embedding ? "BF16"
+                                                       : "F16",
+                              {options.vocab_size, options.hidden_size},
+                              PackDense(options, tensor.dense));
+      continue;
+    }
+    const Ternary& t = tensor.ternary;
+    const bool is_rotated =
+        absl::EndsWith(name, "q_proj") || absl::EndsWith(name, "k_proj");
+    const std::vector<uint8_t> codes =
+        is_llama && is_rotated ? Unpaired(t, options.head_dim) : t.codes;
+    if (packing == TinyPacking::kMasters) {
+      CHECK(options.scales == TinyScales::kMaster);
+      std::vector<float> masters;
+      for (uint8_t code : codes) masters.push_back(kMasterWeight * (code - 1));
+      model.tensors.AddTensor(name + ".weight", "BF16", {t.n_out, t.n_in},
+                              PackBF16(masters));
+      continue;
+    }
+    model.tensors.AddTensor(name + ".weight", "U8", {t.n_out / 4, t.n_in},
+                            PackRows(codes, t.n_out, t.n_in));
+    const bool is_reciprocal = packing == TinyPacking::kPackedReciprocal;
+    CHECK(!is_reciprocal || options.scales == TinyScales::kHalf);
+    model.tensors.AddTensor(
+        name + ".weight_scale", "F32", {1},
+        PackF32({is_reciprocal ? 1.0f / t.scale : t.scale}));
+  }
+  return model;
+}
+
+std::string WriteTinySafetensors(const TinySafetensors& model, int n_files) {
+  const char* root = std::getenv("TEST_TMPDIR");
+  std::string directory =
+      absl::StrCat(root != nullptr ? root : "/tmp", "/tern_model_XXXXXX");
+  CHECK(mkdtemp(&directory[0]) != nullptr) << directory;
+  const auto write = [&](const std::string& name, absl::string_view text) {
+    std::ofstream out(absl::StrCat(directory, "/", name), std::ios::binary);
+    out.write(text.data(), static_cast<std::streamsize>(text.size()));
+    CHECK(out.flush().good()) << name;
+  };
+  write("config.json", model.config_json);
+  std::vector<SafetensorsBuilder> files(n_files);
+  std::string weight_map;
+  const auto file_name = [&](int file) {
+    return n_files == 1 ? std::string("model.safetensors")
+                        : absl::StrFormat("model-%05d-of-%05d.safetensors",
+                                          file + 1, n_files);
+  };
+  int n_tensors = 0;
+  for (const SafetensorsBuilder::Tensor& t : model.tensors.tensors()) {
+    const int file = n_tensors++ % n_files;
+    files[file].AddTensor(t.name, t.dtype, t.shape, t.data);
+    absl::StrAppend(&weight_map, weight_map.empty() ? "" : ",", "\"", t.name,
+                    "\":\"", file_name(file), "\"");
+  }
+  for (int file = 0; file < n_files; ++file) {
+    const Bytes bytes = files[file].Build();
+    write(file_name(file),
+          {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
+  if (n_files > 1) {
+    write("model.safetensors.index.json",
+          absl::StrCat("{\"weight_map\":{", weight_map, "}}"));
+  }
+  return directory;
 }
 
 std::string WriteTempFile(absl::Span<const uint8_t> bytes) {

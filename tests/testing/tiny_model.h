@@ -5,6 +5,7 @@
 #include <string>
 
 #include "tests/testing/gguf_builder.h"
+#include "tests/testing/safetensors_builder.h"
 
 namespace tern {
 namespace testing {
@@ -16,6 +17,14 @@ namespace testing {
 // Scales are such that activations stay near unit size through all layers and
 // logits have a standard deviation of about 3, so that greedy decoding wanders
 // and sampling has something to choose from.
+// Scales of the ternary matrices.
+enum class TinyScales {
+  kAny,     // any float32
+  kHalf,    // float16 values whose reciprocal has them for its own, in float32:
+            // what every format can hold
+  kMaster,  // those that come of rounding bfloat16 master weights
+};
+
 struct TinyModelOptions {
   std::string architecture = "bitnet-b1.58";
   int n_layers = 2;
@@ -26,8 +35,12 @@ struct TinyModelOptions {
   int head_dim = 16;
   int vocab_size = 320;  // at least 258: 256 bytes, merges, BOS, EOS
   int context_length = 256;
-  bool tied_head = true;       // without an output.weight of its own
-  bool f32_embedding = false;  // embedding and head in F32 instead of F16
+  bool tied_head = true;        // without an output.weight of its own
+  bool f32_embedding = false;   // embedding and head in F32 instead of F16
+  bool bf16_embedding = false;  // in BF16
+  uint32_t matrix_type = GgufBuilder::kI2S;  // or kTQ1_0, kTQ2_0
+  TinyScales scales = TinyScales::kAny;
+  bool scale_tensors = false;  // scales in tensors of their own
   bool add_eot = false;        // the last merge gives way to <|eot_id|>
   uint64_t seed = 1;
 };
@@ -40,9 +53,27 @@ GgufBuilder TinyModel(const TinyModelOptions& options);
 // The same as the bytes of a file.
 Bytes TinyModelBytes(const TinyModelOptions& options);
 
+// How a safetensors model holds its matrices.
+enum class TinyPacking { kPacked, kPackedReciprocal, kMasters };
+
+// The same model as safetensors. Architectures bitnet-b1.58, bitnet and llama;
+// q and k of the last have the rows of a head in the other order
+// (docs/formats.md).
+// kMasters needs scales kMaster, kPackedReciprocal needs kHalf.
+struct TinySafetensors {
+  std::string config_json;
+  SafetensorsBuilder tensors;
+};
+TinySafetensors TinySafetensorsModel(const TinyModelOptions& options,
+                                     TinyPacking packing);
+
 // Writes the model to a new file in the test's temporary directory and returns
 // its path. The caller removes it, or leaves it to the test runner.
 std::string WriteTinyModel(const TinyModelOptions& options);
+
+// Writes a safetensors model to a new directory there, its tensors spread over
+// `n_files` files, and returns the directory's path.
+std::string WriteTinySafetensors(const TinySafetensors& model, int n_files);
 
 // Writes any bytes there.
 std::string WriteTempFile(absl::Span<const uint8_t> bytes);
