@@ -148,7 +148,9 @@ absl::StatusOr<Value> Abs(const Value& subject, const Bound& args,
 
 absl::StatusOr<Value> ListOf(const Value& subject, const Bound& args,
                              Budget* budget) {
-  return ToList(subject, budget);
+  ASSIGN_OR_RETURN(const Value list, ToList(subject, budget));
+  if (!list.IsLazy()) return list;
+  return Value::MakeList(list.list(), budget);
 }
 
 absl::StatusOr<Value> StringOf(const Value& subject, const Bound& args,
@@ -162,8 +164,14 @@ Value Otherwise(const Bound& args) {
   return args[0] == nullptr ? Value::Int(0) : *args[0];
 }
 
+absl::Status CheckDefined(const Value& value) {
+  if (!value.Is(Kind::kUndefined)) return absl::OkStatus();
+  return Error(absl::StrCat("'", value.undefined_what(), "' is undefined"));
+}
+
 absl::StatusOr<Value> IntOf(const Value& subject, const Bound& args,
                             Budget* budget) {
+  RETURN_IF_ERROR(CheckDefined(subject));
   if (subject.IsInteger()) return Value::Int(subject.integer());
   double number = 0;
   if (subject.Is(Kind::kFloat)) {
@@ -184,6 +192,7 @@ absl::StatusOr<Value> IntOf(const Value& subject, const Bound& args,
 
 absl::StatusOr<Value> FloatOf(const Value& subject, const Bound& args,
                               Budget* budget) {
+  RETURN_IF_ERROR(CheckDefined(subject));
   if (subject.IsNumber()) return Value::Float(subject.number());
   double number = 0;
   if (subject.Is(Kind::kString)) {
@@ -207,17 +216,18 @@ absl::StatusOr<Value> Reverse(const Value& subject, const Bound& args,
                     budget);
   }
   ASSIGN_OR_RETURN(const Value list, ToList(subject, budget));
-  return Value::MakeList(List(list.list().rbegin(), list.list().rend()),
-                         budget);
+  return Value::MakeList(List(list.list().rbegin(), list.list().rend()), budget,
+                         /*is_lazy=*/true);
 }
 
 absl::StatusOr<Value> Items(const Value& subject, const Bound& args,
                             Budget* budget) {
-  if (subject.Is(Kind::kUndefined)) return Value::MakeList({}, budget);
+  if (subject.Is(Kind::kUndefined)) return Value::MakeList({}, budget, true);
   if (!subject.Is(Kind::kDict)) {
     return Error(absl::StrCat("needs a dict, not ", subject.KindName()));
   }
-  return ItemsOf(subject, budget);
+  ASSIGN_OR_RETURN(const Value items, ItemsOf(subject, budget));
+  return Value::MakeList(items.list(), budget, /*is_lazy=*/true);
 }
 
 // value.a.b for the path "a.b", or an index.
@@ -316,7 +326,7 @@ absl::StatusOr<Value> Map(const Value& subject, const Arguments& arguments,
       if (value.Is(Kind::kUndefined) && args[1] != nullptr) value = *args[1];
       out.push_back(std::move(value));
     }
-    return Value::MakeList(std::move(out), budget);
+    return Value::MakeList(std::move(out), budget, /*is_lazy=*/true);
   }
   ASSIGN_OR_RETURN(const std::string name, InnerName(arguments.positional[0]));
   // One level only: a list of lists needs two loops, not map('map').
@@ -330,7 +340,7 @@ absl::StatusOr<Value> Map(const Value& subject, const Arguments& arguments,
     ASSIGN_OR_RETURN(Value value, ApplyFilter(name, item, inner, budget));
     out.push_back(std::move(value));
   }
-  return Value::MakeList(std::move(out), budget);
+  return Value::MakeList(std::move(out), budget, /*is_lazy=*/true);
 }
 
 // select, reject: of the items; selectattr, rejectattr: of an attribute.
@@ -359,7 +369,7 @@ absl::StatusOr<Value> Select(const Value& subject, const Arguments& arguments,
     }
     if (holds == keeps) out.push_back(item);
   }
-  return Value::MakeList(std::move(out), budget);
+  return Value::MakeList(std::move(out), budget, /*is_lazy=*/true);
 }
 
 absl::StatusOr<Value> ApplyAnyFilter(absl::string_view name,

@@ -174,6 +174,9 @@ TEST(Jinja, ComparisonsAndLogic) {
              {"'y' if nope", ""},
              {"'a' if nope else 'b' if n else 'c'", "b"},
              {"nope|default('q') ~ empty|default('q')", "q"},
+             {"[]|select and []|reverse and 'y' or 'n'", "y"},
+             {"'y' if []|select|list else 'n'", "n"},
+             {"nope|default(1)|int", "1"},
              {"empty|default('q', true) ~ empty|d('q', boolean=true)", "qq"}});
 }
 
@@ -283,6 +286,7 @@ TEST(Jinja, ErrorsNameTheLine) {
            {"\n\n{{ 1 / 0 }}", "line 3: cannot divide by 0"},
            {"{{ 'a' + 1 }}", "line 1: the operator + does not take"},
            {"{{ 'a' + nope }}", "line 1: 'nope' is undefined beside +"},
+           {"{{ nope|int }}", "line 1: filter 'int': 'nope' is undefined"},
            {"{{ s|nope }}", "line 1: filter 'nope': is not known"},
            {"{{ s is nope }}", "line 1: test 'nope': is not known"},
            {"{{ s.nope() }}", "line 1: a string has no method 'nope'"},

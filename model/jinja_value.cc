@@ -97,7 +97,8 @@ absl::StatusOr<Value> Value::Float(double value) {
   return Value(Data(value));
 }
 
-absl::StatusOr<Value> Value::MakeList(List items, Budget* budget) {
+absl::StatusOr<Value> Value::MakeList(List items, Budget* budget,
+                                      bool is_lazy) {
   const Limits& limits = budget->limits();
   if (items.size() > static_cast<size_t>(limits.list_items_max)) {
     return Error(absl::StrCat("a list would have ", items.size(),
@@ -116,8 +117,8 @@ absl::StatusOr<Value> Value::MakeList(List items, Budget* budget) {
     return Error(
         absl::StrCat("lists are nested deeper than ", limits.nesting_max));
   }
-  return Value(Data(
-      std::make_shared<const ListType>(ListType{std::move(items), depth})));
+  return Value(Data(std::make_shared<const ListType>(
+      ListType{std::move(items), depth, is_lazy})));
 }
 
 absl::StatusOr<Value> Value::MakeDict(Dict items, Budget* budget) {
@@ -183,6 +184,10 @@ const List& Value::list() const {
   return std::get<std::shared_ptr<const ListType>>(data_)->items;
 }
 
+bool Value::IsLazy() const {
+  return std::get<std::shared_ptr<const ListType>>(data_)->is_lazy;
+}
+
 const Dict& Value::dict() const {
   return std::get<std::shared_ptr<const DictType>>(data_)->items;
 }
@@ -207,7 +212,7 @@ bool Value::IsTrue() const {
     case Kind::kString:
       return !text().empty();
     case Kind::kList:
-      return !list().empty();
+      return IsLazy() || !list().empty();
     case Kind::kDict:
       return !dict().empty();
     default:

@@ -101,7 +101,10 @@ class Value {
   static absl::StatusOr<Value> Float(double value);
   // Refuse what is too long or too deep, and namespaces, loops and macros,
   // which cannot be put into anything.
-  static absl::StatusOr<Value> MakeList(List items, Budget* budget);
+  // A lazy list is what filters such as `map` give: true even without items, as
+  // Python's generators are, until `list` makes it a list.
+  static absl::StatusOr<Value> MakeList(List items, Budget* budget,
+                                        bool is_lazy = false);
   static absl::StatusOr<Value> MakeDict(Dict items, Budget* budget);
 
   Kind kind() const { return static_cast<Kind>(data_.index()); }
@@ -127,6 +130,7 @@ class Value {
     return std::get<const MacroDefinition*>(data_);
   }
 
+  bool IsLazy() const;  // REQUIRES: a list
   bool IsTrue() const;
   // For messages: "a string", "none", "undefined" ...
   absl::string_view KindName() const;
@@ -140,6 +144,7 @@ class Value {
   struct ListType {
     List items;
     int depth;  // of lists and dicts in one another, from 1
+    bool is_lazy;
   };
   struct DictType {
     Dict items;
