@@ -1,31 +1,25 @@
 #include "model/text_normalizer.h"
 
-#include <cstdint>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "model/normal_form.h"
 #include "model/unicode_space.h"
-#include "model/utf8.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 
 namespace tern {
 namespace {
 
-// Text is composed as far as this; combining marks begin here.
-constexpr int32_t kFirstCombining = 0x300;
-
 absl::Status CheckComposed(absl::string_view text) {
-  for (size_t pos = 0; pos < text.size();) {
-    const size_t begin = pos;
-    if (NextCharacter(text, &pos) >= kFirstCombining) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "this model's tokenizer wants text in Unicode's normal form C, and "
-          "Tern cannot tell whether the text is from byte offset ",
-          begin, " on; it can for characters below U+0300"));
-    }
-  }
-  return absl::OkStatus();
+  const size_t place = FindMaybeNotComposed(text);
+  if (place == absl::string_view::npos) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "this model's tokenizer wants text in Unicode's normal form C, which the "
+      "text may not be in at byte offset ",
+      place,
+      "; send it composed, without combining marks that could join the "
+      "character before them"));
 }
 
 }  // namespace

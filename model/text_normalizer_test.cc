@@ -44,11 +44,11 @@ TEST(TextNormalizer, Strips) {
 TEST(TextNormalizer, TakesWhatIsSurelyComposed) {
   TextNormalizer normalizer;
   normalizer.AddComposedOnly();
-  EXPECT_EQ(Apply(normalizer, "Grüße, ÿ\u02ff"), "Grüße, ÿ\u02ff");
+  EXPECT_EQ(Apply(normalizer, "Grüße, 日本"), "Grüße, 日本");
   std::string room;
   const absl::Status status = normalizer.Apply("ae\u0301", &room).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("byte offset 2 "), absl::string_view::npos);
+  EXPECT_NE(status.message().find("byte offset 2;"), absl::string_view::npos);
 }
 
 // Sixty-four steps that double a text would fill any memory.

@@ -25,6 +25,8 @@ namespace {
 constexpr size_t kDocumentBytesMax = size_t{1} << 28;
 // All tokens together, as text.
 constexpr size_t kTokenBytesMax = size_t{1} << 28;
+// Rows of a vocabulary, for the memory that they take before they are read.
+constexpr int kVocabSizeMax = 1 << 24;
 
 class Reader {
  public:
@@ -507,9 +509,10 @@ absl::Status ReadJsonTokenizer(absl::string_view tokenizer_json,
                        kDocumentBytesMax, " are allowed"));
     }
   }
-  if (vocab_size <= 0) {
+  if (vocab_size <= 0 || vocab_size > kVocabSizeMax) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the model's vocabulary has ", vocab_size, " entries"));
+        absl::StrCat("the model's vocabulary has ", vocab_size,
+                     " entries; it may have 1 to ", kVocabSizeMax));
   }
   ASSIGN_OR_RETURN(const nlohmann::json document,
                    ParseJson(tokenizer_json, "tokenizer.json"));
