@@ -97,7 +97,7 @@ TEST(ModelSource, SaysWhatIsMissing) {
   EXPECT_EQ(ModelSource::Open("/nonexistent/m.gguf").status().code(),
             absl::StatusCode::kNotFound);
   const std::string path =
-      testing::WriteTinySafetensors({"{}", SafetensorsBuilder()}, 1);
+      testing::WriteTinySafetensors({"{}", "{}", SafetensorsBuilder()}, 1);
   std::filesystem::remove(path + "/config.json");
   const absl::Status status = ModelSource::Open(path).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
@@ -306,6 +306,33 @@ TEST(ModelSourceSafetensors, OpensADirectory) {
     (*source)->Release((*source)->FindHead()->data);
     EXPECT_TRUE(ReadAll(**source).ok());
   }
+}
+
+TEST(ModelSourceSafetensors, LoadsTheSameTokenizerAsFromGguf) {
+  const std::string path = testing::WriteTinySafetensors(
+      TinySafetensorsModel(Options(), TinyPacking::kPacked), 1);
+  const SourceOr source = ModelSource::Open(path);
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto tokenizer = (*source)->LoadTokenizer();
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const Bytes bytes = testing::TinyModelBytes(Options());
+  const auto expected = (*ModelSource::FromGguf(bytes))->LoadTokenizer();
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  const std::string text =
+      "What the king's men saw\n\n was 1234 \xf0\x9f\x98\x80";
+  const auto ids = (*tokenizer)->Encode(text, {});
+  ASSERT_TRUE(ids.ok()) << ids.status();
+  EXPECT_EQ(*ids, *(*expected)->Encode(text, {}));
+  EXPECT_EQ((*tokenizer)->end_ids(), (*expected)->end_ids());
+  EXPECT_EQ((*tokenizer)->bos_id(), (*expected)->bos_id());
+
+  std::filesystem::remove(path + "/tokenizer_config.json");
+  EXPECT_TRUE((*source)->LoadTokenizer().ok());
+  std::filesystem::remove(path + "/tokenizer.json");
+  const absl::Status status = (*source)->LoadTokenizer().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("tokenizer.json"));
+  std::filesystem::remove_all(path);
 }
 
 TEST(ModelSourceSafetensors, FingerprintsCoverConfigurationAndHeaders) {

@@ -30,6 +30,7 @@ using Json = nlohmann::json;
 constexpr char kIndexName[] = "model.safetensors.index.json";
 constexpr size_t kConfigBytesMax = 1 << 20;
 constexpr size_t kIndexBytesMax = 4 << 20;
+constexpr size_t kTokenizerBytesMax = 64 << 20;
 constexpr size_t kFilesMax = 1024;
 
 constexpr char kEmbedding[] = "model.embed_tokens.weight";
@@ -341,8 +342,17 @@ absl::Status SafetensorsSource::CheckTensors() {
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> SafetensorsSource::LoadTokenizer()
     const {
-  return absl::UnimplementedError(
-      "the tokenizer of a directory is not read; serve the model as GGUF");
+  if (directory_.empty()) {
+    return absl::NotFoundError("a model in memory has no tokenizer");
+  }
+  ASSIGN_OR_RETURN(
+      const std::string tokenizer,
+      ReadText(JoinPath(directory_, "tokenizer.json"), kTokenizerBytesMax));
+  absl::StatusOr<std::string> config =
+      ReadText(JoinPath(directory_, "tokenizer_config.json"), kConfigBytesMax);
+  if (absl::IsNotFound(config.status())) config = std::string();
+  RETURN_IF_ERROR(config.status());
+  return Tokenizer::FromJson(tokenizer, *config, config_.vocab_size);
 }
 
 absl::optional<std::string> SafetensorsSource::chat_template() const {

@@ -15,6 +15,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/float16.h"
 #include "model/ternary_codec.h"
+#include "nlohmann/json.hpp"
 #include "util/logging.h"
 
 namespace tern {
@@ -57,6 +58,10 @@ class Prng {
  private:
   uint64_t state_;
 };
+
+constexpr char kSplitPattern[] =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 constexpr float kZeroShare = 0.4f;
 constexpr float kLogitDeviation = 3.0f;
@@ -246,28 +251,96 @@ std::vector<std::pair<std::string, std::string>> Merges(int n) {
   return merges;
 }
 
-void AddTokenizer(const TinyModelOptions& options, GgufBuilder* builder) {
-  std::vector<std::string> tokens, merges;
-  for (int byte = 0; byte < 256; ++byte) tokens.push_back(Spelling(byte));
-  for (const auto& merge :
-       Merges(options.vocab_size - 258 - (options.add_eot ? 1 : 0))) {
-    merges.push_back(absl::StrCat(merge.first, " ", merge.second));
-    tokens.push_back(merge.first + merge.second);
+struct Vocabulary {
+  std::vector<std::string> tokens;  // control tokens are the last ones
+  std::vector<std::string> merges;
+  int n_control;
+};
+
+Vocabulary MakeVocabulary(const TinyModelOptions& options) {
+  Vocabulary v;
+  v.n_control = options.add_eot ? 3 : 2;
+  for (int byte = 0; byte < 256; ++byte) v.tokens.push_back(Spelling(byte));
+  for (const auto& merge : Merges(options.vocab_size - 256 - v.n_control)) {
+    v.merges.push_back(absl::StrCat(merge.first, " ", merge.second));
+    v.tokens.push_back(merge.first + merge.second);
   }
-  std::vector<int32_t> types(tokens.size(), 1);
-  if (options.add_eot) tokens.push_back("<|eot_id|>");
-  const uint32_t bos = static_cast<uint32_t>(tokens.size());
-  tokens.push_back("<|begin_of_text|>");
-  tokens.push_back("<|end_of_text|>");
-  types.resize(tokens.size(), 3);
+  if (options.add_eot) v.tokens.push_back("<|eot_id|>");
+  v.tokens.push_back("<|begin_of_text|>");
+  v.tokens.push_back("<|end_of_text|>");
+  return v;
+}
+
+void AddTokenizer(const TinyModelOptions& options, GgufBuilder* builder) {
+  const Vocabulary v = MakeVocabulary(options);
+  std::vector<int32_t> types(v.tokens.size() - v.n_control, 1);
+  types.resize(v.tokens.size(), 3);
+  const uint32_t bos = static_cast<uint32_t>(v.tokens.size()) - 2;
   builder->SetString("tokenizer.ggml.model", "gpt2")
       .SetString("tokenizer.ggml.pre", "llama-bpe")
-      .SetStringArray("tokenizer.ggml.tokens", tokens)
+      .SetStringArray("tokenizer.ggml.tokens", v.tokens)
       .SetInt32Array("tokenizer.ggml.token_type", types)
-      .SetStringArray("tokenizer.ggml.merges", merges)
+      .SetStringArray("tokenizer.ggml.merges", v.merges)
       .SetUint32("tokenizer.ggml.bos_token_id", bos)
       .SetUint32("tokenizer.ggml.eos_token_id", bos + 1)
       .SetBool("tokenizer.ggml.add_bos_token", true);
+}
+
+// The same tokenizer in the form of Llama 3's tokenizer.json.
+std::string TokenizerJson(const TinyModelOptions& options) {
+  using Json = nlohmann::json;
+  const Vocabulary v = MakeVocabulary(options);
+  const size_t n_plain = v.tokens.size() - v.n_control;
+  Json vocab = Json::object(), added = Json::array();
+  for (size_t id = 0; id < v.tokens.size(); ++id) {
+    if (id < n_plain) {
+      vocab[v.tokens[id]] = id;
+    } else {
+      added.push_back({{"id", id},
+                       {"content", v.tokens[id]},
+                       {"single_word", false},
+                       {"lstrip", false},
+                       {"rstrip", false},
+                       {"normalized", false},
+                       {"special", true}});
+    }
+  }
+  const auto byte_level = [](bool use_regex) {
+    return Json{{"type", "ByteLevel"},
+                {"add_prefix_space", false},
+                {"trim_offsets", true},
+                {"use_regex", use_regex}};
+  };
+  const std::string bos = v.tokens[v.tokens.size() - 2];
+  return Json{{"added_tokens", added},
+              {"normalizer", nullptr},
+              {"pre_tokenizer",
+               {{"type", "Sequence"},
+                {"pretokenizers",
+                 {{{"type", "Split"},
+                   {"pattern", {{"Regex", kSplitPattern}}},
+                   {"behavior", "Isolated"},
+                   {"invert", false}},
+                  byte_level(false)}}}},
+              {"post_processor",
+               {{"type", "TemplateProcessing"},
+                {"single",
+                 {{{"SpecialToken", {{"id", bos}, {"type_id", 0}}}},
+                  {{"Sequence", {{"id", "A"}, {"type_id", 0}}}}}},
+                {"special_tokens",
+                 {{bos,
+                   {{"id", bos},
+                    {"ids", Json::array({v.tokens.size() - 2})},
+                    {"tokens", Json::array({bos})}}}}}}},
+              {"decoder", byte_level(true)},
+              {"model",
+               {{"type", "BPE"},
+                {"dropout", nullptr},
+                {"unk_token", nullptr},
+                {"ignore_merges", true},
+                {"vocab", vocab},
+                {"merges", v.merges}}}}
+      .dump();
 }
 
 }  // namespace
@@ -406,6 +479,7 @@ TinySafetensors TinySafetensorsModel(const TinyModelOptions& options,
       R"("tie_word_embeddings":)", options.tied_head ? "true" : "false",
       R"(,"quantization_config":)", Quantization(packing), "}");
 
+  model.tokenizer_json = TokenizerJson(options);
   for (const Content::Tensor& tensor : RandomContent(options).tensors) {
     const std::string name = HfName(tensor.name, is_bitnet);
     if (!tensor.norm.empty()) {
@@ -458,6 +532,8 @@ std::string WriteTinySafetensors(const TinySafetensors& model, int n_files) {
     CHECK(out.flush().good()) << name;
   };
   write("config.json", model.config_json);
+  write("tokenizer.json", model.tokenizer_json);
+  write("tokenizer_config.json", R"({"eos_token":"<|end_of_text|>"})");
   std::vector<SafetensorsBuilder> files(n_files);
   std::string weight_map;
   const auto file_name = [&](int file) {

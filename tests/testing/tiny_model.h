@@ -62,6 +62,7 @@ enum class TinyPacking { kPacked, kPackedReciprocal, kMasters };
 // kMasters needs scales kMaster, kPackedReciprocal needs kHalf.
 struct TinySafetensors {
   std::string config_json;
+  std::string tokenizer_json;
   SafetensorsBuilder tensors;
 };
 TinySafetensors TinySafetensorsModel(const TinyModelOptions& options,
@@ -71,8 +72,8 @@ TinySafetensors TinySafetensorsModel(const TinyModelOptions& options,
 // its path. The caller removes it, or leaves it to the test runner.
 std::string WriteTinyModel(const TinyModelOptions& options);
 
-// Writes a safetensors model to a new directory there, its tensors spread over
-// `n_files` files, and returns the directory's path.
+// Writes a safetensors model to a new directory there, with its tokenizer, its
+// tensors spread over `n_files` files, and returns the directory's path.
 std::string WriteTinySafetensors(const TinySafetensors& model, int n_files);
 
 // Writes any bytes there.
