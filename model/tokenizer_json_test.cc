@@ -211,7 +211,7 @@ json SpmLike() {
 
 constexpr int kSpmVocab = 268;
 constexpr TokenId kMark = 259, kT = 260, kH = 261, kE = 262, kA = 263,
-                  kHe = 264, kMarkT = 265, kThe = 266, kTwo = 267;
+                  kHe = 264, kThe = 266, kTwo = 267;
 
 std::unique_ptr<Tokenizer> SpmWith(
     const std::function<void(json*)>& change = [](json*) {},
