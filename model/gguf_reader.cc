@@ -617,6 +617,26 @@ std::vector<std::string> GgufReader::keys() const {
   return keys;
 }
 
+absl::StatusOr<GgufReader::RawValue> GgufReader::GetRaw(
+    absl::string_view key) const {
+  ASSIGN_OR_RETURN(const Value* value, Find(key));
+  // Parse() went the same way and found every length within the file.
+  const bool is_array = value->type == kGgufArray;
+  const uint32_t type = is_array ? value->element_type : value->type;
+  const uint64_t count = is_array ? value->count : 1;
+  size_t end = value->offset;
+  if (type == kGgufString) {
+    for (uint64_t i = 0; i < count; ++i) {
+      end += sizeof(uint64_t) + Load<uint64_t>(bytes_.data() + end);
+    }
+  } else {
+    end += count * GgufValueBytes(type);
+  }
+  const size_t begin =
+      value->offset - (is_array ? sizeof(uint32_t) + sizeof(uint64_t) : 0);
+  return RawValue{value->type, bytes_.subspan(begin, end - begin)};
+}
+
 std::string GgufReader::ValueText(absl::string_view key) const {
   const absl::StatusOr<const Value*> value = Find(key);
   if (!value.ok()) return "";

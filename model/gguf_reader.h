@@ -84,6 +84,14 @@ class GgufReader {
   absl::StatusOr<std::vector<float>> GetFloatArray(absl::string_view key) const;
   bool HasKey(absl::string_view key) const;
 
+  // A value as it stands in the file: the type, and all bytes behind it (those
+  // of an array begin with the elements' type and number). For copies.
+  struct RawValue {
+    uint32_t type;  // GgufValueType
+    absl::Span<const uint8_t> bytes;
+  };
+  absl::StatusOr<RawValue> GetRaw(absl::string_view key) const;
+
   // For people who look into a file: keys in the order of the file, and a
   // value as text (arrays by length and type alone; empty for no such key).
   std::vector<std::string> keys() const;
