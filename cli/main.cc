@@ -12,6 +12,7 @@
 #include "cli/doctor.h"
 #include "cli/generate.h"
 #include "cli/health.h"
+#include "cli/model_tools.h"
 #include "cli/report.h"
 #include "cli/status.h"
 #include "cli/tokenize.h"
@@ -30,10 +31,15 @@ void PrintOverview(const std::vector<Command>& commands) {
   std::cout << "usage: tern COMMAND [FLAGS] [ARGUMENTS]\n\n"
                "Talks to a Tern cluster.\n\n";
   for (const Command& command : commands) {
-    std::cout << absl::StrFormat("  %-10s%s\n", command.name, command.summary);
+    std::cout << absl::StrFormat("  %-12s%s\n", command.name, command.summary);
   }
-  std::cout << "  help      say more about a command\n"
-            << "\n`tern help COMMAND` shows the command's flags.\n"
+  std::cout << "  help        say more about a command\n"
+            << "\nWorks on model files, without a cluster.\n\n";
+  for (const ModelTool& tool : ModelTools()) {
+    std::cout << absl::StrFormat("  %-12s%s\n", tool.name, tool.summary);
+  }
+  std::cout << "\n"
+            << "`tern help COMMAND` shows the command's flags.\n"
             << kExitCodes;
 }
 
@@ -68,6 +74,11 @@ ExitCode Main(std::vector<std::string> words) {
     }
     name = words[0];
     help = true;
+  }
+  if (IsModelTool(name)) {
+    words.insert(words.begin(), name);
+    if (help) words.insert(words.begin(), "help");
+    return RunModelTool(words);
   }
   const Command* command = Find(commands, name);
   if (command == nullptr) {
