@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -14,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "cli/connection.h"
 #include "cli/model_flag.h"
@@ -37,10 +39,32 @@ ABSL_FLAG(float, top_p, 1,
 ABSL_FLAG(float, min_p, 0,
           "Drops tokens less likely than this share of the most likely one's "
           "probability, in [0, 1].");
+ABSL_FLAG(float, repetition_penalty, 1,
+          "Divides (multiplies if negative) the logits of tokens that occurred "
+          "already, prompt included, in (0, 10]. 1: none.");
+ABSL_FLAG(float, frequency_penalty, 0,
+          "Subtracted from a token's logit for each time it occurred in the "
+          "answer, in [-2, 2].");
+ABSL_FLAG(float, presence_penalty, 0,
+          "Subtracted once from the logit of tokens that occurred in the "
+          "answer, in [-2, 2].");
+ABSL_FLAG(std::string, logit_bias, "",
+          "What to add to the logits of some tokens: ID:BIAS,ID:BIAS, each "
+          "bias in [-100, 100].");
 ABSL_FLAG(int64_t, seed, 0,
           "Seed of the random numbers: the same one gives the same text. Left "
           "out, the cluster draws one, which --stats shows.");
 ABSL_FLAG(int, max_tokens, 256, "Most tokens to produce, at least 1.");
+ABSL_FLAG(int, min_tokens, 0,
+          "Tokens before which the answer does not end, at most --max_tokens.");
+ABSL_FLAG(int, n, 1,
+          "How many answers to draw, in [1, 16]; they are printed one after "
+          "the other.");
+ABSL_FLAG(bool, echo, false, "Prints the prompt in front of the answer.");
+ABSL_FLAG(int, logprobs, 0,
+          "Prints after the answer a table of its tokens: log-probability, id, "
+          "text, and that many of the likeliest tokens at its place, in "
+          "[0, 20]. Left out: no table.");
 ABSL_FLAG(std::string, stop, "",
           "Text that ends the answer and is not part of it; \\n, \\t and \\\\ "
           "stand for the usual characters. May be given up to 16 times.");
@@ -62,6 +86,26 @@ ABSL_FLAG(bool, print_ids, false,
 namespace tern {
 namespace {
 
+// Reads "ID:BIAS,ID:BIAS".
+absl::Status AddLogitBias(absl::string_view text,
+                          v1::SamplingParameters* sampling) {
+  for (absl::string_view entry : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    const std::vector<absl::string_view> parts = absl::StrSplit(entry, ':');
+    int32_t id;
+    float bias;
+    if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &id) ||
+        !absl::SimpleAtof(parts[1], &bias)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--logit_bias: \"", entry, "\" is not ID:BIAS"));
+    }
+    if (!sampling->mutable_logit_bias()->insert({id, bias}).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--logit_bias: token ", id, " comes twice"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<v1::GenerateRequest> MakeRequest(const Arguments& arguments) {
   v1::GenerateRequest request;
   ASSIGN_OR_RETURN(*request.mutable_text(),
@@ -77,11 +121,25 @@ absl::StatusOr<v1::GenerateRequest> MakeRequest(const Arguments& arguments) {
   if (arguments.Has("top_k")) sampling.set_top_k(absl::GetFlag(FLAGS_top_k));
   if (arguments.Has("top_p")) sampling.set_top_p(absl::GetFlag(FLAGS_top_p));
   if (arguments.Has("min_p")) sampling.set_min_p(absl::GetFlag(FLAGS_min_p));
+  if (arguments.Has("repetition_penalty")) {
+    sampling.set_repetition_penalty(absl::GetFlag(FLAGS_repetition_penalty));
+  }
+  if (arguments.Has("frequency_penalty")) {
+    sampling.set_frequency_penalty(absl::GetFlag(FLAGS_frequency_penalty));
+  }
+  if (arguments.Has("presence_penalty")) {
+    sampling.set_presence_penalty(absl::GetFlag(FLAGS_presence_penalty));
+  }
+  RETURN_IF_ERROR(AddLogitBias(absl::GetFlag(FLAGS_logit_bias), &sampling));
+  if (arguments.Has("n")) sampling.set_sample_count(absl::GetFlag(FLAGS_n));
   if (arguments.Has("seed")) sampling.set_seed(absl::GetFlag(FLAGS_seed));
 
   v1::StoppingParameters& stopping = *request.mutable_stopping();
   if (arguments.Has("max_tokens")) {
     stopping.set_max_output_tokens(absl::GetFlag(FLAGS_max_tokens));
+  }
+  if (arguments.Has("min_tokens")) {
+    stopping.set_min_output_tokens(absl::GetFlag(FLAGS_min_tokens));
   }
   if (arguments.Has("stop")) {
     for (const std::string& text : arguments.given.at("stop")) {
@@ -104,17 +162,39 @@ absl::StatusOr<v1::GenerateRequest> MakeRequest(const Arguments& arguments) {
   if (absl::GetFlag(FLAGS_ignore_eos)) {
     stopping.set_ignore_end_of_sequence(true);
   }
-  if (absl::GetFlag(FLAGS_print_ids)) {
-    request.mutable_response_options()->set_return_token_ids(true);
+  v1::ResponseOptions& response = *request.mutable_response_options();
+  if (absl::GetFlag(FLAGS_print_ids)) response.set_return_token_ids(true);
+  if (absl::GetFlag(FLAGS_echo)) response.set_echo(true);
+  if (arguments.Has("logprobs")) {
+    response.set_logprobs(absl::GetFlag(FLAGS_logprobs));
   }
   return request;
 }
 
-// Prints an answer as it comes, and keeps what is to be said about it.
+// One line of a table of log-probabilities: the token, then its alternatives.
+std::string LogprobLine(const v1::TokenLogprob& token) {
+  const auto quoted = [](const std::string& piece) {
+    return absl::StrCat("\"", absl::Utf8SafeCEscape(piece), "\"");
+  };
+  std::string line = absl::StrFormat("%9.4f  %7d  %s", token.logprob(),
+                                     token.token_id(), quoted(token.piece()));
+  for (int i = 0; i < token.alternatives_size(); ++i) {
+    const v1::TokenAlternative& other = token.alternatives(i);
+    absl::StrAppendFormat(&line, "%s%s %.4f", i == 0 ? "  of " : ", ",
+                          quoted(other.piece()), other.logprob());
+  }
+  return absl::StrCat(line, "\n");
+}
+
+// Prints answers as they come, and keeps what is to be said about them. Of
+// several, the first that has not ended is shown as it grows; the later ones
+// wait for their turn.
 class Printer {
  public:
-  explicit Printer(bool print_ids)
-      : print_ids_(print_ids), start_(Clock::System()->Now()) {}
+  Printer(bool print_ids, int n_answers)
+      : print_ids_(print_ids),
+        n_answers_(n_answers),
+        start_(Clock::System()->Now()) {}
 
   void Print(const v1::StreamGenerateResponse& message) {
     if (message.has_prompt_info()) info_ = message.prompt_info();
@@ -122,22 +202,26 @@ class Printer {
     if (!message.has_delta()) return;
     last_ = Clock::System()->Now();
     if (!begun_) first_ = last_;
+    begun_ = true;
+    const v1::Candidate& delta = message.delta();
+    Answer& answer = answers_[delta.index()];
     if (print_ids_) {
-      for (const int32_t id : message.delta().token_ids()) {
-        std::cout << (begun_ ? " " : "") << id;
-        begun_ = true;
+      for (const int32_t id : delta.token_ids()) {
+        absl::StrAppend(&answer.waiting, answer.has_ids ? " " : "", id);
+        answer.has_ids = true;
       }
     } else {
-      std::cout << message.delta().text();
-      if (!message.delta().text().empty()) {
-        ends_line_ = message.delta().text().back() == '\n';
-      }
+      answer.waiting += delta.text();
     }
-    begun_ = true;
+    for (const v1::TokenLogprob& token : delta.logprobs()) {
+      answer.table += LogprobLine(token);
+    }
+    if (delta.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
+      answer.ended = true;
+      finish_reason_ = delta.finish_reason();
+    }
+    Show();
     std::cout << std::flush;
-    if (message.delta().finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
-      finish_reason_ = message.delta().finish_reason();
-    }
   }
 
   // Whatever comes next starts on a line of its own.
@@ -151,6 +235,9 @@ class Printer {
     // The first token waits for the whole prompt; the rate is that of the rest.
     const absl::Duration decode = last_ - first_;
     std::string stats = absl::StrCat(n, " tokens");
+    if (n_answers_ > 1) {
+      absl::StrAppend(&stats, " in ", n_answers_, " answers");
+    }
     if (n > 1 && decode > absl::ZeroDuration()) {
       absl::StrAppend(&stats,
                       absl::StrFormat(", %.1f tok/s",
@@ -161,20 +248,53 @@ class Printer {
         absl::StrFormat(", first token after %.0f ms",
                         absl::ToDoubleMilliseconds(first_ - start_)),
         ", prompt of ", usage_.prompt_token_count(), " tokens");
-    if (finish_reason_ == v1::FINISH_REASON_LENGTH)
-      stats += ", ended by length";
-    if (finish_reason_ == v1::FINISH_REASON_STOP) stats += ", ended by itself";
+    if (n_answers_ == 1) {
+      if (finish_reason_ == v1::FINISH_REASON_LENGTH)
+        stats += ", ended by length";
+      if (finish_reason_ == v1::FINISH_REASON_STOP)
+        stats += ", ended by itself";
+    }
     return absl::StrCat(stats, ", seed ", info_.seed(), ", request ",
                         info_.request_id());
   }
 
  private:
+  struct Answer {
+    std::string waiting;  // to be printed
+    std::string table;    // of log-probabilities, printed at its end
+    bool has_ids = false;
+    bool titled = false;
+    bool ended = false;
+  };
+
+  void Show() {
+    for (auto it = answers_.find(shown_); it != answers_.end();
+         it = answers_.find(++shown_)) {
+      Answer& answer = it->second;
+      if (n_answers_ > 1 && !answer.titled) {
+        std::cout << "answer " << shown_ + 1 << " of " << n_answers_ << ":\n";
+        answer.titled = true;
+      }
+      std::cout << answer.waiting;
+      if (!answer.waiting.empty()) {
+        ends_line_ = answer.waiting.back() == '\n';
+        answer.waiting.clear();
+      }
+      if (!answer.ended) return;
+      if (n_answers_ > 1 || !answer.table.empty()) EndLine();
+      std::cout << answer.table;
+    }
+  }
+
   const bool print_ids_;
+  const int n_answers_;
   const absl::Time start_;
   absl::Time first_ = start_;
   absl::Time last_ = start_;
   bool begun_ = false;
   bool ends_line_ = false;
+  std::map<int, Answer> answers_;  // by index
+  int shown_ = 0;                  // index of the one being shown
   v1::FinishReason finish_reason_ = v1::FINISH_REASON_UNSPECIFIED;
   v1::PromptInfo info_;
   v1::Usage usage_;
@@ -190,7 +310,7 @@ absl::Status Generate(const v1::GenerateRequest& request,
     RETURN_IF_ERROR(
         WaitUntilReady(client.get(), request.model(), wait, cancellation));
   }
-  Printer printer(absl::GetFlag(FLAGS_print_ids));
+  Printer printer(absl::GetFlag(FLAGS_print_ids), absl::GetFlag(FLAGS_n));
   CallOptions call;
   call.cancellation = cancellation;
   const absl::Status status = client->StreamGenerate(
@@ -226,7 +346,8 @@ Command GenerateCommand() {
 
 Sends the prompt to the cluster and prints the answer as it comes. Ctrl-C ends
 the request in the cluster too. A broken connection is tried again as long as
-nothing of the answer has been printed.
+nothing of the answer has been printed. With --n, answers after the first are
+printed when those before them have ended.
 )",
           {"cli/generate.cc", kModelFlagFile, kConnectionFlagsFile,
            kCredentialFlagsFile},

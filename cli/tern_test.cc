@@ -127,18 +127,39 @@ TEST_F(TernTest, GenerateStreamsTheAnswerToItsOutput) {
   // Defaults are the cluster's.
   EXPECT_FALSE(request.sampling().has_temperature());
   EXPECT_FALSE(request.sampling().has_seed());
+  EXPECT_FALSE(request.sampling().has_repetition_penalty());
+  EXPECT_FALSE(request.sampling().has_sample_count());
+  EXPECT_FALSE(request.response_options().has_logprobs());
   EXPECT_FALSE(request.stopping().has_max_output_tokens());
   EXPECT_FALSE(request.request_id().empty());
 }
 
 TEST_F(TernTest, GeneratePassesEveryFlagOn) {
-  EXPECT_EQ(
-      TernAsIs({"generate", "--server=" + fake_.address(), "--temperature=0",
-                "--top_k=40", "--top_p=0.5", "--min_p=0.25", "--seed=7",
-                "--max_tokens=12", "--stop=a,b", "--stop=\\n",
-                "--stop_token_ids=5,6", "--ignore_eos", "--model=m",
-                "--request_id=mine", "--", "--a prompt"}),
-      0)
+  EXPECT_EQ(TernAsIs({"generate",
+                      "--server=" + fake_.address(),
+                      "--temperature=0",
+                      "--top_k=40",
+                      "--top_p=0.5",
+                      "--min_p=0.25",
+                      "--seed=7",
+                      "--max_tokens=12",
+                      "--stop=a,b",
+                      "--stop=\\n",
+                      "--stop_token_ids=5,6",
+                      "--ignore_eos",
+                      "--model=m",
+                      "--repetition_penalty=1.5",
+                      "--frequency_penalty=-0.5",
+                      "--presence_penalty=0.25",
+                      "--logit_bias=4:-1.5,9:2",
+                      "--min_tokens=3",
+                      "--logprobs=0",
+                      "--n=2",
+                      "--echo",
+                      "--request_id=mine",
+                      "--",
+                      "--a prompt"}),
+            0)
       << err_;
   const auto request = fake_.requests().at(0);
   EXPECT_EQ(request.text(), "--a prompt");
@@ -150,6 +171,17 @@ TEST_F(TernTest, GeneratePassesEveryFlagOn) {
   EXPECT_EQ(request.sampling().top_p(), 0.5);
   EXPECT_EQ(request.sampling().min_p(), 0.25);
   EXPECT_EQ(request.sampling().seed(), 7);
+  EXPECT_EQ(request.sampling().repetition_penalty(), 1.5);
+  EXPECT_EQ(request.sampling().frequency_penalty(), -0.5);
+  EXPECT_EQ(request.sampling().presence_penalty(), 0.25);
+  ASSERT_EQ(request.sampling().logit_bias_size(), 2);
+  EXPECT_EQ(request.sampling().logit_bias().at(4), -1.5);
+  EXPECT_EQ(request.sampling().logit_bias().at(9), 2);
+  EXPECT_EQ(request.sampling().sample_count(), 2);
+  EXPECT_EQ(request.stopping().min_output_tokens(), 3);
+  EXPECT_TRUE(request.response_options().has_logprobs());
+  EXPECT_EQ(request.response_options().logprobs(), 0);
+  EXPECT_TRUE(request.response_options().echo());
   EXPECT_EQ(request.stopping().max_output_tokens(), 12);
   ASSERT_EQ(request.stopping().stop_strings_size(), 2);
   EXPECT_EQ(request.stopping().stop_strings(0), "a,b");
@@ -192,6 +224,62 @@ TEST_F(TernTest, GeneratePrintsIdsWhenAsked) {
   EXPECT_EQ(Tern({"generate", "--print_ids", "?"}), 0);
   EXPECT_EQ(out_, "0 1 2 3\n");
   EXPECT_TRUE(fake_.requests().at(0).response_options().return_token_ids());
+}
+
+TEST_F(TernTest, GeneratePrintsSeveralAnswersOneAfterTheOther) {
+  fake_.on_stream = [](auto* context, auto& request, auto* writer) {
+    const auto write = [writer](int index, const std::string& text, bool ends) {
+      v1::StreamGenerateResponse message;
+      message.mutable_delta()->set_index(index);
+      message.mutable_delta()->set_text(text);
+      if (ends) {
+        message.mutable_delta()->set_finish_reason(v1::FINISH_REASON_STOP);
+      }
+      writer->Write(message);
+    };
+    write(1, "second", false);
+    write(0, "fi", false);
+    write(2, "third\n", true);
+    write(0, "rst", true);
+    write(1, " one", true);
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Tern({"generate", "--n=3", "?"}), 0);
+  EXPECT_EQ(out_,
+            "answer 1 of 3:\nfirst\n"
+            "answer 2 of 3:\nsecond one\n"
+            "answer 3 of 3:\nthird\n");
+}
+
+TEST_F(TernTest, GeneratePrintsATableOfLogprobsWhenAsked) {
+  fake_.on_stream = [](auto* context, auto& request, auto* writer) {
+    v1::StreamGenerateResponse message;
+    v1::Candidate& delta = *message.mutable_delta();
+    delta.set_text("to\nbe");
+    v1::TokenLogprob* token = delta.add_logprobs();
+    token->set_token_id(5);
+    token->set_piece("to\n");
+    token->set_logprob(-0.25f);
+    v1::TokenAlternative* other = token->add_alternatives();
+    other->set_piece("to\n");
+    other->set_logprob(-0.25f);
+    other = token->add_alternatives();
+    other->set_piece("we");
+    other->set_logprob(-3);
+    token = delta.add_logprobs();
+    token->set_token_id(1234);
+    token->set_piece("be");
+    token->set_logprob(-12.5f);
+    delta.set_finish_reason(v1::FINISH_REASON_LENGTH);
+    writer->Write(message);
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Tern({"generate", "--logprobs=2", "?"}), 0);
+  EXPECT_EQ(
+      out_,
+      "to\nbe\n"
+      "  -0.2500        5  \"to\\n\"  of \"to\\n\" -0.2500, \"we\" -3.0000\n"
+      " -12.5000     1234  \"be\"\n");
 }
 
 TEST_F(TernTest, ABrokenAnswerIsKeptAndTheErrorIsASentence) {
@@ -423,6 +511,9 @@ TEST_F(TernTest, WrongCommandLinesEndWithTwoAndAHint) {
       {"generate", ""},
       {"generate", "--stop=\\q", "?"},
       {"generate", "--stop_token_ids=five", "?"},
+      {"generate", "--logit_bias=5", "?"},
+      {"generate", "--logit_bias=5:much", "?"},
+      {"generate", "--logit_bias=5:1,5:2", "?"},
       {"status", "extra"},
       {"status", "--top_k=3"},
       {"doctor", "extra"},

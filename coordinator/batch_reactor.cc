@@ -65,7 +65,7 @@ class BatchItem : public Publishable,
 
   absl::Mutex mu_;
   absl::optional<Generation> generation_ ABSL_GUARDED_BY(mu_);
-  v1::Candidate candidate_ ABSL_GUARDED_BY(mu_);
+  v1::GenerateResponse response_ ABSL_GUARDED_BY(mu_);
   bool ended_ ABSL_GUARDED_BY(mu_) = true;
 };
 
@@ -155,20 +155,15 @@ void BatchItem::Publish() {
     absl::MutexLock lock(&mu_);
     if (ended_) return;
     Generation::Piece piece = generation_->Collect();
-    candidate_.mutable_text()->append(piece.text);
-    if (generation_->return_token_ids()) {
-      candidate_.mutable_token_ids()->Add(piece.token_ids.begin(),
-                                          piece.token_ids.end());
-    }
+    AppendDeltas(std::move(piece.deltas), &response_);
     if (!piece.ended) return;
     ended_ = true;
     status = piece.status;
     queue_full = piece.queue_full;
     if (status.ok()) {
-      generation_->SetEnd(&candidate_);
+      response.Swap(&response_);
       *response.mutable_prompt_info() = generation_->PromptInfo();
       *response.mutable_usage() = generation_->Usage();
-      response.add_candidates()->Swap(&candidate_);
     }
   }
   reactor_->OnItemEnded(shared_from_this(), status, queue_full,

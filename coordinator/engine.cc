@@ -32,8 +32,8 @@ absl::Status ShuttingDown() {
 
 }  // namespace
 
-// Of each request there are at most two tasks in the mailbox, Submit and
-// Cancel.
+// Of each sequence there are at most two tasks in the mailbox, its request's
+// Submit and its Cancel.
 Engine::Engine(Options options, PipelineFactory factory, Clock* clock)
     : options_(std::move(options)),
       factory_(std::move(factory)),
@@ -64,16 +64,18 @@ bool Engine::Post(Task task, bool may_refuse) {
 }
 
 void Engine::Submit(int64_t ticket, Request request) {
-  std::shared_ptr<TokenStream> output = request.output;
-  if (++n_requests_ > max_requests_) {
-    --n_requests_;
+  CHECK(!request.outputs.empty());
+  const std::vector<std::shared_ptr<TokenStream>> outputs = request.outputs;
+  const int n_samples = static_cast<int>(outputs.size());
+  if ((n_requests_ += n_samples) > max_requests_) {
+    n_requests_ -= n_samples;
     SequenceEnd end;
     end.status = absl::ResourceExhaustedError(
         absl::StrCat(max_requests_,
                      " requests are in progress, which is this cluster's "
                      "limit; try again later"));
     end.queue_full = true;
-    output->End(std::move(end));
+    for (const auto& output : outputs) output->End(end);
     return;
   }
   if (!Post(
@@ -81,8 +83,8 @@ void Engine::Submit(int64_t ticket, Request request) {
             Admit(ticket, std::move(request));
           },
           /*may_refuse=*/false)) {
-    --n_requests_;
-    output->End({ShuttingDown()});
+    n_requests_ -= n_samples;
+    for (const auto& output : outputs) output->End({ShuttingDown()});
   }
 }
 
@@ -107,12 +109,16 @@ void Engine::Abort(std::string principal, std::string request_id,
                                                 " of yours is in progress")));
           return;
         }
-        const int64_t ticket = it->second;
-        const std::shared_ptr<TokenStream> output = live_.at(ticket).output;
-        scheduler_.Abort(ticket);
-        Forget(ticket);
-        output->End({absl::CancelledError(
-            absl::StrCat("request ", name.second, " was aborted"))});
+        std::vector<std::shared_ptr<TokenStream>> outputs;
+        for (const int64_t ticket : std::set<int64_t>(it->second)) {
+          outputs.push_back(live_.at(ticket).output);
+          scheduler_.Abort(ticket);
+          Forget(ticket);
+        }
+        for (const auto& output : outputs) {
+          output->End({absl::CancelledError(
+              absl::StrCat("request ", name.second, " was aborted"))});
+        }
         done(absl::OkStatus());
       };
   if (!Post(std::move(task), /*may_refuse=*/true)) {
@@ -245,16 +251,17 @@ absl::Duration Engine::UntilNextDuty() const {
 }
 
 void Engine::Admit(int64_t ticket, Request request) {
-  std::shared_ptr<TokenStream> output = std::move(request.output);
-  const auto refuse = [this, &output](absl::Status status,
-                                      bool queue_full = false) {
-    --n_requests_;
+  const std::vector<std::shared_ptr<TokenStream>> outputs =
+      std::move(request.outputs);
+  const int n_samples = static_cast<int>(outputs.size());
+  const auto refuse = [&](absl::Status status, bool queue_full = false) {
+    n_requests_ -= n_samples;
     SequenceEnd end;
     end.status = std::move(status);
     end.queue_full = queue_full;
-    output->End(std::move(end));
+    for (const auto& output : outputs) output->End(end);
   };
-  auto name = std::make_pair(request.principal, request.request_id);
+  const Name name(request.principal, request.request_id);
   if (tickets_.count(name) > 0) {
     refuse(absl::AlreadyExistsError(absl::StrCat(
         "request_id ", request.request_id,
@@ -265,22 +272,27 @@ void Engine::Admit(int64_t ticket, Request request) {
     refuse(stopped_ ? ShuttingDown() : WhyNotReady());
     return;
   }
-  const bool queue_full = scheduler_.IsFull();
-  absl::Status added = scheduler_.Add(ticket, std::move(request.parameters));
+  const bool queue_full = !scheduler_.HasRoomFor(n_samples);
+  absl::Status added =
+      scheduler_.Add(ticket, std::move(request.parameters), n_samples);
   if (!added.ok()) {
     refuse(std::move(added), queue_full);
     return;
   }
-  output->Admit(numerics_id_);
-  live_[ticket] = {std::move(request.principal), std::move(request.request_id),
-                   std::move(output)};
-  tickets_.insert({std::move(name), ticket});
+  std::set<int64_t>& tickets = tickets_[name];
+  for (int i = 0; i < n_samples; ++i) {
+    live_[ticket + i] = {name, outputs[i]};
+    tickets.insert(ticket + i);
+  }
+  for (const auto& output : outputs) output->Admit(numerics_id_);
 }
 
 void Engine::Forget(int64_t ticket) {
   auto it = live_.find(ticket);
   CHECK(it != live_.end());
-  tickets_.erase({it->second.principal, it->second.request_id});
+  const auto named = tickets_.find(it->second.name);
+  named->second.erase(ticket);
+  if (named->second.empty()) tickets_.erase(named);
   live_.erase(it);
   --n_requests_;
 }
@@ -289,7 +301,7 @@ void Engine::Deliver(std::vector<SequenceEvent> events) {
   for (SequenceEvent& event : events) {
     const std::shared_ptr<TokenStream> output = live_.at(event.id).output;
     if (!event.ended) {
-      output->Push(event.token);
+      output->Push(event.token, std::move(event.logprobs));
       continue;
     }
     // The name is free before the answer's reader can know that it ended.
@@ -297,7 +309,8 @@ void Engine::Deliver(std::vector<SequenceEvent> events) {
     SequenceEnd end = {std::move(event.status), event.reason,
                        event.stop_token_id};
     if (event.token >= 0) {
-      output->PushAndEnd(event.token, std::move(end));
+      output->PushAndEnd(event.token, std::move(end),
+                         std::move(event.logprobs));
     } else {
       output->End(std::move(end));
     }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
@@ -63,7 +64,7 @@ class Engine {
     // not larger than those they have seen, from earlier coordinators too.
     int64_t first_epoch = 1;
 
-    // Requests in progress, waiting and running, above which a new one is
+    // Sequences in progress, waiting and running, above which a new request is
     // refused before it reaches the engine thread. 0: what the scheduler can
     // hold.
     int max_requests = 0;
@@ -73,12 +74,13 @@ class Engine {
     std::function<void(bool)> on_readiness;
   };
 
-  // One sequence to answer.
+  // A prompt to answer, once for each of `outputs`: sequences that differ in
+  // their sample_index, which is their output's place.
   struct Request {
     std::string principal;   // whose `request_id` it is
     std::string request_id;  // unique among the principal's in progress
     SequenceParameters parameters;
-    std::shared_ptr<TokenStream> output;
+    std::vector<std::shared_ptr<TokenStream>> outputs;  // at least one
   };
 
   // Given to a registered worker.
@@ -121,20 +123,22 @@ class Engine {
   // Shutdown(), and waits for the thread.
   ~Engine();
 
-  // A number for a request, never used twice.
-  int64_t NewTicket() { return ++last_ticket_; }
+  // Numbers for the `n` sequences of a request, never used twice: the first of
+  // them, the others follow it.
+  int64_t NewTickets(int n) { return last_ticket_.fetch_add(n) + 1; }
 
-  // Hands a request over. Whatever becomes of it is told to `output`:
-  // ALREADY_EXISTS, UNAVAILABLE without a pipeline, RESOURCE_EXHAUSTED, or
-  // admission and tokens.
-  // REQUIRES: `ticket` is from NewTicket() and was not submitted before.
+  // Hands a request over. Whatever becomes of its sequences is told to their
+  // outputs: ALREADY_EXISTS, UNAVAILABLE without a pipeline,
+  // RESOURCE_EXHAUSTED, the same to all, or admission, of all, and tokens.
+  // REQUIRES: `ticket` is from NewTickets() for as many as there are outputs,
+  // and was not submitted before.
   void Submit(int64_t ticket, Request request);
 
-  // The request is of no interest any more: drops it without telling its
-  // output. Nothing happens when it has ended.
+  // A sequence is of no interest any more: drops it without telling its output.
+  // Nothing happens when it has ended. The request ends with its last sequence.
   void Cancel(int64_t ticket);
 
-  // Ends a request by name: its output ends with CANCELLED. `done` gets
+  // Ends a request by name: its outputs end with CANCELLED. `done` gets
   // NOT_FOUND when it is not in progress. Callbacks of this and the following
   // methods run on the engine thread (on the caller's after Shutdown()) and
   // must not block.
@@ -160,9 +164,10 @@ class Engine {
   using Task = std::function<void()>;
   using Mailbox = BoundedQueue<Task>;
 
+  using Name = std::pair<std::string, std::string>;  // principal, request id
+
   struct Live {
-    std::string principal;
-    std::string request_id;
+    Name name;
     std::shared_ptr<TokenStream> output;
   };
 
@@ -196,13 +201,13 @@ class Engine {
   const size_t mailbox_soft_capacity_;
   const int max_requests_;
   std::atomic<int64_t> last_ticket_{0};
-  std::atomic<int> n_requests_{0};  // submitted and not ended
+  std::atomic<int> n_requests_{0};  // sequences submitted and not ended
 
   // Owned by the engine thread.
   Scheduler scheduler_;
   ClusterView cluster_;
-  absl::flat_hash_map<int64_t, Live> live_;                         // by ticket
-  std::map<std::pair<std::string, std::string>, int64_t> tickets_;  // by name
+  absl::flat_hash_map<int64_t, Live> live_;    // sequences, by ticket
+  std::map<Name, std::set<int64_t>> tickets_;  // of sequences in progress
   absl::Time now_;
   int64_t epoch_;                       // of the latest pipeline
   std::unique_ptr<Pipeline> pipeline_;  // null when there is none

@@ -253,12 +253,13 @@ class EngineTest : public ::testing::Test {
     request.parameters.prompt = Prompt(n_prompt);
     request.parameters.max_output_tokens = n_output;
     request.parameters.sampler.seed = 5;
-    request.output = reader->stream();
+    request.outputs = {reader->stream()};
     return request;
   }
 
   int64_t Submit(Engine::Request request) {
-    const int64_t ticket = engine_->NewTicket();
+    const int64_t ticket =
+        engine_->NewTickets(static_cast<int>(request.outputs.size()));
     engine_->Submit(ticket, std::move(request));
     return ticket;
   }
@@ -578,6 +579,85 @@ TEST_F(EngineTest, RequestsBeyondTheLimitAreRefusedAtOnce) {
   Reader d;
   Submit(Ask(&d, "d", 4, 5));
   EXPECT_TRUE(d.End().ok());
+}
+
+TEST_F(EngineTest, AnswersOfOneRequestEndEachByItself) {
+  StartEngine(1);
+  AwaitPhase(Phase::kReady);
+  Reader a, b, c, again;
+  HoldResults(true);
+  Engine::Request request = Ask(&a, "a", 4, 50);
+  request.outputs.push_back(b.stream());
+  request.outputs.push_back(c.stream());
+  const int64_t ticket = Submit(std::move(request));
+  AwaitHeldResult();
+  EXPECT_EQ(Inspect().n_running, 3);
+  // One that is not wanted any more does not end the others, nor is the name
+  // free.
+  engine_->Cancel(ticket + 1);
+  Submit(Ask(&again, "a", 4, 5));
+  EXPECT_EQ(again.End().code(), absl::StatusCode::kAlreadyExists);
+  ReleaseResults();
+  EXPECT_TRUE(a.End().ok());
+  EXPECT_TRUE(c.End().ok());
+  EXPECT_EQ(a.tokens(), Answer(4, 50));
+  EXPECT_EQ(c.tokens(), Answer(4, 50));
+  Reader later;
+  Submit(Ask(&later, "a", 4, 5));
+  EXPECT_TRUE(later.End().ok());
+}
+
+TEST_F(EngineTest, AbortAndDeadlineEndAllAnswersOfARequest) {
+  StartEngine(1);
+  AwaitPhase(Phase::kReady);
+  Reader a, b, c, d;
+  HoldResults(true);
+  Engine::Request request = Ask(&a, "aborted", 4, 50);
+  request.outputs.push_back(b.stream());
+  Submit(std::move(request));
+  request = Ask(&c, "late", 4, 50);
+  request.outputs.push_back(d.stream());
+  request.parameters.deadline = clock_.Now() + absl::Seconds(3);
+  Submit(std::move(request));
+  AwaitHeldResult();
+  absl::Notification done;
+  engine_->Abort("me", "aborted", [&done](absl::Status status) {
+    EXPECT_TRUE(status.ok()) << status;
+    done.Notify();
+  });
+  done.WaitForNotification();
+  EXPECT_EQ(a.End().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(b.End().code(), absl::StatusCode::kCancelled);
+  clock_.Advance(absl::Seconds(3));
+  engine_->Poke();
+  EXPECT_EQ(c.End().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(d.End().code(), absl::StatusCode::kDeadlineExceeded);
+  ReleaseResults();
+  Await([this](const auto& s) {
+    absl::MutexLock lock(&cluster_.mu);
+    return s.kv_block_in_use_count == 0 && cluster_.n_sequences_on_workers == 0;
+  });
+}
+
+TEST_F(EngineTest, AnswersOfARequestAreAdmittedTogetherOrNotAtAll) {
+  options_.max_requests = 3;
+  StartEngine(1);
+  AwaitPhase(Phase::kReady);
+  Reader a, b, c, d;
+  HoldResults(true);
+  Engine::Request request = Ask(&a, "a", 4, 5);
+  request.outputs.push_back(b.stream());
+  Submit(std::move(request));
+  request = Ask(&c, "c", 4, 5);
+  request.outputs.push_back(d.stream());
+  Submit(std::move(request));
+  EXPECT_EQ(c.End().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(d.End().code(), absl::StatusCode::kResourceExhausted);
+  AwaitHeldResult();
+  EXPECT_EQ(Inspect().n_running, 2);
+  ReleaseResults();
+  EXPECT_TRUE(a.End().ok());
+  EXPECT_TRUE(b.End().ok());
 }
 
 TEST_F(EngineTest, AFewBlocksServeManyRequestsByPreemption) {

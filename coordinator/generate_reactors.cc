@@ -1,5 +1,6 @@
 #include "coordinator/generate_reactors.h"
 
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -68,17 +69,11 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
       absl::MutexLock lock(&mu_);
       if (finished_) return;
       Generation::Piece piece = generation_->Collect();
-      v1::Candidate* candidate = Candidate();
-      candidate->mutable_text()->append(piece.text);
-      if (generation_->return_token_ids()) {
-        candidate->mutable_token_ids()->Add(piece.token_ids.begin(),
-                                            piece.token_ids.end());
-      }
+      AppendDeltas(std::move(piece.deltas), response_);
       if (!piece.ended) return;
       finished_ = true;
       status = ToGrpcStatus(piece.status);
       if (piece.status.ok()) {
-        generation_->SetEnd(candidate);
         *response_->mutable_prompt_info() = generation_->PromptInfo();
         *response_->mutable_usage() = generation_->Usage();
       }
@@ -99,11 +94,6 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
   void OnDone() override { const auto self = std::move(self_); }
 
  private:
-  v1::Candidate* Candidate() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return response_->candidates_size() == 0 ? response_->add_candidates()
-                                             : response_->mutable_candidates(0);
-  }
-
   v1::GenerateResponse* const response_;   // written under mu_
   std::shared_ptr<GenerateReactor> self_;  // until OnDone()
 
@@ -166,7 +156,7 @@ class StreamReactor
     generation_->Cancel();
     ended_ = true;
     end_status_ = Cancelled();
-    delta_.Clear();
+    pending_.clear();
   }
 
   void Act() ABSL_LOCKS_EXCLUDED(mu_) {
@@ -202,30 +192,33 @@ class StreamReactor
       *message_.mutable_prompt_info() = generation_->PromptInfo();
       return Action::kWrite;
     }
-    if (ended_ && end_status_.ok()) {
+    if (pending_.empty()) {
+      if (!ended_) return Action::kNone;
       finished_ = true;
-      generation_->SetEnd(&delta_);
-      message_.mutable_delta()->Swap(&delta_);
+      return Action::kFinish;
+    }
+    auto next = pending_.lower_bound(turn_);
+    if (next == pending_.end()) next = pending_.begin();
+    turn_ = next->first + 1;
+    message_.mutable_delta()->Swap(&next->second);
+    pending_.erase(next);
+    // An answered request always has something pending when it ends: why its
+    // last candidate did.
+    if (ended_ && end_status_.ok() && pending_.empty()) {
+      finished_ = true;
       *message_.mutable_usage() = generation_->Usage();
       return Action::kWriteAndFinish;
     }
-    if (!delta_.text().empty() || delta_.token_ids_size() > 0) {
-      writing_ = true;
-      message_.mutable_delta()->Swap(&delta_);
-      return Action::kWrite;
-    }
-    if (!ended_) return Action::kNone;
-    finished_ = true;
-    return Action::kFinish;
+    writing_ = true;
+    return Action::kWrite;
   }
 
   void Collect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     Generation::Piece piece = generation_->Collect();
     admitted_ = piece.admitted;
-    delta_.mutable_text()->append(piece.text);
-    if (generation_->return_token_ids()) {
-      delta_.mutable_token_ids()->Add(piece.token_ids.begin(),
-                                      piece.token_ids.end());
+    for (v1::Candidate& delta : piece.deltas) {
+      v1::Candidate* const pending = &pending_[delta.index()];
+      AppendDelta(std::move(delta), pending);
     }
     ended_ = piece.ended;
     if (ended_) end_status_ = ToGrpcStatus(piece.status);
@@ -239,7 +232,8 @@ class StreamReactor
   absl::optional<Generation> generation_ ABSL_GUARDED_BY(mu_);
   bool admitted_ ABSL_GUARDED_BY(mu_) = false;
   bool info_sent_ ABSL_GUARDED_BY(mu_) = false;
-  v1::Candidate delta_ ABSL_GUARDED_BY(mu_);  // not sent yet
+  std::map<int, v1::Candidate> pending_ ABSL_GUARDED_BY(mu_);  // not sent yet
+  int turn_ ABSL_GUARDED_BY(mu_) = 0;  // index that may write next
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
   grpc::Status end_status_ ABSL_GUARDED_BY(mu_);
   bool writing_ ABSL_GUARDED_BY(mu_) = false;

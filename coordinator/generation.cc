@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/string_view.h"
 #include "util/logging.h"
 
 namespace tern {
@@ -10,70 +11,141 @@ Generation::Generation(Engine* engine, const ServedModel* model,
                        CheckedRequest request)
     : engine_(engine),
       model_(model),
-      ticket_(engine->NewTicket()),
+      ticket_(engine->NewTickets(request.sample_count)),
       request_id_(std::move(request.request_id)),
       seed_(request.seed),
       n_prompt_(static_cast<int>(request.parameters.prompt.size())),
       return_token_ids_(request.return_token_ids),
-      parameters_(std::move(request.parameters)),
-      decoder_(model->tokenizer),
-      scanner_(std::move(request.stop_strings)) {}
+      min_output_tokens_(request.parameters.min_output_tokens),
+      echo_(std::move(request.echo)),
+      parameters_(std::move(request.parameters)) {
+  for (int i = 0; i < request.sample_count; ++i) {
+    samples_.emplace_back(model->tokenizer, request.stop_strings);
+  }
+}
 
 Generation::~Generation() { Cancel(); }
 
 void Generation::Start(std::string principal, SequenceClass sequence_class,
                        absl::Time deadline, std::function<void()> wake) {
-  CHECK(stream_ == nullptr);
-  stream_ = std::make_shared<TokenStream>(std::move(wake));
+  CHECK(!started_);
+  started_ = true;
   Engine::Request request;
   request.principal = std::move(principal);
   request.request_id = request_id_;
   request.parameters = std::move(parameters_);
   request.parameters.sequence_class = sequence_class;
   request.parameters.deadline = deadline;
-  request.output = stream_;
+  for (Sample& sample : samples_) {
+    sample.stream = std::make_shared<TokenStream>(wake);
+    request.outputs.push_back(sample.stream);
+  }
   engine_->Submit(ticket_, std::move(request));
 }
 
 Generation::Piece Generation::Collect() {
-  CHECK(stream_ != nullptr && !ended_);
-  TokenStream::Taken taken = stream_->Take();
+  CHECK(started_ && !ended_);
   Piece piece;
-  piece.admitted = taken.admitted;
-  numerics_id_ = taken.numerics_id;
+  bool all_ended = true;
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    if (!samples_[i].ended) CollectSample(static_cast<int>(i), &piece);
+    if (!piece.status.ok()) {
+      // Without this candidate there is no answer.
+      Cancel();
+      break;
+    }
+    all_ended = all_ended && samples_[i].ended;
+  }
+  piece.admitted = admitted_;
+  ended_ = ended_ || all_ended;
+  piece.ended = ended_;
+  return piece;
+}
+
+void Generation::CollectSample(int index, Piece* piece) {
+  Sample& sample = samples_[index];
+  TokenStream::Taken taken = sample.stream->Take();
+  if (taken.admitted) {
+    admitted_ = true;
+    numerics_id_ = taken.numerics_id;
+  }
+  v1::Candidate delta;
+  std::string* const text = delta.mutable_text();
+  if (!sample.begun && !taken.tokens.empty()) {
+    sample.begun = true;
+    *text = echo_;
+  }
   bool stop_string_found = false;
   for (size_t i = 0; i < taken.tokens.size() && !stop_string_found; ++i) {
-    ++n_output_;
-    const int32_t token = taken.tokens[i];
+    ++sample.n_output;
     if (taken.end.has_value() && taken.end->stop_token_id >= 0 &&
         i + 1 == taken.tokens.size()) {
       break;  // It stopped the answer and is no part of it.
     }
-    piece.token_ids.push_back(token);
-    stop_string_found = scanner_.Append(decoder_.Next(token), &piece.text);
+    AddToken(&taken, i, &delta);
+    const std::string bytes = sample.decoder.Next(taken.tokens[i]);
+    if (sample.n_output <= min_output_tokens_) {
+      text->append(bytes);  // Too early to stop.
+    } else {
+      stop_string_found = sample.scanner.Append(bytes, text);
+    }
   }
   if (taken.end.has_value() && !stop_string_found) {
-    stop_string_found = scanner_.Append(decoder_.Finish(), &piece.text);
-    scanner_.Finish(&piece.text);
+    stop_string_found = sample.scanner.Append(sample.decoder.Finish(), text);
+    sample.scanner.Finish(text);
   }
   if (stop_string_found) {
     // The engine may have run ahead; what it made beyond is dropped.
-    Cancel();
-    end_ = SequenceEnd();
+    CancelSample(index);
   } else if (taken.end.has_value()) {
-    ended_ = true;
-    end_ = *std::move(taken.end);
+    sample.ended = true;
+    sample.end = *std::move(taken.end);
+    piece->status = sample.end.status;
+    piece->queue_full = sample.end.queue_full;
   }
-  piece.ended = ended_;
-  piece.status = end_.status;
-  piece.queue_full = end_.queue_full;
-  return piece;
+  if (sample.ended && sample.end.status.ok()) SetEnd(sample, &delta);
+  if (text->empty() && delta.token_ids().empty() && delta.logprobs().empty() &&
+      delta.finish_reason() == v1::FINISH_REASON_UNSPECIFIED) {
+    return;
+  }
+  delta.set_index(index);
+  piece->deltas.push_back(std::move(delta));
+}
+
+// Token `i`, in the forms that were asked for.
+void Generation::AddToken(TokenStream::Taken* taken, size_t i,
+                          v1::Candidate* delta) {
+  const auto bytes_of = [this](int32_t token) {
+    const absl::string_view bytes = model_->tokenizer->TokenBytes(token);
+    return std::string(bytes.data(), bytes.size());
+  };
+  if (return_token_ids_) delta->add_token_ids(taken->tokens[i]);
+  if (taken->logprobs.empty()) return;
+  v1::TokenLogprob* out = delta->add_logprobs();
+  out->set_token_id(taken->tokens[i]);
+  out->set_piece(bytes_of(taken->tokens[i]));
+  out->set_logprob(taken->logprobs[i].logprob);
+  for (const auto& [id, logprob] : taken->logprobs[i].alternatives) {
+    v1::TokenAlternative* alternative = out->add_alternatives();
+    alternative->set_token_id(id);
+    alternative->set_piece(bytes_of(id));
+    alternative->set_logprob(logprob);
+  }
 }
 
 void Generation::Cancel() {
   if (ended_) return;
   ended_ = true;
-  if (stream_ != nullptr) engine_->Cancel(ticket_);
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    CancelSample(static_cast<int>(i));
+  }
+}
+
+void Generation::CancelSample(int index) {
+  Sample& sample = samples_[index];
+  if (sample.ended) return;
+  sample.ended = true;
+  if (started_) engine_->Cancel(ticket_ + index);
 }
 
 v1::PromptInfo Generation::PromptInfo() const {
@@ -89,20 +161,40 @@ v1::PromptInfo Generation::PromptInfo() const {
 v1::Usage Generation::Usage() const {
   v1::Usage usage;
   usage.set_prompt_token_count(n_prompt_);
-  usage.set_output_token_count(n_output_);
+  int n_output = 0;
+  for (const Sample& sample : samples_) n_output += sample.n_output;
+  usage.set_output_token_count(n_output);
   return usage;
 }
 
-void Generation::SetEnd(v1::Candidate* candidate) const {
-  CHECK(ended_ && end_.status.ok());
-  if (!scanner_.found().empty()) {
+void Generation::SetEnd(const Sample& sample, v1::Candidate* candidate) {
+  if (!sample.scanner.found().empty()) {
     candidate->set_finish_reason(v1::FINISH_REASON_STOP);
-    candidate->set_stop_string(scanner_.found());
-  } else if (end_.reason == FinishReason::kStop) {
+    candidate->set_stop_string(sample.scanner.found());
+  } else if (sample.end.reason == FinishReason::kStop) {
     candidate->set_finish_reason(v1::FINISH_REASON_STOP);
-    candidate->set_stop_token_id(end_.stop_token_id);
+    candidate->set_stop_token_id(sample.end.stop_token_id);
   } else {
     candidate->set_finish_reason(v1::FINISH_REASON_LENGTH);
+  }
+}
+
+void AppendDelta(v1::Candidate delta, v1::Candidate* candidate) {
+  candidate->mutable_text()->append(delta.text());
+  delta.clear_text();
+  // Joins lists; the rest is set in one delta only, or the same in all.
+  candidate->MergeFrom(delta);
+}
+
+void AppendDeltas(std::vector<v1::Candidate> deltas,
+                  v1::GenerateResponse* response) {
+  for (v1::Candidate& delta : deltas) {
+    const int index = delta.index();
+    while (response->candidates_size() <= index) {
+      const int next = response->candidates_size();
+      response->add_candidates()->set_index(next);
+    }
+    AppendDelta(std::move(delta), response->mutable_candidates(index));
   }
 }
 

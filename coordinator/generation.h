@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -19,8 +20,8 @@
 namespace tern {
 
 // The caller's end of one request: hands it to the engine, and turns the tokens
-// that come back into text, without half characters, up to the first stop
-// string.
+// that come back into the texts of its candidates, without half characters,
+// each up to its first stop string.
 //
 // Not thread-safe: its owner (a reactor) calls it under its own lock. Cancels
 // the request when destroyed before its end.
@@ -40,9 +41,11 @@ class Generation {
   // What came since the last call.
   struct Piece {
     bool admitted = false;  // at any time so far
-    std::string text;
-    std::vector<int32_t> token_ids;  // without the one that stopped it
-    bool ended = false;
+    // For candidates with something new, ascending by index: text, the tokens
+    // and log-probabilities asked for (without the token that stopped it), and
+    // how it ended. AppendDelta() joins them.
+    std::vector<v1::Candidate> deltas;
+    bool ended = false;       // every candidate has, or one has failed
     absl::Status status;      // when it ended
     bool queue_full = false;  // see SequenceEnd
   };
@@ -55,13 +58,27 @@ class Generation {
   // Parts of responses. PromptInfo() is complete once admitted.
   v1::PromptInfo PromptInfo() const;
   v1::Usage Usage() const;
-  // Reason and cause.
-  // REQUIRES: it ended with OK.
-  void SetEnd(v1::Candidate* candidate) const;
-
-  bool return_token_ids() const { return return_token_ids_; }
 
  private:
+  // One candidate.
+  struct Sample {
+    Sample(const Tokenizer* tokenizer, std::vector<std::string> stop_strings)
+        : decoder(tokenizer), scanner(std::move(stop_strings)) {}
+
+    IncrementalDecoder decoder;
+    StopScanner scanner;
+    std::shared_ptr<TokenStream> stream;
+    bool begun = false;  // the echo has been given out
+    bool ended = false;
+    SequenceEnd end;
+    int n_output = 0;
+  };
+
+  void CollectSample(int index, Piece* piece);
+  void AddToken(TokenStream::Taken* taken, size_t i, v1::Candidate* delta);
+  void CancelSample(int index);
+  static void SetEnd(const Sample& sample, v1::Candidate* candidate);
+
   Engine* const engine_;
   const ServedModel* const model_;
   const int64_t ticket_;
@@ -69,16 +86,24 @@ class Generation {
   const int64_t seed_;
   const int n_prompt_;
   const bool return_token_ids_;
+  const int min_output_tokens_;
+  const std::string echo_;
   SequenceParameters parameters_;  // until Start()
 
-  IncrementalDecoder decoder_;
-  StopScanner scanner_;
-  std::shared_ptr<TokenStream> stream_;
+  std::vector<Sample> samples_;
+  bool started_ = false;
   bool ended_ = false;
+  bool admitted_ = false;
   std::string numerics_id_;
-  SequenceEnd end_;
-  int n_output_ = 0;
 };
+
+// Appends what is new of a candidate to what there is of it.
+void AppendDelta(v1::Candidate delta, v1::Candidate* candidate);
+
+// The same for several, each at the place of its index in the response, which
+// gets candidates as needed.
+void AppendDeltas(std::vector<v1::Candidate> deltas,
+                  v1::GenerateResponse* response);
 
 }  // namespace tern
 

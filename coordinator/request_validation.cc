@@ -13,6 +13,7 @@ namespace {
 constexpr int kMaxStopStrings = 16;
 constexpr size_t kMaxStopStringBytes = 256;
 constexpr int kMaxStopTokenIds = 64;
+constexpr int kMaxLogitBiases = 1024;
 constexpr int kDefaultMaxOutputTokens = 256;
 
 template <typename T>
@@ -22,17 +23,34 @@ absl::Status OutOfRange(absl::string_view field, T value,
       absl::StrCat(field, " is ", value, "; it must be in ", range));
 }
 
-absl::Status NotOffered(absl::string_view field, absl::string_view only) {
-  return absl::FailedPreconditionError(absl::StrCat(
-      field, " is not offered yet: leave it out, or set it to ", only));
-}
-
 // Written so that NaN fails.
 bool InRange(float value, float low, float high) {
   return value >= low && value <= high;
 }
 
-absl::Status CheckSampling(const v1::SamplingParameters& in,
+absl::Status CheckLogitBias(const v1::SamplingParameters& in, int vocab_size,
+                            SamplerParameters* out) {
+  if (in.logit_bias().size() > kMaxLogitBiases) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sampling.logit_bias has ", in.logit_bias().size(),
+                     " entries; at most ", kMaxLogitBiases, " are taken"));
+  }
+  for (const auto& [id, bias] : in.logit_bias()) {
+    if (id < 0 || id >= vocab_size) {
+      return OutOfRange("an id of sampling.logit_bias", id,
+                        absl::StrCat("[0, ", vocab_size, ")"));
+    }
+    if (!InRange(bias, -100, 100)) {
+      return OutOfRange(absl::StrCat("sampling.logit_bias[", id, "]"), bias,
+                        "[-100, 100]");
+    }
+    out->logit_bias.emplace_back(id, bias);
+  }
+  std::sort(out->logit_bias.begin(), out->logit_bias.end());
+  return absl::OkStatus();
+}
+
+absl::Status CheckSampling(const v1::SamplingParameters& in, int vocab_size,
                            SamplerParameters* out) {
   if (in.has_temperature()) {
     if (!InRange(in.temperature(), 0, 100)) {
@@ -64,40 +82,23 @@ absl::Status CheckSampling(const v1::SamplingParameters& in,
     if (!InRange(penalty, 0, 10) || penalty == 0) {
       return OutOfRange("sampling.repetition_penalty", penalty, "(0, 10]");
     }
-    if (penalty != 1) return NotOffered("sampling.repetition_penalty", "1");
+    out->repetition_penalty = penalty;
   }
   if (in.has_frequency_penalty()) {
     const float penalty = in.frequency_penalty();
     if (!InRange(penalty, -2, 2)) {
       return OutOfRange("sampling.frequency_penalty", penalty, "[-2, 2]");
     }
-    if (penalty != 0) return NotOffered("sampling.frequency_penalty", "0");
+    out->frequency_penalty = penalty;
   }
   if (in.has_presence_penalty()) {
     const float penalty = in.presence_penalty();
     if (!InRange(penalty, -2, 2)) {
       return OutOfRange("sampling.presence_penalty", penalty, "[-2, 2]");
     }
-    if (penalty != 0) return NotOffered("sampling.presence_penalty", "0");
+    out->presence_penalty = penalty;
   }
-  for (const auto& [id, bias] : in.logit_bias()) {
-    if (!InRange(bias, -100, 100)) {
-      return OutOfRange(absl::StrCat("sampling.logit_bias[", id, "]"), bias,
-                        "[-100, 100]");
-    }
-  }
-  if (!in.logit_bias().empty()) {
-    return NotOffered("sampling.logit_bias", "nothing");
-  }
-  if (in.has_sample_count()) {
-    if (in.sample_count() < 1 || in.sample_count() > 16) {
-      return OutOfRange("sampling.sample_count", in.sample_count(), "[1, 16]");
-    }
-    if (in.sample_count() != 1) {
-      return NotOffered("sampling.sample_count", "1");
-    }
-  }
-  return absl::OkStatus();
+  return CheckLogitBias(in, vocab_size, out);
 }
 
 absl::Status CheckStopping(const v1::StoppingParameters& in,
@@ -116,9 +117,13 @@ absl::Status CheckStopping(const v1::StoppingParameters& in,
       return OutOfRange("stopping.min_output_tokens", in.min_output_tokens(),
                         "[0, 2147483647]");
     }
-    if (in.min_output_tokens() != 0) {
-      return NotOffered("stopping.min_output_tokens", "0");
+    if (in.min_output_tokens() > parameters.max_output_tokens) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("stopping.min_output_tokens is ", in.min_output_tokens(),
+                       "; it must not exceed max_output_tokens, which is ",
+                       parameters.max_output_tokens));
     }
+    parameters.min_output_tokens = in.min_output_tokens();
   }
   if (in.stop_strings_size() > kMaxStopStrings) {
     return absl::InvalidArgumentError(
@@ -153,18 +158,50 @@ absl::Status CheckStopping(const v1::StoppingParameters& in,
   std::vector<int32_t>& stops = parameters.stop_token_ids;
   std::sort(stops.begin(), stops.end());
   stops.erase(std::unique(stops.begin(), stops.end()), stops.end());
+  if (parameters.min_output_tokens > 0 &&
+      stops.size() >= static_cast<size_t>(model.config.vocab_size)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "stopping.min_output_tokens is ", parameters.min_output_tokens,
+        ", but every token of the vocabulary is a stop token"));
+  }
   return absl::OkStatus();
 }
 
-absl::Status CheckResponseOptions(const v1::ResponseOptions& in) {
+// REQUIRES: `out` has everything else.
+absl::Status CheckResponseOptions(const v1::GenerateRequest& request,
+                                  const ServedModel& model,
+                                  CheckedRequest* out) {
+  const v1::ResponseOptions& in = request.response_options();
+  out->return_token_ids = in.return_token_ids();
   if (in.has_logprobs()) {
     if (in.logprobs() < 0 || in.logprobs() > 20) {
       return OutOfRange("response_options.logprobs", in.logprobs(), "[0, 20]");
     }
-    return absl::FailedPreconditionError(
-        "response_options.logprobs is not offered yet: leave it out");
+    const int64_t n_logprobs = int64_t{out->parameters.max_output_tokens} *
+                               out->sample_count * (1 + in.logprobs());
+    if (n_logprobs > kMaxLogprobs) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "response_options.logprobs is ", in.logprobs(), ": up to ",
+          out->parameters.max_output_tokens, " tokens of ", out->sample_count,
+          out->sample_count == 1 ? " answer" : " answers",
+          ", each with its alternatives, make ", n_logprobs,
+          " log-probabilities; at most ", kMaxLogprobs,
+          " are returned: lower max_output_tokens, sample_count or logprobs"));
+    }
+    out->parameters.sampler.logprobs = in.logprobs();
   }
-  if (in.echo()) return NotOffered("response_options.echo", "false");
+  if (in.echo()) {
+    out->echo = request.prompt_case() == v1::GenerateRequest::kText
+                    ? request.text()
+                    : model.tokenizer->Decode(out->parameters.prompt,
+                                              /*keep_special=*/false);
+    if (out->echo.size() * out->sample_count > kMaxEchoBytes) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "response_options.echo is set: the prompt of ", out->echo.size(),
+          " bytes in front of ", out->sample_count,
+          " answers exceeds the limit of ", kMaxEchoBytes, " bytes"));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -248,10 +285,16 @@ absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,
     RETURN_IF_ERROR(CheckRequestId(checked.request_id));
   }
   SequenceParameters& parameters = checked.parameters;
-  RETURN_IF_ERROR(CheckSampling(request.sampling(), &parameters.sampler));
+  RETURN_IF_ERROR(CheckSampling(request.sampling(), model.config.vocab_size,
+                                &parameters.sampler));
+  if (request.sampling().has_sample_count()) {
+    checked.sample_count = request.sampling().sample_count();
+    if (checked.sample_count < 1 || checked.sample_count > 16) {
+      return OutOfRange("sampling.sample_count", checked.sample_count,
+                        "[1, 16]");
+    }
+  }
   RETURN_IF_ERROR(CheckStopping(request.stopping(), model, &checked));
-  RETURN_IF_ERROR(CheckResponseOptions(request.response_options()));
-  checked.return_token_ids = request.response_options().return_token_ids();
   if (request.has_priority()) {
     if (request.priority() < -100 || request.priority() > 100) {
       return OutOfRange("priority", request.priority(), "[-100, 100]");
@@ -276,6 +319,7 @@ absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,
         model.config.context_length - 1, " with at least one token of output"));
   }
   parameters.max_output_tokens = std::min(parameters.max_output_tokens, room);
+  RETURN_IF_ERROR(CheckResponseOptions(request, model, &checked));
   return checked;
 }
 

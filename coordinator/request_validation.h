@@ -29,18 +29,24 @@ struct CheckedRequest {
   SequenceParameters parameters;  // without class and deadline
   std::vector<std::string> stop_strings;
   bool return_token_ids = false;
+  int sample_count = 1;
+  std::string echo;  // what precedes each candidate's text
   int64_t seed = 0;  // the caller's, or one drawn
 };
 
 // Largest text of a prompt.
 inline constexpr size_t kMaxTextBytes = 1 << 20;
 
+// An answer must fit a message of 16 MiB: most log-probabilities in one, and
+// most bytes of prompts echoed.
+inline constexpr int64_t kMaxLogprobs = 1 << 18;
+inline constexpr size_t kMaxEchoBytes = 4 << 20;
+
 // Checks every field against the range that inference.proto gives it, fills in
 // the defaults, and tokenises the prompt.
 //
-// NOT_FOUND            another model; lists those there are
-// INVALID_ARGUMENT     names the field, its value and its range
-// FAILED_PRECONDITION  a feature that is not offered yet
+// NOT_FOUND         another model; lists those there are
+// INVALID_ARGUMENT  names the field, its value and its range
 absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,
                                             const ServedModel& model);
 

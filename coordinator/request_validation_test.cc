@@ -176,6 +176,12 @@ TEST_F(RequestValidationTest, RefusesSamplingOutOfRange) {
        [=](S* s) { s->set_presence_penalty(nan); }},
       {"logit_bias[3]", "[-100, 100]",
        [](S* s) { (*s->mutable_logit_bias())[3] = 101; }},
+      {"logit_bias[3]", "[-100, 100]",
+       [=](S* s) { (*s->mutable_logit_bias())[3] = nan; }},
+      {"repetition_penalty", "(0, 10]",
+       [](S* s) { s->set_repetition_penalty(10.5f); }},
+      {"repetition_penalty", "(0, 10]",
+       [=](S* s) { s->set_repetition_penalty(nan); }},
       {"sample_count", "[1, 16]", [](S* s) { s->set_sample_count(0); }},
       {"sample_count", "[1, 16]", [](S* s) { s->set_sample_count(17); }},
   };
@@ -232,40 +238,87 @@ TEST_F(RequestValidationTest, RefusesTheRestOutOfRange) {
       [](Request* r) { r->mutable_response_options()->set_logprobs(21); });
 }
 
-TEST_F(RequestValidationTest, SaysWhatIsNotOfferedYet) {
-  using Change = std::function<void(Request*)>;
-  const std::vector<std::pair<std::string, Change>> cases = {
-      {"repetition_penalty",
-       [](Request* r) { r->mutable_sampling()->set_repetition_penalty(1.1f); }},
-      {"frequency_penalty",
-       [](Request* r) { r->mutable_sampling()->set_frequency_penalty(1); }},
-      {"presence_penalty",
-       [](Request* r) { r->mutable_sampling()->set_presence_penalty(1); }},
-      {"logit_bias",
-       [](Request* r) {
-         (*r->mutable_sampling()->mutable_logit_bias())[3] = 1;
-       }},
-      {"sample_count",
-       [](Request* r) { r->mutable_sampling()->set_sample_count(2); }},
-      {"min_output_tokens",
-       [](Request* r) { r->mutable_stopping()->set_min_output_tokens(1); }},
-      {"logprobs",
-       [](Request* r) { r->mutable_response_options()->set_logprobs(0); }},
-      {"echo",
-       [](Request* r) { r->mutable_response_options()->set_echo(true); }},
-  };
-  for (const auto& [field, change] : cases) {
-    ExpectRefused(Code::kFailedPrecondition, {field}, change);
-  }
-  // Their neutral values are fine.
-  EXPECT_TRUE(Check([](Request* r) {
-                r->mutable_sampling()->set_repetition_penalty(1);
-                r->mutable_sampling()->set_frequency_penalty(0);
-                r->mutable_sampling()->set_presence_penalty(0);
-                r->mutable_sampling()->set_sample_count(1);
-                r->mutable_stopping()->set_min_output_tokens(0);
-                r->mutable_response_options()->set_echo(false);
-              }).ok());
+TEST_F(RequestValidationTest, TakesWhatChangesTheLogits) {
+  const absl::StatusOr<CheckedRequest> checked = Check([](Request* r) {
+    v1::SamplingParameters* s = r->mutable_sampling();
+    s->set_repetition_penalty(1.25f);
+    s->set_frequency_penalty(-2);
+    s->set_presence_penalty(2);
+    (*s->mutable_logit_bias())[319] = -100;
+    (*s->mutable_logit_bias())[0] = 100;
+    r->mutable_stopping()->set_max_output_tokens(9);
+    r->mutable_stopping()->set_min_output_tokens(9);
+  });
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  const SamplerParameters& sampler = checked->parameters.sampler;
+  EXPECT_EQ(sampler.repetition_penalty, 1.25f);
+  EXPECT_EQ(sampler.frequency_penalty, -2);
+  EXPECT_EQ(sampler.presence_penalty, 2);
+  EXPECT_EQ(sampler.logit_bias,
+            (std::vector<std::pair<int32_t, float>>{{0, 100}, {319, -100}}));
+  EXPECT_EQ(sampler.logprobs, -1);
+  EXPECT_EQ(checked->parameters.min_output_tokens, 9);
+  EXPECT_EQ(checked->sample_count, 1);
+  EXPECT_EQ(checked->echo, "");
+}
+
+TEST_F(RequestValidationTest, TakesWhatIsAskedOfTheResponse) {
+  absl::StatusOr<CheckedRequest> checked = Check([](Request* r) {
+    r->mutable_sampling()->set_sample_count(16);
+    r->mutable_response_options()->set_logprobs(20);
+    r->mutable_response_options()->set_echo(true);
+  });
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->sample_count, 16);
+  EXPECT_EQ(checked->parameters.sampler.logprobs, 20);
+  EXPECT_EQ(checked->echo, "hello");
+  // Ids have the text that they stand for, special ones none.
+  const std::vector<int32_t> ids = tokenizer_->Encode("abc", {}).value();
+  checked = Check([&ids](Request* r) {
+    for (const int32_t id : ids) r->mutable_token_ids()->add_ids(id);
+    r->mutable_response_options()->set_logprobs(0);
+    r->mutable_response_options()->set_echo(true);
+  });
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->parameters.sampler.logprobs, 0);
+  EXPECT_EQ(checked->echo, "abc");
+}
+
+TEST_F(RequestValidationTest, RefusesWhatNoAnswerCouldHold) {
+  model_.config.context_length = 1 << 20;
+  ExpectRefused(Code::kInvalidArgument,
+                {"logprobs is 20", "16 answers", "1000", "262144"},
+                [](Request* r) {
+                  r->mutable_sampling()->set_sample_count(16);
+                  r->mutable_stopping()->set_max_output_tokens(1000);
+                  r->mutable_response_options()->set_logprobs(20);
+                });
+  ExpectRefused(Code::kInvalidArgument, {"echo", "300000", "16", "4194304"},
+                [](Request* r) {
+                  r->set_text(std::string(300000, 'a'));
+                  r->mutable_sampling()->set_sample_count(16);
+                  r->mutable_response_options()->set_echo(true);
+                });
+}
+
+TEST_F(RequestValidationTest, RefusesBiasesAndMinimaThatCannotBe) {
+  ExpectRefused(Code::kInvalidArgument, {"logit_bias", "320", "[0, 320)"},
+                [](Request* r) {
+                  (*r->mutable_sampling()->mutable_logit_bias())[320] = 1;
+                });
+  ExpectRefused(Code::kInvalidArgument, {"logit_bias", "-1"}, [](Request* r) {
+    (*r->mutable_sampling()->mutable_logit_bias())[-1] = 1;
+  });
+  ExpectRefused(Code::kInvalidArgument, {"logit_bias", "1025", "1024"},
+                [](Request* r) {
+                  for (int i = 0; i < 1025; ++i) {
+                    (*r->mutable_sampling()->mutable_logit_bias())[i] = 1;
+                  }
+                });
+  // The default of max_output_tokens counts too.
+  ExpectRefused(
+      Code::kInvalidArgument, {"min_output_tokens is 257", "256"},
+      [](Request* r) { r->mutable_stopping()->set_min_output_tokens(257); });
 }
 
 }  // namespace

@@ -60,24 +60,35 @@ void Scheduler::PreemptAll() {
   blocks_.reset();
 }
 
-absl::Status Scheduler::Add(int64_t id, SequenceParameters parameters) {
-  CHECK(!sequences_.contains(id));
-  if (n_waiting() >= options_.max_waiting) {
+absl::Status Scheduler::Add(int64_t first_id, SequenceParameters parameters,
+                            int n_samples) {
+  CHECK(n_samples > 0);
+  if (!HasRoomFor(n_samples)) {
     return absl::ResourceExhaustedError(
-        absl::StrCat(n_waiting(),
-                     " requests wait already, which is this cluster's limit; "
-                     "try again later"));
+        n_samples == 1
+            ? absl::StrCat(n_waiting(),
+                           " requests wait already, which is this cluster's "
+                           "limit; try again later")
+            : absl::StrCat(
+                  "the request asks for ", n_samples, " answers and ",
+                  n_waiting(), " wait already; this cluster's limit is ",
+                  options_.max_waiting, ": try again later, or ask for fewer"));
   }
   if (has_pipeline()) {
     absl::Status fits = CheckFits(parameters);
     if (!fits.ok()) return fits;
   }
-  auto sequence = std::make_unique<Sequence>(id, std::move(parameters));
-  waiting_.insert({sequence->rank(), sequence.get()});
-  if (sequence->parameters.deadline < absl::InfiniteFuture()) {
-    deadlines_.insert({sequence->parameters.deadline, id});
+  for (int i = 0; i < n_samples; ++i) {
+    const int64_t id = first_id + i;
+    CHECK(!sequences_.contains(id));
+    parameters.sampler.sample_index = i;
+    auto sequence = std::make_unique<Sequence>(id, parameters);
+    waiting_.insert({sequence->rank(), sequence.get()});
+    if (sequence->parameters.deadline < absl::InfiniteFuture()) {
+      deadlines_.insert({sequence->parameters.deadline, id});
+    }
+    sequences_[id] = std::move(sequence);
   }
-  sequences_[id] = std::move(sequence);
   return absl::OkStatus();
 }
 
@@ -279,9 +290,10 @@ void Scheduler::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
   CHECK(n_tokens <= StepTokensLeft());
   CHECK(sequence->in_flight_step_id == 0);
   if (sequence->n_computed == 0) {
-    plan->new_sequences.push_back({sequence->run_id,
-                                   sequence->parameters.sampler,
-                                   sequence->parameters.stop_token_ids});
+    plan->new_sequences.push_back(
+        {sequence->run_id, sequence->parameters.sampler,
+         sequence->parameters.stop_token_ids,
+         sequence->parameters.min_output_tokens, sequence->n_prompt});
   }
   StepRow row;
   row.run_id = sequence->run_id;
@@ -322,6 +334,14 @@ absl::Status Scheduler::Complete(const StepResult& result,
           "step ", result.step_id, " came back without the token of sequence ",
           row.run_id, " at position ", row.position_sampled));
     }
+    const Sequence* sequence = Find(row.id);
+    if (sequence != nullptr && sequence->parameters.sampler.logprobs >= 0 &&
+        result.sampled[i].status.ok() &&
+        !result.sampled[i].logprobs.has_value()) {
+      return absl::InternalError(absl::StrCat(
+          "step ", result.step_id, " came back without the log-probability of ",
+          "sequence ", row.run_id, " at position ", row.position_sampled));
+    }
   }
   if (result.sampled.size() != n_sampling) {
     return absl::InternalError(absl::StrCat(
@@ -347,6 +367,9 @@ absl::Status Scheduler::Complete(const StepResult& result,
     } else {
       const Sequence::Ending ending = sequence->Append(sampled->token_id);
       event.token = sampled->token_id;
+      if (sequence->parameters.sampler.logprobs >= 0) {
+        event.logprobs = sampled->logprobs;
+      }
       event.ended = ending.ended;
       event.reason = ending.reason;
       event.stop_token_id = ending.stop_token_id;

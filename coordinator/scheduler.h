@@ -24,6 +24,7 @@ struct SequenceEvent {
 
   // A new token of the log, or -1.
   int32_t token = -1;
+  std::optional<TokenLogprobs> logprobs;  // of the token, when asked for
 
   // Set in the last event of the sequence.
   bool ended = false;
@@ -81,13 +82,18 @@ class Scheduler {
   // the token logs; what was in flight will not be reported.
   void PreemptAll();
 
-  // Queues a sequence; among equals, the lower id counts as the earlier one.
-  // RESOURCE_EXHAUSTED when `max_waiting` wait already, or when it can never
-  // fit the KV cache. REQUIRES: no sequence of that id is there.
-  absl::Status Add(int64_t id, SequenceParameters parameters);
+  // Queues `n_samples` sequences, all or none: ids from `first_id` on, alike
+  // but for their sample_index, from 0. Among equals, the lower id counts as
+  // the earlier one. RESOURCE_EXHAUSTED when so many more may not wait, or when
+  // one can never fit the KV cache. REQUIRES: n_samples > 0; no sequence of
+  // these ids is there.
+  absl::Status Add(int64_t first_id, SequenceParameters parameters,
+                   int n_samples = 1);
 
-  // Whether `max_waiting` sequences wait already.
-  bool IsFull() const { return n_waiting() >= options_.max_waiting; }
+  // Whether so many more sequences may wait.
+  bool HasRoomFor(int n_samples) const {
+    return n_waiting() + n_samples <= options_.max_waiting;
+  }
 
   // The next step, or nothing while enough are in flight or there is nothing to
   // run. A plan without rows tells idle workers to free what nobody needs any

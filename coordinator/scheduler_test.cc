@@ -117,6 +117,74 @@ TEST(Scheduler, AnswersOneSequenceAndFreesIt) {
   EXPECT_EQ(bench.scheduler_.n_sequences(), 0);
 }
 
+TEST(Scheduler, SamplesOfOnePromptAreQueuedTogetherOrNotAtAll) {
+  Scheduler::Options options = Options(16, 4);
+  options.max_waiting = 3;
+  Scheduler scheduler(options);
+  SequenceParameters parameters;
+  parameters.prompt = {1, 2};
+  parameters.max_output_tokens = 2;
+  parameters.min_output_tokens = 1;
+  ASSERT_TRUE(scheduler.Add(10, parameters, 2).ok());
+  EXPECT_FALSE(scheduler.HasRoomFor(2));
+  const absl::Status refused = scheduler.Add(20, parameters, 2);
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(scheduler.n_sequences(), 2);
+  EXPECT_TRUE(scheduler.Add(30, parameters, 1).ok());
+
+  scheduler.StartEpoch({8, kBlockSize, 1});
+  const std::optional<StepPlan> plan = scheduler.Schedule();
+  ASSERT_TRUE(plan.has_value());
+  ASSERT_EQ(plan->new_sequences.size(), 3u);
+  EXPECT_EQ(plan->new_sequences[0].sampler.sample_index, 0);
+  EXPECT_EQ(plan->new_sequences[1].sampler.sample_index, 1);
+  EXPECT_EQ(plan->new_sequences[2].sampler.sample_index, 0);
+  EXPECT_EQ(plan->new_sequences[1].prompt_token_count, 2);
+  EXPECT_EQ(plan->new_sequences[1].min_output_tokens, 1);
+}
+
+TEST(Scheduler, AReplayStillTellsPromptFromOutput) {
+  Bench bench(Options(16, 4), 8, 1);
+  ASSERT_TRUE(bench.Add(1, 5, 7).ok());
+  for (int i = 0; i < 3; ++i) {
+    bench.Start();
+    bench.Finish();
+  }
+  bench.scheduler_.PreemptAll();
+  bench.StartEpoch(8);
+  bench.RunAll();
+  bench.ExpectAnswer(1, 7);
+  std::vector<int> prompt_token_counts;
+  for (const StepPlan& plan : bench.plans_) {
+    for (const SequenceSetup& setup : plan.new_sequences) {
+      prompt_token_counts.push_back(setup.prompt_token_count);
+    }
+  }
+  EXPECT_EQ(prompt_token_counts, (std::vector<int>{5, 5}));
+}
+
+TEST(Scheduler, ATokenWithoutTheLogprobAskedForIsABrokenWorkers) {
+  Scheduler scheduler(Options(16, 4));
+  scheduler.StartEpoch({8, kBlockSize, 1});
+  SequenceParameters parameters;
+  parameters.prompt = {1, 2};
+  parameters.max_output_tokens = 2;
+  parameters.sampler.logprobs = 0;
+  ASSERT_TRUE(scheduler.Add(1, parameters).ok());
+  const std::optional<StepPlan> plan = scheduler.Schedule();
+  ASSERT_TRUE(plan.has_value());
+  StepResult result;
+  result.step_id = plan->step_id;
+  result.sampled.push_back({plan->rows[0].run_id, 2, 3, {}, {}});
+  std::vector<SequenceEvent> events;
+  EXPECT_TRUE(absl::IsInternal(scheduler.Complete(result, &events)));
+  result.sampled[0].logprobs = TokenLogprobs{-0.5f, {}};
+  EXPECT_TRUE(scheduler.Complete(result, &events).ok());
+  ASSERT_EQ(events.size(), 1u);
+  ASSERT_TRUE(events[0].logprobs.has_value());
+  EXPECT_EQ(events[0].logprobs->logprob, -0.5f);
+}
+
 TEST(Scheduler, CutsALongPromptIntoChunksAndSamplesAfterTheLast) {
   Bench bench(Options(16, 4), 16, 1);
   ASSERT_TRUE(bench.Add(1, 40, 1).ok());

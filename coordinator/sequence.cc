@@ -19,7 +19,10 @@ Sequence::Sequence(int64_t id, SequenceParameters parameters)
 Sequence::Ending Sequence::Append(int32_t token) {
   tokens.push_back(token);
   const std::vector<int32_t>& stops = parameters.stop_token_ids;
-  if (std::find(stops.begin(), stops.end(), token) != stops.end()) {
+  // Workers draw no stop token below the minimum; one that does not know of it
+  // must not end the answer either.
+  if (n_output() > parameters.min_output_tokens &&
+      std::find(stops.begin(), stops.end(), token) != stops.end()) {
     return {true, FinishReason::kStop, token};
   }
   if (n_output() >= parameters.max_output_tokens) {

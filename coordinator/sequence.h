@@ -24,6 +24,8 @@ struct SequenceParameters {
   std::vector<int32_t> stop_token_ids;
   // At least 1. Prompt and output together fit the context length.
   int max_output_tokens = 1;
+  // Stop tokens do not come before so many tokens of output.
+  int min_output_tokens = 0;
   SequenceClass sequence_class = SequenceClass::kInteractive;
   int priority = 0;  // higher first
   absl::Time deadline = absl::InfiniteFuture();

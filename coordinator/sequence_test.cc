@@ -37,6 +37,15 @@ TEST(Sequence, StopTokenCountsBeforeTheLength) {
   EXPECT_EQ(sequence.Append(2).reason, FinishReason::kStop);
 }
 
+TEST(Sequence, NoStopTokenEndsItBelowItsMinimum) {
+  SequenceParameters parameters = Parameters(4);
+  parameters.min_output_tokens = 2;
+  Sequence sequence(1, parameters);
+  EXPECT_FALSE(sequence.Append(2).ended);
+  EXPECT_FALSE(sequence.Append(9).ended);
+  EXPECT_EQ(sequence.Append(2).reason, FinishReason::kStop);
+}
+
 TEST(Sequence, EndsWithItsLastToken) {
   Sequence sequence(1, Parameters(2));
   EXPECT_FALSE(sequence.Append(8).ended);

@@ -2,7 +2,9 @@
 #define COORDINATOR_STEP_PLAN_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -22,6 +24,11 @@ struct SamplerParameters {
   float min_p = 0;
   uint64_t seed = 0;
   int sample_index = 0;
+  float repetition_penalty = 1;
+  float frequency_penalty = 0;
+  float presence_penalty = 0;
+  std::vector<std::pair<int32_t, float>> logit_bias;  // by token id, ascending
+  int logprobs = -1;  // alternatives beside each token's; -1 for neither
 };
 
 // Opens a sequence on the workers.
@@ -29,6 +36,8 @@ struct SequenceSetup {
   int64_t run_id = 0;  // `sequence_id` on the wire; see Sequence::run_id
   SamplerParameters sampler;
   std::vector<int32_t> stop_token_ids;
+  int min_output_tokens = 0;
+  int prompt_token_count = 0;
 };
 
 // A run of consecutive tokens of one sequence.
@@ -48,12 +57,20 @@ struct StepPlan {
   std::vector<StepRow> rows;
 };
 
+// What the model thought of a token.
+struct TokenLogprobs {
+  float logprob = 0;
+  // Ids and logarithms, the likeliest first.
+  std::vector<std::pair<int32_t, float>> alternatives;
+};
+
 // A token chosen by the last stage, or why there is none.
 struct SampledToken {
   int64_t run_id = 0;
   int position = 0;
   int32_t token_id = -1;
   absl::Status status;
+  std::optional<TokenLogprobs> logprobs;  // when asked for
 };
 
 // All stages have finished a step.

@@ -5,8 +5,20 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "util/status_macros.h"
 
 namespace tern {
+namespace {
+
+absl::Status CheckToken(const v1::StepResult& result, int32_t token_id,
+                        const Pipeline::Spec& spec) {
+  if (token_id >= 0 && token_id < spec.vocab_size) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("step ", result.step_id(),
+                                          " sampled token ", token_id,
+                                          "; the model has ", spec.vocab_size));
+}
+
+}  // namespace
 
 v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
   v1::StepPlan out;
@@ -21,6 +33,7 @@ v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
   for (const SequenceSetup& setup : plan.new_sequences) {
     v1::SequenceSetup* to = out.add_new_sequences();
     to->set_sequence_id(setup.run_id);
+    to->set_prompt_token_count(setup.prompt_token_count);
     v1::SamplerSetup* sampler = to->mutable_sampler();
     sampler->set_temperature(setup.sampler.temperature);
     sampler->set_top_k(setup.sampler.top_k);
@@ -30,6 +43,16 @@ v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
     sampler->set_sample_index(setup.sampler.sample_index);
     sampler->mutable_stop_token_ids()->Add(setup.stop_token_ids.begin(),
                                            setup.stop_token_ids.end());
+    sampler->set_repetition_penalty(setup.sampler.repetition_penalty);
+    sampler->set_frequency_penalty(setup.sampler.frequency_penalty);
+    sampler->set_presence_penalty(setup.sampler.presence_penalty);
+    for (const auto& [id, bias] : setup.sampler.logit_bias) {
+      (*sampler->mutable_logit_bias())[id] = bias;
+    }
+    sampler->set_min_output_tokens(setup.min_output_tokens);
+    if (setup.sampler.logprobs >= 0) {
+      sampler->set_logprobs(setup.sampler.logprobs);
+    }
   }
   for (const StepRow& row : plan.rows) {
     v1::StepRow* to = out.add_rows();
@@ -65,10 +88,17 @@ absl::StatusOr<StepResult> FromProto(const v1::StepResult& result,
       sampled.status =
           absl::Status(static_cast<absl::StatusCode>(from.error_code()),
                        from.error_message());
-    } else if (from.token_id() < 0 || from.token_id() >= spec.vocab_size) {
-      return absl::InternalError(
-          absl::StrCat("step ", result.step_id(), " sampled token ",
-                       from.token_id(), "; the model has ", spec.vocab_size));
+    } else {
+      RETURN_IF_ERROR(CheckToken(result, from.token_id(), spec));
+    }
+    if (from.has_logprob()) {
+      sampled.logprobs.emplace();
+      sampled.logprobs->logprob = from.logprob();
+      for (const v1::SampledAlternative& other : from.alternatives()) {
+        RETURN_IF_ERROR(CheckToken(result, other.token_id(), spec));
+        sampled.logprobs->alternatives.emplace_back(other.token_id(),
+                                                    other.logprob());
+      }
     }
     out.sampled.push_back(std::move(sampled));
   }

@@ -17,6 +17,15 @@ void TokenStream::Update(Change change) {
   wake_();
 }
 
+void TokenStream::Append(int32_t token, std::optional<TokenLogprobs> logprobs,
+                         Taken* pending) {
+  pending->tokens.push_back(token);
+  if (!logprobs.has_value()) return;
+  pending->logprobs.push_back(*std::move(logprobs));
+  CHECK(pending->logprobs.size() == pending->tokens.size())
+      << "tokens with and without log-probabilities in one stream";
+}
+
 void TokenStream::Admit(std::string numerics_id) {
   Update([&numerics_id](Taken* pending) {
     pending->admitted = true;
@@ -24,17 +33,18 @@ void TokenStream::Admit(std::string numerics_id) {
   });
 }
 
-void TokenStream::Push(int32_t token) {
-  Update([token](Taken* pending) { pending->tokens.push_back(token); });
+void TokenStream::Push(int32_t token, std::optional<TokenLogprobs> logprobs) {
+  Update([&](Taken* pending) { Append(token, std::move(logprobs), pending); });
 }
 
 void TokenStream::End(SequenceEnd end) {
   Update([&end](Taken* pending) { pending->end = std::move(end); });
 }
 
-void TokenStream::PushAndEnd(int32_t token, SequenceEnd end) {
-  Update([token, &end](Taken* pending) {
-    pending->tokens.push_back(token);
+void TokenStream::PushAndEnd(int32_t token, SequenceEnd end,
+                             std::optional<TokenLogprobs> logprobs) {
+  Update([&](Taken* pending) {
+    Append(token, std::move(logprobs), pending);
     pending->end = std::move(end);
   });
 }

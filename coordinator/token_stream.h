@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "coordinator/sequence.h"
+#include "coordinator/step_plan.h"
 
 namespace tern {
 
@@ -24,11 +25,11 @@ struct SequenceEnd {
   bool queue_full = false;
 };
 
-// Carries the tokens of one request from the engine to whoever answers it.
+// Carries the tokens of one sequence from the engine to whoever answers it.
 //
 // The engine never waits for a slow reader: what is not taken yet piles up, at
-// most `max_output_tokens` of the request, four bytes each, and is taken at
-// once. Thread-safe.
+// most `max_output_tokens` of the request, four bytes each and the
+// log-probabilities that were asked for, and is taken at once. Thread-safe.
 class TokenStream {
  public:
   // `wake` is called, on the engine thread and outside of locks, when there is
@@ -38,21 +39,28 @@ class TokenStream {
 
   // The engine's side. Nothing comes after an end.
   void Admit(std::string numerics_id) ABSL_LOCKS_EXCLUDED(mu_);
-  void Push(int32_t token) ABSL_LOCKS_EXCLUDED(mu_);
+  void Push(int32_t token, std::optional<TokenLogprobs> logprobs = {})
+      ABSL_LOCKS_EXCLUDED(mu_);
   void End(SequenceEnd end) ABSL_LOCKS_EXCLUDED(mu_);
   // The last token and the end with it, so that the reader takes both at once.
-  void PushAndEnd(int32_t token, SequenceEnd end) ABSL_LOCKS_EXCLUDED(mu_);
+  void PushAndEnd(int32_t token, SequenceEnd end,
+                  std::optional<TokenLogprobs> logprobs = {})
+      ABSL_LOCKS_EXCLUDED(mu_);
 
   // What has come since the last call.
   struct Taken {
     bool admitted = false;    // at any time so far
     std::string numerics_id;  // of the pipeline it was admitted to
     std::vector<int32_t> tokens;
-    std::optional<SequenceEnd> end;  // once
+    std::vector<TokenLogprobs> logprobs;  // one per token, or none at all
+    std::optional<SequenceEnd> end;       // once
   };
   Taken Take() ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
+  static void Append(int32_t token, std::optional<TokenLogprobs> logprobs,
+                     Taken* pending);
+
   // Applies `change` under the lock, then wakes the reader where needed.
   template <typename Change>
   void Update(Change change) ABSL_LOCKS_EXCLUDED(mu_);

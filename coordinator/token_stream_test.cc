@@ -35,6 +35,22 @@ TEST(TokenStream, LastTokenAndEndComeTogetherAndOnce) {
   EXPECT_FALSE(stream.Take().end.has_value());
 }
 
+TEST(TokenStream, LogprobsKeepStepWithTheTokens) {
+  TokenStream stream([] {});
+  TokenLogprobs logprobs;
+  logprobs.logprob = -1;
+  stream.Push(3, logprobs);
+  logprobs.logprob = -2;
+  logprobs.alternatives = {{4, -0.5f}};
+  stream.PushAndEnd(5, {}, logprobs);
+  const TokenStream::Taken taken = stream.Take();
+  EXPECT_EQ(taken.tokens, (std::vector<int32_t>{3, 5}));
+  ASSERT_EQ(taken.logprobs.size(), 2u);
+  EXPECT_EQ(taken.logprobs[0].logprob, -1);
+  EXPECT_EQ(taken.logprobs[1].logprob, -2);
+  EXPECT_EQ(taken.logprobs[1].alternatives.size(), 1u);
+}
+
 TEST(TokenStream, RefusedRequestsEndWithoutAdmission) {
   TokenStream stream([] {});
   stream.End({absl::UnavailableError("no workers")});

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/log_double.h"
 #include "util/logging.h"
 
 namespace tern {
@@ -14,23 +15,6 @@ constexpr double kLn2High = 0x1.62e42fefa39efp-1;
 constexpr double kLn2Low = 0x1.abc9e3b39803fp-56;
 constexpr double kHalfPiHigh = 0x1.921fb54442d18p+0;
 constexpr double kHalfPiLow = 0x1.1a62633145c07p-54;
-
-// REQUIRES: x > 0.
-double Log(double x) {
-  int exponent;
-  double m = std::frexp(x, &exponent);  // [0.5, 1)
-  if (m < 0x1.6a09e667f3bcdp-1) {       // sqrt(1/2)
-    m *= 2;
-    --exponent;
-  }
-  // ln m = 2 atanh(z) with |z| < 0.172: the 13th term is below 2^-66.
-  const double z = (m - 1) / (m + 1);
-  const double z2 = z * z;
-  double series = 0;
-  for (int k = 12; k >= 1; --k) series = (series + 1.0 / (2 * k + 1)) * z2;
-  const double ln_m = std::fma(2 * z, series, 2 * z);
-  return std::fma(exponent, kLn2High, std::fma(exponent, kLn2Low, ln_m));
-}
 
 // REQUIRES: |x| < 700.
 double ExpDouble(double x) {
@@ -83,7 +67,7 @@ RopeTable::RopeTable(int dim, double theta, int n_positions)
   CHECK(n_positions >= 1);
   cos_.resize(half_ * n_positions);
   sin_.resize(half_ * n_positions);
-  const double ln_theta = Log(theta);
+  const double ln_theta = LogDouble(theta);
   for (size_t i = 0; i < half_; ++i) {
     const double frequency = ExpDouble(-(2.0 * i / dim) * ln_theta);
     for (int position = 0; position < n_positions; ++position) {

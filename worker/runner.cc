@@ -77,18 +77,34 @@ absl::Status Runner::Run(const StepPlan& plan, StepResult* result) {
 absl::Status Runner::UpdateSequences(const StepPlan& plan) {
   for (const int64_t id : plan.released_sequence_ids) {
     RETURN_IF_ERROR(kv_->Release(id));
-    samplers_.erase(id);
+    sequences_.erase(id);
   }
   for (const SequenceSetup& setup : plan.new_sequences) {
     RETURN_IF_ERROR(kv_->Open(setup.sequence_id));
-    samplers_[setup.sequence_id] = setup.sampler;
+    sequences_[setup.sequence_id] = {setup.sampler, {}};
   }
   for (const StepRow& row : plan.rows) {
     RETURN_IF_ERROR(kv_->Extend(row.sequence_id, row.new_block_ids,
                                 row.position,
                                 static_cast<int32_t>(row.tokens.size())));
+    if (link_ == nullptr) RecordTokens(row);
   }
   return absl::OkStatus();
+}
+
+// Rows of a sequence follow each other without gaps, so that each token is
+// counted once; what was sampled last comes back with the next row.
+void Runner::RecordTokens(const StepRow& row) {
+  SequenceState& sequence = sequences_.find(row.sequence_id)->second;
+  if (!sequence.sampler.NeedsHistory()) return;
+  int32_t position = row.position;
+  for (const int32_t token : row.tokens) {
+    if (position++ < sequence.sampler.prompt_token_count) {
+      sequence.history.AddPrompt(token);
+    } else {
+      sequence.history.AddOutput(token);
+    }
+  }
 }
 
 absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
@@ -137,17 +153,25 @@ void Runner::Sample(const StepPlan& plan, const float* hidden,
     const int count = std::min(Stage::kLogitRows, n_rows - begin);
     stage_->ComputeLogits(begin, count, hidden);
     pool_->ParallelForEach(count, [&](int64_t i, int thread) {
-      SampledToken& token = result->sampled[begin + i];
-      const absl::StatusOr<int32_t> id =
-          SampleToken(stage_->logits(static_cast<int>(i)),
-                      samplers_.find(token.sequence_id)->second, token.position,
-                      &scratch_[thread]);
-      if (id.ok()) {
-        token.token_id = *id;
-      } else {
-        token.status = id.status();
-      }
+      SampleRow(stage_->logits(static_cast<int>(i)), &scratch_[thread],
+                &result->sampled[begin + i]);
     });
+  }
+}
+
+void Runner::SampleRow(absl::Span<const float> logits, SamplerScratch* scratch,
+                       SampledToken* token) const {
+  const SequenceState& sequence = sequences_.find(token->sequence_id)->second;
+  const absl::StatusOr<int32_t> id = SampleToken(
+      logits, sequence.sampler, token->position, scratch, &sequence.history);
+  if (!id.ok()) {
+    token->status = id.status();
+    return;
+  }
+  token->token_id = *id;
+  if (sequence.sampler.logprobs >= 0) {
+    token->logprobs =
+        ComputeLogprobs(logits, *id, sequence.sampler.logprobs, scratch);
   }
 }
 

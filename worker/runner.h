@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "util/clock.h"
 #include "worker/hidden_states_inbox.h"
 #include "worker/kv_cache.h"
@@ -19,6 +20,7 @@
 #include "worker/step.h"
 #include "worker/step_mailbox.h"
 #include "worker/thread_pool.h"
+#include "worker/token_history.h"
 
 namespace tern {
 
@@ -52,12 +54,21 @@ class Runner {
   ~Runner();
 
  private:
+  // What the last stage keeps of a sequence.
+  struct SequenceState {
+    SamplerParams sampler;
+    TokenHistory history;  // kept up when the sampler needs it
+  };
+
   void Main();
   absl::Status RunAll();
   absl::Status Run(const StepPlan& plan, StepResult* result);
   absl::Status UpdateSequences(const StepPlan& plan);
   absl::Status Forward(const StepPlan& plan, StepResult* result);
+  void RecordTokens(const StepRow& row);
   void Sample(const StepPlan& plan, const float* hidden, StepResult* result);
+  void SampleRow(absl::Span<const float> logits, SamplerScratch* scratch,
+                 SampledToken* token) const;
 
   const Options options_;
   Stage* const stage_;
@@ -71,7 +82,7 @@ class Runner {
 
   // Of the runner thread.
   int64_t last_step_id_ = 0;
-  absl::flat_hash_map<int64_t, SamplerParams> samplers_;  // by sequence id
+  absl::flat_hash_map<int64_t, SequenceState> sequences_;  // by sequence id
   std::vector<float> received_;  // hidden states of the stage before
   std::vector<MicroBatchRow> rows_;
   std::vector<SamplerScratch> scratch_;  // one per thread of the pool

@@ -1,5 +1,6 @@
 #include "worker/runner.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <limits>
@@ -245,6 +246,91 @@ TEST_F(RunnerTest, ManyRowsSampleAsEachAlone) {
     ASSERT_EQ(result.sampled.size(), 1u);
     EXPECT_EQ(result.sampled[0].token_id, all.sampled[i].token_id) << i;
   }
+}
+
+// Whatever the cut into rows, and whichever of them replay output, penalties
+// see the same history.
+TEST_F(RunnerTest, AReplayRebuildsTheHistory) {
+  Start(true, true);
+  const std::vector<int32_t> prompt = {7, 8, 8};
+  SamplerParams sampler;
+  sampler.temperature = 0;
+  sampler.repetition_penalty = 1.05f;
+  sampler.frequency_penalty = 2;
+  sampler.presence_penalty = 0.5f;
+  // Three tokens that take turns as their counts grow.
+  sampler.logit_bias = {{7, 100}, {8, 100}, {9, 100}};
+  sampler.prompt_token_count = 3;
+
+  int64_t step_id = 0;
+  int64_t sequence_id = 0;
+  // The token after `tokens`, run as rows of these lengths.
+  const auto next = [&](const SamplerParams& params,
+                        const std::vector<int32_t>& tokens,
+                        const std::vector<int>& lengths) {
+    StepResult result;
+    int32_t position = 0;
+    for (size_t i = 0; i < lengths.size(); ++i) {
+      StepPlan plan{++step_id, {}, {}, {}};
+      if (i == 0) {
+        if (sequence_id > 0) plan.released_sequence_ids = {sequence_id};
+        plan.new_sequences.push_back({++sequence_id, params});
+      }
+      const auto begin = tokens.begin() + position;
+      plan.rows.push_back(
+          Row(sequence_id, position, {begin, begin + lengths[i]},
+              i == 0 ? std::vector<int32_t>{1, 2} : std::vector<int32_t>{},
+              i + 1 == lengths.size()));
+      Push(plan);
+      result = sink_->WaitForResult(step_id - 1);
+      position += lengths[i];
+    }
+    EXPECT_EQ(result.sampled.size(), 1u);
+    return result.sampled.empty() ? -1 : result.sampled[0].token_id;
+  };
+
+  SamplerParams all_prompt = sampler;
+  all_prompt.prompt_token_count = 100;
+  std::vector<int32_t> tokens = prompt;
+  int n_other_as_prompt = 0;
+  for (int i = 0; i < 12; ++i) {
+    // As it is when decoding: the prompt, then token by token.
+    std::vector<int> one_by_one(1 + i, 1);
+    one_by_one[0] = 3;
+    const int32_t token = next(sampler, tokens, one_by_one);
+    EXPECT_EQ(next(sampler, tokens, {3 + i}), token) << i;
+    EXPECT_EQ(next(sampler, tokens, {2, 1 + i}), token) << i;
+    n_other_as_prompt += next(all_prompt, tokens, {3 + i}) != token;
+    tokens.push_back(token);
+  }
+  for (const int32_t id : {7, 8, 9}) {
+    EXPECT_GT(std::count(tokens.begin() + 3, tokens.end(), id), 2) << id;
+  }
+  EXPECT_GT(n_other_as_prompt, 3);
+}
+
+TEST_F(RunnerTest, LogprobsComeWhereTheyAreAskedFor) {
+  Start(true, true);
+  SamplerParams with;
+  with.temperature = 0;
+  with.logprobs = 3;
+  with.logit_bias = {{11, 100}};
+  SamplerParams without = with;
+  without.logprobs = -1;
+  Push({1,
+        {},
+        {{1, with}, {2, without}},
+        {Row(1, 0, {1, 2}, {0}), Row(2, 0, {1, 2}, {1})}});
+  const StepResult result = sink_->WaitForResult(0);
+  ASSERT_EQ(result.sampled.size(), 2u);
+  EXPECT_EQ(result.sampled[0].token_id, 11);
+  EXPECT_FALSE(result.sampled[1].logprobs.has_value());
+  ASSERT_TRUE(result.sampled[0].logprobs.has_value());
+  // They are the model's: the bias is not in them.
+  const TokenLogprobs& logprobs = *result.sampled[0].logprobs;
+  ASSERT_EQ(logprobs.alternatives.size(), 3u);
+  EXPECT_LT(logprobs.logprob, -0.5f);
+  EXPECT_LE(logprobs.logprob, logprobs.alternatives[0].logprob);
 }
 
 TEST_F(RunnerTest, AnErrorEndsTheStreamAndForgetsTheSequences) {

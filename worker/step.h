@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/optional.h"
 #include "worker/sampler.h"
 
 namespace tern {
@@ -39,9 +40,10 @@ struct StepPlan {
 // A token chosen by the last stage.
 struct SampledToken {
   int64_t sequence_id;
-  int32_t position;     // that it will take
-  int32_t token_id;     // -1 when the row failed
-  absl::Status status;  // why it failed
+  int32_t position;                             // that it will take
+  int32_t token_id;                             // -1 when the row failed
+  absl::Status status;                          // why it failed
+  absl::optional<TokenLogprobs> logprobs = {};  // when asked for
 };
 
 // What a stage has to say about a step.

@@ -33,10 +33,37 @@ absl::Status CheckAddress(const v1::StepPlan& plan, const StepLimits& limits) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<SamplerParams> ParseSampler(const v1::SequenceSetup& setup) {
+absl::Status CheckTokenIds(const v1::SequenceSetup& setup,
+                           const StepLimits& limits) {
+  const v1::SamplerSetup& s = setup.sampler();
+  const auto check = [&](absl::string_view field, int32_t id) -> absl::Status {
+    if (id >= 0 && id < limits.vocab_size) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", setup.sequence_id(), " has token ", id, " in its ", field,
+        "; the vocabulary has ", limits.vocab_size));
+  };
+  for (const int32_t id : s.stop_token_ids()) {
+    RETURN_IF_ERROR(check("stop_token_ids", id));
+  }
+  for (const auto& [id, bias] : s.logit_bias()) {
+    RETURN_IF_ERROR(check("logit_bias", id));
+    if (!(bias >= -100 && bias <= 100)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "sequence ", setup.sequence_id(), " has a logit_bias of ", bias,
+          " for token ", id, ", outside [-100, 100]"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SamplerParams> ParseSampler(const v1::SequenceSetup& setup,
+                                           const StepLimits& limits) {
   const v1::SamplerSetup& s = setup.sampler();
   // Comparisons are written so that NaN fails them.
   const char* wrong = nullptr;
+  // Coordinators that do not know it leave it out.
+  const float repetition =
+      s.repetition_penalty() == 0 ? 1 : s.repetition_penalty();
   if (!(s.temperature() >= 0 && s.temperature() <= 100)) {
     wrong = "a temperature outside [0, 100]";
   } else if (s.top_k() < 0) {
@@ -47,13 +74,46 @@ absl::StatusOr<SamplerParams> ParseSampler(const v1::SequenceSetup& setup) {
     wrong = "a min_p outside [0, 1]";
   } else if (s.sample_index() < 0) {
     wrong = "a negative sample_index";
+  } else if (!(repetition > 0 && repetition <= 10)) {
+    wrong = "a repetition_penalty outside (0, 10]";
+  } else if (!(s.frequency_penalty() >= -2 && s.frequency_penalty() <= 2)) {
+    wrong = "a frequency_penalty outside [-2, 2]";
+  } else if (!(s.presence_penalty() >= -2 && s.presence_penalty() <= 2)) {
+    wrong = "a presence_penalty outside [-2, 2]";
+  } else if (s.logit_bias().size() > kLogitBiasesMax) {
+    wrong = "a logit_bias for more than 1024 tokens";
+  } else if (s.min_output_tokens() < 0) {
+    wrong = "a negative min_output_tokens";
+  } else if (s.has_logprobs() && (s.logprobs() < 0 || s.logprobs() > 20)) {
+    wrong = "logprobs outside [0, 20]";
+  } else if (setup.prompt_token_count() < 0 ||
+             setup.prompt_token_count() > limits.context_length) {
+    wrong = "a prompt_token_count outside of the context";
   }
   if (wrong != nullptr) {
     return absl::InvalidArgumentError(
         absl::StrCat("sequence ", setup.sequence_id(), " has ", wrong));
   }
-  return SamplerParams{s.temperature(), s.top_k(), s.top_p(),
-                       s.min_p(),       s.seed(),  s.sample_index()};
+  RETURN_IF_ERROR(CheckTokenIds(setup, limits));
+  SamplerParams out;
+  out.temperature = s.temperature();
+  out.top_k = s.top_k();
+  out.top_p = s.top_p();
+  out.min_p = s.min_p();
+  out.seed = s.seed();
+  out.sample_index = s.sample_index();
+  out.repetition_penalty = repetition;
+  out.frequency_penalty = s.frequency_penalty();
+  out.presence_penalty = s.presence_penalty();
+  for (const auto& [id, bias] : s.logit_bias()) {
+    out.logit_bias.push_back({id, bias});
+  }
+  out.min_output_tokens = s.min_output_tokens();
+  out.stop_token_ids.assign(s.stop_token_ids().begin(),
+                            s.stop_token_ids().end());
+  out.prompt_token_count = setup.prompt_token_count();
+  out.logprobs = s.has_logprobs() ? s.logprobs() : -1;
+  return out;
 }
 
 absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
@@ -141,7 +201,7 @@ absl::StatusOr<StepPlan> ParseStepPlan(const v1::StepPlan& plan,
     SequenceSetup& out = parsed.new_sequences.emplace_back(
         SequenceSetup{setup.sequence_id(), {}});
     if (!limits.is_last_stage) continue;
-    ASSIGN_OR_RETURN(out.sampler, ParseSampler(setup));
+    ASSIGN_OR_RETURN(out.sampler, ParseSampler(setup, limits));
   }
   int64_t n_tokens = 0;
   absl::flat_hash_set<int64_t> sequence_ids;
@@ -175,6 +235,14 @@ v1::StepResult MakeStepResult(const StepResult& result,
     out->set_sequence_id(token.sequence_id);
     out->set_position(token.position);
     out->set_token_id(token.token_id);
+    if (token.logprobs.has_value()) {
+      out->set_logprob(token.logprobs->logprob);
+      for (const TokenLogprob& other : token.logprobs->alternatives) {
+        v1::SampledAlternative* alternative = out->add_alternatives();
+        alternative->set_token_id(other.token_id);
+        alternative->set_logprob(other.logprob);
+      }
+    }
     if (token.status.ok()) continue;
     out->set_error_code(static_cast<int32_t>(token.status.code()));
     out->set_error_message(std::string(token.status.message()));

@@ -11,6 +11,9 @@ namespace tern {
 // Sequences that one plan may open, and release.
 inline constexpr int kStepSequencesMax = 1 << 16;
 
+// Tokens of a sequence that may have a logit bias.
+inline constexpr int kLogitBiasesMax = 1024;
+
 // Checks everything about a plan that can be told without the state of the
 // sequences. INVALID_ARGUMENT names the field, its value and the limit;
 // UNIMPLEMENTED for what this worker does not announce (granted steps, tokens

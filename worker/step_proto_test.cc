@@ -33,6 +33,14 @@ v1::StepPlan GoodPlan() {
   setup->mutable_sampler()->set_min_p(0.1f);
   setup->mutable_sampler()->set_seed(~uint64_t{0});
   setup->mutable_sampler()->set_sample_index(2);
+  setup->mutable_sampler()->set_repetition_penalty(1.5f);
+  setup->mutable_sampler()->set_frequency_penalty(-0.5f);
+  setup->mutable_sampler()->set_presence_penalty(0.25f);
+  (*setup->mutable_sampler()->mutable_logit_bias())[99] = -3;
+  setup->mutable_sampler()->set_min_output_tokens(6);
+  setup->mutable_sampler()->add_stop_token_ids(98);
+  setup->mutable_sampler()->set_logprobs(4);
+  setup->set_prompt_token_count(2);
   v1::StepRow* row = plan.add_rows();
   row->set_sequence_id(5);
   row->mutable_tokens()->add_ids(0);
@@ -60,10 +68,32 @@ TEST(StepProto, APlanIsTakenOver) {
   EXPECT_EQ(sampler.min_p, 0.1f);
   EXPECT_EQ(sampler.seed, ~uint64_t{0});
   EXPECT_EQ(sampler.sample_index, 2);
+  EXPECT_EQ(sampler.repetition_penalty, 1.5f);
+  EXPECT_EQ(sampler.frequency_penalty, -0.5f);
+  EXPECT_EQ(sampler.presence_penalty, 0.25f);
+  ASSERT_EQ(sampler.logit_bias.size(), 1u);
+  EXPECT_EQ(sampler.logit_bias[0].token_id, 99);
+  EXPECT_EQ(sampler.logit_bias[0].bias, -3);
+  EXPECT_EQ(sampler.min_output_tokens, 6);
+  EXPECT_EQ(sampler.stop_token_ids, std::vector<int32_t>{98});
+  EXPECT_EQ(sampler.logprobs, 4);
+  EXPECT_EQ(sampler.prompt_token_count, 2);
   ASSERT_EQ(plan->rows.size(), 1u);
   EXPECT_EQ(plan->rows[0].tokens, (std::vector<int32_t>{0, 99}));
   EXPECT_EQ(plan->rows[0].new_block_ids, std::vector<int32_t>{7});
   EXPECT_TRUE(plan->rows[0].samples);
+}
+
+TEST(StepProto, WhatAnOlderCoordinatorLeavesOutIsNeutral) {
+  v1::StepPlan message = GoodPlan();
+  v1::SamplerSetup* sampler =
+      message.mutable_new_sequences(0)->mutable_sampler();
+  sampler->clear_repetition_penalty();
+  sampler->clear_logprobs();
+  const auto plan = ParseStepPlan(message, Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->new_sequences[0].sampler.repetition_penalty, 1);
+  EXPECT_EQ(plan->new_sequences[0].sampler.logprobs, -1);
 }
 
 TEST(StepProto, HostilePlansAreInvalid) {
@@ -88,6 +118,29 @@ TEST(StepProto, HostilePlansAreInvalid) {
       [&](auto* p) { sampler(p)->set_min_p(-0.1f); },
       [&](auto* p) { sampler(p)->set_min_p(nan); },
       [&](auto* p) { sampler(p)->set_sample_index(-1); },
+      [&](auto* p) { sampler(p)->set_repetition_penalty(-1); },
+      [&](auto* p) { sampler(p)->set_repetition_penalty(10.5f); },
+      [&](auto* p) { sampler(p)->set_repetition_penalty(nan); },
+      [&](auto* p) { sampler(p)->set_frequency_penalty(2.5f); },
+      [&](auto* p) { sampler(p)->set_frequency_penalty(nan); },
+      [&](auto* p) { sampler(p)->set_presence_penalty(-2.5f); },
+      [&](auto* p) { sampler(p)->set_presence_penalty(nan); },
+      [&](auto* p) { (*sampler(p)->mutable_logit_bias())[100] = 1; },
+      [&](auto* p) { (*sampler(p)->mutable_logit_bias())[-1] = 1; },
+      [&](auto* p) { (*sampler(p)->mutable_logit_bias())[5] = 101; },
+      [&](auto* p) { (*sampler(p)->mutable_logit_bias())[5] = nan; },
+      [&](auto* p) {
+        for (int i = 0; i <= kLogitBiasesMax; ++i) {
+          (*sampler(p)->mutable_logit_bias())[i] = 1;
+        }
+      },
+      [&](auto* p) { sampler(p)->set_min_output_tokens(-1); },
+      [&](auto* p) { sampler(p)->add_stop_token_ids(100); },
+      [&](auto* p) { sampler(p)->add_stop_token_ids(-1); },
+      [&](auto* p) { sampler(p)->set_logprobs(21); },
+      [&](auto* p) { sampler(p)->set_logprobs(-1); },
+      [](auto* p) { p->mutable_new_sequences(0)->set_prompt_token_count(-1); },
+      [](auto* p) { p->mutable_new_sequences(0)->set_prompt_token_count(65); },
       [](auto* p) { p->mutable_new_sequences(0)->clear_sampler(); },
       [](auto* p) { p->mutable_rows(0)->clear_tokens(); },
       [](auto* p) { p->mutable_rows(0)->mutable_tokens()->clear_ids(); },
@@ -199,6 +252,7 @@ TEST(StepProto, ResultsCarryTokensAndErrors) {
   StepResult result{9, {}, 11, 12, 13};
   result.sampled.push_back({5, 2, 77, absl::OkStatus()});
   result.sampled.push_back({6, 3, -1, absl::DataLossError("bad row")});
+  result.sampled[0].logprobs = TokenLogprobs{-1.5f, {{77, -1.5f}, {3, -2}}};
   const v1::StepResult message = MakeStepResult(result, Limits());
   EXPECT_EQ(message.model(), "m");
   EXPECT_EQ(message.pipeline_id(), "p");
@@ -212,6 +266,12 @@ TEST(StepProto, ResultsCarryTokensAndErrors) {
   EXPECT_EQ(message.sampled(0).position(), 2);
   EXPECT_EQ(message.sampled(0).token_id(), 77);
   EXPECT_EQ(message.sampled(0).error_code(), 0);
+  EXPECT_TRUE(message.sampled(0).has_logprob());
+  EXPECT_EQ(message.sampled(0).logprob(), -1.5f);
+  ASSERT_EQ(message.sampled(0).alternatives_size(), 2);
+  EXPECT_EQ(message.sampled(0).alternatives(1).token_id(), 3);
+  EXPECT_EQ(message.sampled(0).alternatives(1).logprob(), -2);
+  EXPECT_FALSE(message.sampled(1).has_logprob());
   EXPECT_EQ(message.sampled(1).token_id(), -1);
   EXPECT_EQ(message.sampled(1).error_code(), 15);
   EXPECT_EQ(message.sampled(1).error_message(), "bad row");

@@ -377,9 +377,9 @@ std::vector<BadRequest> BadRequests() {
       ->set_model("gpt-9");
   add("request id", StatusCode::INVALID_ARGUMENT, "request_id")
       ->set_request_id("tab\there");
-  add("samples", StatusCode::FAILED_PRECONDITION, "sample_count")
+  add("samples", StatusCode::INVALID_ARGUMENT, "sample_count")
       ->mutable_sampling()
-      ->set_sample_count(3);
+      ->set_sample_count(17);
   return bad;
 }
 
