@@ -44,9 +44,10 @@ absl::Status ExerciseLayer(const ModelSource& source, int layer) {
 }  // namespace
 
 SafetensorsDepth ExerciseSafetensors(absl::Span<const uint8_t> bytes) {
-  uint32_t length = 0;
-  std::memcpy(&length, bytes.data(), std::min(bytes.size(), sizeof(length)));
-  bytes.remove_prefix(std::min(bytes.size(), sizeof(length)));
+  if (bytes.size() < sizeof(uint32_t)) return SafetensorsDepth::kRefused;
+  uint32_t length;
+  std::memcpy(&length, bytes.data(), sizeof(length));
+  bytes.remove_prefix(sizeof(length));
   const size_t n_config = std::min<size_t>(length, bytes.size());
   const absl::string_view config(reinterpret_cast<const char*>(bytes.data()),
                                  n_config);
