@@ -137,7 +137,8 @@ absl::StatusOr<Value> GetItem(const Value& value, const Value& key,
     }
     case Kind::kString: {
       if (!key.IsInteger()) break;
-      RETURN_IF_ERROR(budget->SpendBytes(value.text().size()));
+      // Counted once and walked once.
+      RETURN_IF_ERROR(budget->SpendBytes(3 * value.text().size()));
       int64_t at = key.integer();
       const absl::string_view bytes = value.text().bytes();
       const int64_t size = CountCharacters(bytes);

@@ -19,7 +19,7 @@ namespace {
 using Kind = Expression::Kind;
 
 // Chains of one operator, such as a + b + c, are as deep as they are long.
-constexpr int kChainFactor = 4;
+constexpr int kChainFactor = 2;
 
 std::unique_ptr<Expression> NewNode(Kind kind, int line) {
   auto node = std::make_unique<Expression>();

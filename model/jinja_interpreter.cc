@@ -15,7 +15,7 @@ namespace {
 // Evaluations in one another: a few for each bracket or block of a template, so
 // that its own depth and some macros fit, and the thread's stack is not needed
 // beyond a few hundred kilobytes.
-constexpr int kNestingFactor = 6;
+constexpr int kNestingFactor = 4;
 
 constexpr size_t kNamespaceAttributesMax = 256;
 

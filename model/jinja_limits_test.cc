@@ -168,7 +168,7 @@ TEST(JinjaLimits, Depth) {
 
 // As deep as may be: the stack must hold it.
 TEST(JinjaLimits, TheDeepestThatIsAllowedRuns) {
-  EXPECT_EQ(Outcome(absl::StrCat("{{ 1", Repeated(" + 1", 250), " }}")), "OK");
+  EXPECT_EQ(Outcome(absl::StrCat("{{ 1", Repeated(" + 1", 125), " }}")), "OK");
   EXPECT_EQ(Outcome(absl::StrCat("{{ ", Repeated("(", 30), "1",
                                  Repeated(")", 30), " }}")),
             "OK");

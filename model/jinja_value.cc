@@ -63,7 +63,7 @@ absl::Status Budget::Spend(int64_t steps) {
 }
 
 absl::Status AppendText(const Text& piece, Text* out, Budget* budget) {
-  RETURN_IF_ERROR(budget->SpendBytes(piece.size()));
+  RETURN_IF_ERROR(budget->SpendBytes(piece.size() + 8 * piece.runs().size()));
   const size_t size = out->size() + piece.size();
   if (size > static_cast<size_t>(budget->limits().text_bytes_max)) {
     return Error(absl::StrCat("a text of the template would have ", size,

@@ -24,7 +24,8 @@ struct Limits {
   int nesting_max = 64;
   // Steps of one rendering: one per statement and expression evaluated, per
   // item put into a list and per item compared, and one per 64 bytes of text
-  // made or searched. So it bounds memory, too.
+  // made or searched (8 changes of origin count as much). So it bounds memory,
+  // too.
   int64_t steps_max = 1000000;
   // Bytes of any one text, the output included.
   int64_t text_bytes_max = 4 << 20;
