@@ -1,4 +1,4 @@
-# One image with coordinator, worker and tern:
+# One image with coordinator, worker, tern and its model tools:
 #   docker build -t tern:cpu .
 
 FROM debian:12 AS build
@@ -6,9 +6,10 @@ WORKDIR /src
 COPY . .
 RUN scripts/setup \
  && bazel build --config=cpu //coordinator //worker //cli:tern \
+      //tools:tern_model \
  && install -D -t /opt/tern/bin \
       bazel-bin/coordinator/coordinator bazel-bin/worker/worker \
-      bazel-bin/cli/tern
+      bazel-bin/cli/tern bazel-bin/tools/tern_model
 
 FROM debian:12-slim
 # Abseil, c-ares, OpenSSL and RE2 come along as what these depend on.
