@@ -10,9 +10,10 @@
 namespace tern {
 namespace {
 
-// Embedding rows read before the file's pages are handed back: each touches
-// some 64 KB of it, which would pile up to the whole table.
-constexpr int64_t kEmbeddedRowsMax = 2048;
+// Embedding rows read before the file's pages are handed back: each makes some
+// 256 KB of it resident (the system maps what is cached around a page), which
+// would pile up to the whole table.
+constexpr int64_t kEmbeddedRowsMax = 64;
 
 // Tasks per thread that make the last ones to end not matter.
 constexpr int kTasksPerThread = 4;
@@ -192,17 +193,22 @@ void Stage::ForEachToken(int n_tokens, Fn fn) {
 
 void Stage::Embed(float* hidden) {
   const size_t n = weights_->config.hidden_size;
-  ForEachToken(static_cast<int>(tokens_.size()), [&](size_t t) {
-    DenseRow(weights_->embedding, tokens_[t].id, hidden + t * n);
-  });
-  rows_embedded_ += static_cast<int64_t>(tokens_.size());
-  // Not where the head is read from the same pages in every step.
-  const bool is_head = weights_->head_stored.data == weights_->embedding.data;
-  if (rows_embedded_ < kEmbeddedRowsMax || is_head) return;
   const DenseView& e = weights_->embedding;
-  weights_->source->Release({static_cast<const uint8_t*>(e.data),
-                             e.n_rows * DenseRowBytes(e.type, e.n_columns)});
-  rows_embedded_ = 0;
+  // Not where the head is read from the same pages in every step.
+  const bool hands_back = weights_->head_stored.data != e.data;
+  const int64_t n_tokens = static_cast<int64_t>(tokens_.size());
+  for (int64_t begin = 0; begin < n_tokens; begin += kEmbeddedRowsMax) {
+    const int64_t count = std::min(kEmbeddedRowsMax, n_tokens - begin);
+    ForEachToken(static_cast<int>(count), [&](size_t t) {
+      // A row that is not finite shows in the logits, where it is reported.
+      kernels_.widen_row(e, tokens_[begin + t].id, hidden + (begin + t) * n);
+    });
+    rows_embedded_ += count;
+    if (rows_embedded_ < kEmbeddedRowsMax || !hands_back) continue;
+    weights_->source->Release({static_cast<const uint8_t*>(e.data),
+                               e.n_rows * DenseRowBytes(e.type, e.n_columns)});
+    rows_embedded_ = 0;
+  }
 }
 
 void Stage::NormAndQuantize(const float* x, int n_tokens, int n,
