@@ -1,7 +1,7 @@
 // Loads a whole model into one stage and measures loading, prefill and decode,
 // without the network around it.
 //
-//   bazel run -c opt //worker:stage_bench -- --model=/path/to/model.gguf
+//   bazel run -c opt //bench:stage_bench -- --model=/path/to/model.gguf
 
 #include <algorithm>
 #include <cstdint>
