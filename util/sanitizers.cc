@@ -4,8 +4,9 @@
 // ThreadSanitizer: a lock taken inside Abseil orders nothing in its eyes, and
 // every use of absl::Mutex would be reported as a race. This file stands
 // between the program and the functions that take and give locks, calls the
-// real ones, and tells the sanitizer. The same for gRPC: what a thread did
-// before it started an operation has happened before the operation's callback.
+// real ones, and tells the sanitizer. A status's reference count, whose last
+// holder frees it, is counted down here altogether. grpc_sanitizers.cc does the
+// like for gRPC.
 //
 // LeakSanitizer: OpenSSL frees a thread's random generators when the thread
 // ends, and gRPC's threads may end just after the check for leaks.
@@ -28,12 +29,11 @@ extern "C" const char* __lsan_default_suppressions() {
 #ifdef TERN_TSAN
 
 #include <dlfcn.h>
-#include <link.h>
 
-#include <cstddef>
+#include <atomic>
 #include <cstdint>
-#include <thread>
 
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
@@ -44,10 +44,13 @@ void __tsan_release(void* address);
 void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
 
-// What the libraries do among themselves, with atomics that are not seen. Each
-// line must match one library.
+// What the libraries do among themselves, with atomics that are not seen: a
+// line must match one library, or a function that reads what another thread of
+// the library wrote, or threads that it ends when the process does.
 const char* __tsan_default_suppressions() {
-  return "called_from_lib:libabsl_cord.so\n"
+  return "race:grpc::internal::CallOpClientRecvStatus::FinishOp\n"
+         "thread:grpc_core::Thread::Thread\n"
+         "called_from_lib:libabsl_cord.so\n"
          "called_from_lib:libabsl_cord_internal.so\n"
          "called_from_lib:libabsl_graphcycles_internal.so\n"
          "called_from_lib:libabsl_raw_hash_set.so\n"
@@ -83,92 +86,13 @@ Function* Real(const char* name) {
 #define TERN_REAL(function_type, name) \
   static auto* const real = Real<function_type>(name)
 
-namespace {
-
-// How gRPC calls back: grpc_completion_queue_functor of grpc/grpc.h, which this
-// library does not depend on.
-struct Functor {
-  void (*run)(Functor*, int);
-  int inlineable;
-  int success;
-  Functor* next;
-};
-
-// Stands for all callbacks that have returned: they count the call's
-// references down inside the library, where it is not seen, so the end of any
-// call is made to follow all of them.
-char finished_callbacks;
-
-// Stands in for the functor of an operation.
-struct AnnotatedFunctor {
-  Functor functor;
-  Functor* original;
-
-  static void Run(Functor* self, int ok) {
-    __tsan_acquire(self);
-    auto* const annotated = reinterpret_cast<AnnotatedFunctor*>(self);
-    Functor* const original = annotated->original;
-    delete annotated;
-    original->run(original, ok);
-    __tsan_release(&finished_callbacks);
-  }
-};
-
-int FindCode(dl_phdr_info* info, size_t size, void* address) {
-  const auto at = *static_cast<uintptr_t*>(address);
-  for (int i = 0; i < info->dlpi_phnum; ++i) {
-    const auto& header = info->dlpi_phdr[i];
-    const uintptr_t begin = info->dlpi_addr + header.p_vaddr;
-    if (header.p_type == PT_LOAD && (header.p_flags & PF_X) != 0 &&
-        at >= begin && at < begin + header.p_memsz) {
-      return 1;
-    }
-  }
-  return 0;
-}
-
-// An operation's tag is a functor or an object with virtual functions: the
-// first word of one points to code, that of the other to a table.
-bool IsFunctor(void* tag) {
-  auto first = *static_cast<uintptr_t*>(tag);
-  return dl_iterate_phdr(FindCode, &first) == 1;
-}
-
-}  // namespace
-
-extern "C" int grpc_call_start_batch(void* call, const void* ops, size_t n_ops,
-                                     void* tag, void* reserved) {
-  TERN_REAL(int(void*, const void*, size_t, void*, void*),
-            "grpc_call_start_batch");
-  if (tag == nullptr || !IsFunctor(tag)) {
-    return real(call, ops, n_ops, tag, reserved);
-  }
-  auto* const original = static_cast<Functor*>(tag);
-  auto* const annotated = new AnnotatedFunctor{
-      {AnnotatedFunctor::Run, original->inlineable, 0, nullptr}, original};
-  __tsan_release(annotated);
-  const int error = real(call, ops, n_ops, annotated, reserved);
-  if (error != 0) delete annotated;
-  return error;
-}
-
-// grpc::internal::ServerCallbackCall::ScheduleOnDone(bool inline_ondone): the
-// last reference to a server's call is gone. The library would hand the rest to
-// a thread of its own; a new one is ordered after this one.
-extern "C" void _ZN4grpc8internal18ServerCallbackCall14ScheduleOnDoneEb(
-    void* call, bool inline_ondone) {
-  TERN_REAL(void(void*, bool),
-            "_ZN4grpc8internal18ServerCallbackCall14ScheduleOnDoneEb");
-  __tsan_acquire(&finished_callbacks);
-  if (inline_ondone) {
-    real(call, true);
-  } else {
-    std::thread([call] { real(call, true); }).detach();
-  }
-}
-
 namespace absl {
 ABSL_NAMESPACE_BEGIN
+
+void Status::UnrefNonInlined(uintptr_t rep) {
+  status_internal::StatusRep* const shared = RepToPointer(rep);
+  if (shared->ref.fetch_sub(1, std::memory_order_acq_rel) == 1) delete shared;
+}
 
 void Mutex::Lock() {
   TERN_REAL(void(Mutex*), TERN_NAME("5Mutex4LockEv"));

@@ -1,10 +1,12 @@
 // What util/sanitizers.cc must do: locks order accesses, and races are still
 // seen.
 
+#include <atomic>
 #include <cstdlib>
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
@@ -56,6 +58,19 @@ TEST(Sanitizers, LocksConditionsAndNotificationsOrderAccesses) {
   done.WaitForNotification();
   EXPECT_EQ(plain, 1);
   adder.join();
+}
+
+TEST(Sanitizers, TheLastHolderOfAStatusMayFreeIt) {
+  std::atomic<bool> read{false};
+  absl::Status ours = absl::NotFoundError("shared by two threads");
+  std::thread reader([&read, theirs = ours]() mutable {
+    EXPECT_EQ(theirs.message(), "shared by two threads");
+    theirs = absl::OkStatus();
+    read.store(true, std::memory_order_relaxed);  // orders nothing
+  });
+  while (!read.load(std::memory_order_relaxed)) std::this_thread::yield();
+  ours = absl::OkStatus();
+  reader.join();
 }
 
 TEST(SanitizersDeathTest, RacesAreStillSeen) {

@@ -93,8 +93,12 @@ void FakeWorker::Release() {
 
 void FakeWorker::BreakStream() {
   absl::MutexLock lock(&mu_);
+  const auto streaming = [this]() ABSL_SHARED_LOCKS_REQUIRED(mu_) {
+    return stream_context_ != nullptr;
+  };
+  CHECK(mu_.AwaitWithTimeout(absl::Condition(&streaming), kPatience));
   breaking_ = true;
-  if (stream_context_ != nullptr) stream_context_->TryCancel();
+  stream_context_->TryCancel();
 }
 
 void FakeWorker::FailLoading(absl::Status status) {
