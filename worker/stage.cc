@@ -29,12 +29,16 @@ int WidestInput(const ModelConfig& c) {
   return std::max({c.hidden_size, c.q_size(), c.ffn_size});
 }
 
-HugeBuffer AllocateQuantized(size_t bytes) {
-  auto buffer = HugeBuffer::Allocate(bytes, "quantised activations");
-  // A few megabytes, as any vector here.
-  CHECK(buffer.ok()) << buffer.status().ToString();
-  return std::move(buffer).value();
+// Memory is taken as it is first used: short prompts and small batches never
+// touch most of it.
+HugeBuffer AllocateRoom(size_t bytes) {
+  auto room = HugeBuffer::Allocate(bytes, "activations");
+  // Some megabytes, as any vector here.
+  CHECK(room.ok()) << room.status().ToString();
+  return std::move(room).value();
 }
+
+HugeBuffer AllocateFloats(size_t n) { return AllocateRoom(n * sizeof(float)); }
 
 }  // namespace
 
@@ -56,25 +60,28 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
   const ModelConfig& c = weights_->config;
   const size_t step = max_step_tokens;
   const size_t tile = std::min(max_step_tokens, kTileTokens);
-  hidden_.resize(step * c.hidden_size);
+  hidden_ = AllocateFloats(step * c.hidden_size);
   tokens_.reserve(step);
   sampling_tokens_.reserve(step);
+
+  const int attention = 2 * c.kv_size() + c.q_size();
+  room_a_ =
+      AllocateFloats(tile * std::max({c.hidden_size, c.q_size(), c.ffn_size}));
+  room_b_ =
+      AllocateFloats(tile * std::max({c.hidden_size, attention, c.ffn_size}));
+  normed_a_ = q_ = o_ = gate_ = Floats(room_a_);
+  k_ = up_ = normed_b_ = down_ = Floats(room_b_);
+  v_ = k_ + tile * c.kv_size();
+  a_ = v_ + tile * c.kv_size();
+
   // The head's input is quantised here too.
   const size_t quantized_tokens = std::max<size_t>(tile, kLogitRows);
-  normed_.resize(tile * WidestInput(c));
-  quantized_ = AllocateQuantized(quantized_tokens * WidestInput(c));
+  quantized_ = AllocateRoom(quantized_tokens * WidestInput(c));
   quantized_s_.resize(quantized_tokens);
   quantized_sum_.resize(quantized_tokens);
-  q_.resize(tile * c.q_size());
-  k_.resize(tile * c.kv_size());
-  v_.resize(tile * c.kv_size());
-  a_.resize(tile * c.q_size());
-  gate_.resize(tile * c.ffn_size);
-  up_.resize(tile * c.ffn_size);
-  y_.resize(tile * c.hidden_size);
   if (weights_->spec.range.has_head) {
     head_in_.resize(size_t{kLogitRows} * c.hidden_size);
-    logits_.resize(kLogitRows * logits_stride_);
+    logits_ = AllocateFloats(kLogitRows * logits_stride_);
   }
 }
 
@@ -90,7 +97,8 @@ void Stage::Forward(absl::Span<const MicroBatchRow> rows, float* hidden) {
       sampling_tokens_.push_back(static_cast<int>(tokens_.size()) - 1);
     }
   }
-  CHECK(tokens_.size() * weights_->config.hidden_size <= hidden_.size());
+  CHECK(tokens_.size() * weights_->config.hidden_size * sizeof(float) <=
+        hidden_.size());
   if (weights_->spec.range.has_embedding) Embed(hidden);
 
   // A token attends to earlier ones only, and those are in its own tile or in
@@ -111,32 +119,33 @@ void Stage::RunLayer(int layer, absl::Span<const Token> tokens, float* x) {
   const LayerWeights& w = weights_->layers[layer];
   const int n = static_cast<int>(tokens.size());
 
-  NormAndQuantize(x, n, c.hidden_size, w.attn_norm);
-  Multiply({{&w.q, q_.data()}, {&w.k, k_.data()}, {&w.v, v_.data()}}, n);
+  NormAndQuantize(x, n, c.hidden_size, w.attn_norm, normed_a_);
+  Multiply({{&w.q, q_}, {&w.k, k_}, {&w.v, v_}}, n);
   RotateAndStore(layer, tokens);
   Attend(layer, tokens);
-  NormAndQuantize(a_.data(), n, c.q_size(), w.attn_sub_norm);
-  Multiply({{&w.o, y_.data()}}, n);
-  AddResidual(x, n);
+  NormAndQuantize(a_, n, c.q_size(), w.attn_sub_norm, normed_a_);
+  Multiply({{&w.o, o_}}, n);
+  AddResidual(x, o_, n);
 
-  NormAndQuantize(x, n, c.hidden_size, w.ffn_norm);
-  Multiply({{&w.gate, gate_.data()}, {&w.up, up_.data()}}, n);
+  NormAndQuantize(x, n, c.hidden_size, w.ffn_norm, normed_a_);
+  Multiply({{&w.gate, gate_}, {&w.up, up_}}, n);
   Gate(n);
-  NormAndQuantize(gate_.data(), n, c.ffn_size, w.ffn_sub_norm);
-  Multiply({{&w.down, y_.data()}}, n);
-  AddResidual(x, n);
+  NormAndQuantize(gate_, n, c.ffn_size, w.ffn_sub_norm, normed_b_);
+  Multiply({{&w.down, down_}}, n);
+  AddResidual(x, down_, n);
 }
 
 void Stage::ComputeLogits(int begin, int count, const float* hidden) {
   CHECK(weights_->spec.range.has_head);
   CHECK(count <= kLogitRows && begin + count <= sampling_row_count());
   const ModelConfig& c = weights_->config;
+  float* const head_in = head_in_.data();
   for (int i = 0; i < count; ++i) {
     kernels_.rms_norm(
         hidden +
             static_cast<size_t>(sampling_tokens_[begin + i]) * c.hidden_size,
         weights_->output_norm.data(), c.hidden_size, c.norm_eps,
-        &head_in_[static_cast<size_t>(i) * c.hidden_size]);
+        head_in + static_cast<size_t>(i) * c.hidden_size);
   }
   if (weights_->spec.head_mode == HeadMode::kInt8) {
     HeadInt8(count);
@@ -145,24 +154,25 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
   }
   // The quantiser turns NaN into 0, and so into logits that look good.
   for (int i = 0; i < count; ++i) {
-    const float* const in = &head_in_[static_cast<size_t>(i) * c.hidden_size];
+    const float* const in = head_in + static_cast<size_t>(i) * c.hidden_size;
     if (!std::all_of(in, in + c.hidden_size,
                      [](float v) { return std::isfinite(v); })) {
-      logits_[i * logits_stride_] = std::numeric_limits<float>::quiet_NaN();
+      Floats(logits_)[i * logits_stride_] =
+          std::numeric_limits<float>::quiet_NaN();
     }
   }
 }
 
 void Stage::HeadInt8(int count) {
   const ModelConfig& c = weights_->config;
-  NormAndQuantize(head_in_.data(), count, c.hidden_size, {});
+  NormAndQuantize(head_in_.data(), count, c.hidden_size, {}, nullptr);
   const QuantizedTokens in = {
       reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
       quantized_sum_.data(), count, c.hidden_size};
   pool_->ParallelFor(
       c.vocab_size, kHeadPanelRows, [&](int64_t begin, int64_t end) {
         kernels_.head_int8(weights_->head_int8, in, static_cast<int>(begin),
-                           static_cast<int>(end), logits_.data(),
+                           static_cast<int>(end), Floats(logits_),
                            logits_stride_);
       });
 }
@@ -176,9 +186,9 @@ void Stage::HeadStored(int count) {
           for (int i = 0; i < count; ++i) {
             kernels_.head_stored(
                 weights_->head_stored,
-                &head_in_[static_cast<size_t>(i) * c.hidden_size],
+                head_in_.data() + static_cast<size_t>(i) * c.hidden_size,
                 static_cast<int>(row), static_cast<int>(row_end),
-                &logits_[i * logits_stride_]);
+                Floats(logits_) + i * logits_stride_);
           }
         }
       });
@@ -212,14 +222,14 @@ void Stage::Embed(float* hidden) {
 }
 
 void Stage::NormAndQuantize(const float* x, int n_tokens, int n,
-                            const std::vector<float>& norm) {
+                            const std::vector<float>& norm, float* normed) {
   quantized_n_ = n;
   ForEachToken(n_tokens, [&](size_t t) {
     const float* h = x + t * n;
     if (!norm.empty()) {
-      float* const normed = &normed_[t * n];
-      kernels_.rms_norm(h, norm.data(), n, weights_->config.norm_eps, normed);
-      h = normed;
+      float* const out = normed + t * n;
+      kernels_.rms_norm(h, norm.data(), n, weights_->config.norm_eps, out);
+      h = out;
     }
     const QuantizedScale scale = kernels_.quantize_token(
         h, n, reinterpret_cast<int8_t*>(quantized_.data()) + t * n);
@@ -309,10 +319,10 @@ void Stage::Gate(int n_tokens) {
   });
 }
 
-void Stage::AddResidual(float* x, int n_tokens) {
+void Stage::AddResidual(float* x, const float* y, int n_tokens) {
   const int n = weights_->config.hidden_size;
   ForEachToken(n_tokens,
-               [&](size_t t) { kernels_.add(x + t * n, &y_[t * n], n); });
+               [&](size_t t) { kernels_.add(x + t * n, y + t * n, n); });
 }
 
 }  // namespace tern

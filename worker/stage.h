@@ -9,6 +9,7 @@
 #include "absl/types/span.h"
 #include "kernels/kernels.h"
 #include "kernels/rope_table.h"
+#include "worker/huge_buffer.h"
 #include "worker/kv_cache.h"
 #include "worker/stage_weights.h"
 #include "worker/thread_pool.h"
@@ -43,7 +44,7 @@ class Stage {
         ThreadPool* pool, const Kernels* kernels, int max_step_tokens);
 
   // float [max_step_tokens, hidden_size]: room for a step's hidden states.
-  float* hidden() { return hidden_.data(); }
+  float* hidden() { return Floats(hidden_); }
 
   // Runs the stage's layers.
   //
@@ -65,13 +66,17 @@ class Stage {
 
   // Logits [vocab_size] of the i-th row of the last ComputeLogits().
   absl::Span<const float> logits(int i) const {
-    return {logits_.data() + i * logits_stride_,
+    return {Floats(logits_) + i * logits_stride_,
             static_cast<size_t>(weights_->config.vocab_size)};
   }
 
   const StageWeights& weights() const { return *weights_; }
 
  private:
+  static float* Floats(const HugeBuffer& buffer) {
+    return reinterpret_cast<float*>(buffer.data());
+  }
+
   // Where a token of the micro-batch stands.
   struct Token {
     int32_t id;
@@ -86,14 +91,15 @@ class Stage {
   void Embed(float* hidden);
   void RunLayer(int layer, absl::Span<const Token> tokens, float* x);
   // h = N(x, norm), then its int8 form; without a norm the int8 form of x.
+  // h [tokens, n] is left in `normed`, which is not x.
   void NormAndQuantize(const float* x, int n_tokens, int n,
-                       const std::vector<float>& norm);
+                       const std::vector<float>& norm, float* normed);
   // Multiplies the quantised activations with each matrix.
   void Multiply(absl::Span<const Output> outputs, int n_tokens);
   void RotateAndStore(int layer, absl::Span<const Token> tokens);
   void Attend(int layer, absl::Span<const Token> tokens);
   void Gate(int n_tokens);
-  void AddResidual(float* x, int n_tokens);
+  void AddResidual(float* x, const float* y, int n_tokens);
   void HeadInt8(int count);
   void HeadStored(int count);
   template <typename Fn>
@@ -108,27 +114,37 @@ class Stage {
   const float attention_scale_;
   const size_t logits_stride_;
 
-  std::vector<float> hidden_;         // [max_step_tokens, hidden_size]
+  HugeBuffer hidden_;                 // float [max_step_tokens, hidden_size]
   std::vector<Token> tokens_;         // of the step
   std::vector<int> sampling_tokens_;  // index of the token of each sampling row
   int64_t rows_embedded_ = 0;         // since the file's pages were handed back
 
-  // Of a tile of tokens.
-  std::vector<float> normed_;  // [tile, max(hidden_size, q_size, ffn_size)]
-  HugeBuffer quantized_;       // int8 [tile, n]
+  // Of a tile of tokens: two rooms that take turns, since what a layer computes
+  // is soon used up.
+  //
+  //            attention             feed-forward
+  //   room a   N(x); q; o's output   N(x); gate
+  //   room b   k, v, attention       up; N(gate * up); down's output
+  HugeBuffer room_a_;
+  HugeBuffer room_b_;
+  float* normed_a_;  // [tile, hidden_size] or [tile, q_size]
+  float* q_;         // [tile, q_size]
+  float* o_;         // [tile, hidden_size], to be added to x
+  float* gate_;      // [tile, ffn_size]
+  float* k_;         // [tile, kv_size]
+  float* v_;         // [tile, kv_size]
+  float* a_;         // [tile, q_size], output of attention
+  float* up_;        // [tile, ffn_size]
+  float* normed_b_;  // [tile, ffn_size]
+  float* down_;      // [tile, hidden_size], to be added to x
+
+  HugeBuffer quantized_;  // int8 [tile, n]
   std::vector<float> quantized_s_;
   std::vector<int32_t> quantized_sum_;
   int quantized_n_ = 0;
-  std::vector<float> q_;     // [tile, q_size]
-  std::vector<float> k_;     // [tile, kv_size]
-  std::vector<float> v_;     // [tile, kv_size]
-  std::vector<float> a_;     // [tile, q_size], output of attention
-  std::vector<float> gate_;  // [tile, ffn_size]
-  std::vector<float> up_;    // [tile, ffn_size]
-  std::vector<float> y_;     // [tile, hidden_size], to be added to x
 
   std::vector<float> head_in_;  // [kLogitRows, hidden_size]
-  std::vector<float> logits_;   // [kLogitRows, logits_stride_]
+  HugeBuffer logits_;           // float [kLogitRows, logits_stride_]
 };
 
 }  // namespace tern
