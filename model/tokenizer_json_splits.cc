@@ -234,7 +234,7 @@ absl::Status ReadJsonNormalizer(const JsonPlace& place,
     return absl::OkStatus();
   }
   if (type == "NFC") {
-    normalizer->AddComposedOnly();
+    normalizer->AddNormalFormC();
     return absl::OkStatus();
   }
   return place.Unknown(
