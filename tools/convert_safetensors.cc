@@ -11,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
-#include "model/gguf_reader.h"
 #include "model/gguf_writer.h"
 #include "model/model_config.h"
 #include "model/model_source.h"

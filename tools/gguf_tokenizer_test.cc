@@ -231,6 +231,22 @@ TEST(SetTokenizerKeys, SentencePieceGetsScoresInTheOrderOfMerges) {
             (std::vector<TokenId>{266, 267, 264}));
 }
 
+TEST(SetTokenizerKeys, SpacesMayBeMarkedWithoutAPrefix) {
+  json document = SpmLike();
+  // No prefix to drop from what is decoded.
+  document["decoder"]["decoders"].erase(3);
+  document["normalizer"]["normalizers"].erase(0);
+  const Written replaced = Write(document, nullptr, kSpmVocab);
+  ASSERT_TRUE(replaced.status.ok()) << replaced.status;
+  EXPECT_FALSE(*replaced.file->GetBool("tokenizer.ggml.add_space_prefix"));
+  document["normalizer"] = nullptr;
+  document["pre_tokenizer"] = {
+      {"type", "Metaspace"}, {"prepend_scheme", "never"}, {"split", false}};
+  const Written marked = Write(document, nullptr, kSpmVocab);
+  ASSERT_TRUE(marked.status.ok()) << marked.status;
+  EXPECT_EQ(marked.bytes, replaced.bytes);
+}
+
 // As Llama 2's tokenizer.json has them, whose tokens of three spaces and more
 // have one score: by the length of the halves, tokens mixed.
 TEST(SetTokenizerKeys, RunsOfSpacesMayBeMixed) {
