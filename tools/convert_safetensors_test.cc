@@ -19,7 +19,9 @@
 #include "model/ternary_codec.h"
 #include "model/tokenizer.h"
 #include "nlohmann/json.hpp"
+#include "tests/testing/gguf_builder.h"
 #include "tests/testing/tiny_model.h"
+#include "tools/chunked_write.h"
 #include "tools/convert_model.h"
 #include "tools/convert_options.h"
 #include "tools/model_report.h"
@@ -145,6 +147,37 @@ TEST_F(ConvertSafetensorsTest, KeysOfTheFileAreThoseOfOtherPrograms) {
   const GgufTensor* const embedding = (*file)->FindTensor("token_embd.weight");
   ASSERT_NE(embedding, nullptr);
   EXPECT_EQ(embedding->type, 1u);
+}
+
+// Matrices of more than a chunk, and rows of q and k in another order.
+TEST_F(ConvertSafetensorsTest, TensorsAreThoseOfTheGgufTwin) {
+  options_.architecture = "llama";
+  options_.tied_head = false;
+  options_.n_layers = 1;
+  options_.hidden_size = 512;
+  options_.head_dim = 128;
+  options_.ffn_size = 2560;
+  static_assert(512 * 2560 > kTernaryChunkWeights, "one chunk is not enough");
+  for (const TernaryFormat type :
+       {TernaryFormat::kI2S, TernaryFormat::kTQ2_0}) {
+    convert_.type = type;
+    options_.matrix_type = type == TernaryFormat::kI2S ? 36 : 35;
+    model_ = testing::TinySafetensorsModel(options_, TinyPacking::kPacked);
+    const auto result = Convert();
+    ASSERT_TRUE(result.ok()) << result.status();
+    const testing::Bytes bytes = testing::TinyModelBytes(options_);
+    const auto twin = GgufReader::FromBytes(bytes);
+    const auto file = GgufReader::Open(Out());
+    ASSERT_TRUE(twin.ok() && file.ok()) << file.status();
+    ASSERT_EQ((*file)->tensors().size(), (*twin)->tensors().size());
+    for (const GgufTensor& expected : (*twin)->tensors()) {
+      const GgufTensor* const tensor = (*file)->FindTensor(expected.name);
+      ASSERT_NE(tensor, nullptr) << expected.name;
+      EXPECT_EQ(tensor->type, expected.type) << expected.name;
+      EXPECT_EQ(tensor->dims, expected.dims) << expected.name;
+      EXPECT_TRUE(tensor->data == expected.data) << expected.name;
+    }
+  }
 }
 
 TEST_F(ConvertSafetensorsTest, OutputAppearsWholeOrNotAtAll) {
