@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "model/gguf_config.h"
 #include "model/gguf_types.h"
 #include "model/gguf_weights.h"
@@ -41,6 +42,11 @@ class GgufSource : public ModelSource {
 
   void Release(absl::Span<const uint8_t> data) const override {
     file_->Release(data);
+  }
+
+  absl::StatusOr<TokenizerFiles> ReadTokenizerFiles() const override {
+    return absl::FailedPreconditionError(
+        "a GGUF file has its tokenizer in its metadata, not in files");
   }
 
   absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer() const override {

@@ -81,6 +81,15 @@ void GgufHeader::SetInt32Array(absl::string_view key,
          {reinterpret_cast<const uint8_t*>(raw.data()), raw.size()});
 }
 
+void GgufHeader::SetFloatArray(absl::string_view key,
+                               absl::Span<const float> values) {
+  std::string raw = Raw<uint32_t>(kGgufFloat32) + Raw<uint64_t>(values.size());
+  raw.append(reinterpret_cast<const char*>(values.data()),
+             values.size() * sizeof(float));
+  SetRaw(key, kGgufArray,
+         {reinterpret_cast<const uint8_t*>(raw.data()), raw.size()});
+}
+
 void GgufHeader::SetRaw(absl::string_view key, uint32_t type,
                         absl::Span<const uint8_t> bytes) {
   CHECK(!key.empty());

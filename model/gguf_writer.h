@@ -27,6 +27,7 @@ class GgufHeader {
   void SetStringArray(absl::string_view key,
                       absl::Span<const std::string> values);
   void SetInt32Array(absl::string_view key, absl::Span<const int32_t> values);
+  void SetFloatArray(absl::string_view key, absl::Span<const float> values);
   // A value as GgufReader::GetRaw() gives it.
   void SetRaw(absl::string_view key, uint32_t type,
               absl::Span<const uint8_t> bytes);
@@ -36,6 +37,10 @@ class GgufHeader {
   // there already or has not 1 to 63 bytes.
   absl::Status AddTensor(absl::string_view name, absl::Span<const int64_t> dims,
                          uint32_t type, int64_t bytes);
+
+  // Everything before the data, padded. Offsets of tensors are in their order.
+  // Without tensors it is a whole file.
+  std::string Serialize() const;
 
  private:
   friend class GgufWriter;
@@ -53,9 +58,6 @@ class GgufHeader {
 
   // general.alignment, 32 without one.
   int64_t Alignment() const;
-  // Everything before the data, padded. Offsets of tensors are in their order.
-  std::string Serialize() const;
-
   std::vector<Pair> pairs_;
   std::vector<Tensor> tensors_;
 };

@@ -67,6 +67,15 @@ class ModelSource {
   // are not needed for now, so that they stop counting as resident.
   virtual void Release(absl::Span<const uint8_t> data) const = 0;
 
+  // Texts of tokenizer.json and, where there is one, tokenizer_config.json.
+  struct TokenizerFiles {
+    std::string json;
+    std::string config_json;
+  };
+  // NOT_FOUND when they are missing; FAILED_PRECONDITION for a GGUF file, which
+  // has its tokenizer in its metadata.
+  virtual absl::StatusOr<TokenizerFiles> ReadTokenizerFiles() const = 0;
+
   // Reads the tokenizer, which keeps no view of this.
   virtual absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer() const = 0;
 

@@ -1,12 +1,12 @@
 #include "model/named_splits.h"
 
+#include <algorithm>
 #include <memory>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "model/oniguruma.h"
 #include "model/regex.h"
 #include "util/logging.h"
 
@@ -14,17 +14,14 @@ namespace tern {
 namespace {
 
 // (?i:) ignores case as Unicode has it, so that U+017F, the long s, counts as
-// an s. The patterns are as published, \s and \S spelled out.
-#define TERN_LLAMA3_SPLIT(numbers)                                          \
-  R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)" numbers       \
-  R"(| ?[^)" TERN_REGEX_SPACES R"(\p{L}\p{N}]+[\r\n]*|[)" TERN_REGEX_SPACES \
-  R"(]*[\r\n]+|[)" TERN_REGEX_SPACES R"(]+(?![^)" TERN_REGEX_SPACES         \
-  R"(])|[)" TERN_REGEX_SPACES R"(]+)"
+// an s. The patterns are as published.
+#define TERN_LLAMA3_SPLIT(numbers)                                    \
+  R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|)" numbers \
+  R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"
 
-#define TERN_GPT2_SPLIT                                                 \
-  R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" TERN_REGEX_SPACES \
-  R"(\p{L}\p{N}]+|[)" TERN_REGEX_SPACES R"(]+(?![^)" TERN_REGEX_SPACES  \
-  R"(])|[)" TERN_REGEX_SPACES R"(]+)"
+#define TERN_GPT2_SPLIT                                             \
+  R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+)" \
+  R"(|\s+(?!\S)|\s+)"
 
 #define TERN_SIGNS R"([\p{P}$+<=>^~|`]+)"
 
@@ -60,6 +57,21 @@ const NamedSplit* FindNamedSplit(absl::string_view name) {
   return nullptr;
 }
 
+const NamedSplit* FindSplitOfPatterns(absl::Span<const std::string> patterns,
+                                      bool ignores_merges) {
+  for (const NamedSplit& split : Splits()) {
+    std::vector<absl::string_view> own;
+    for (absl::string_view pattern : split.patterns) {
+      if (!pattern.empty()) own.push_back(pattern);
+    }
+    if (split.ignores_merges == ignores_merges &&
+        std::equal(own.begin(), own.end(), patterns.begin(), patterns.end())) {
+      return &split;
+    }
+  }
+  return nullptr;
+}
+
 std::string NamedSplitList() {
   return absl::StrJoin(Splits(), ", ",
                        [](std::string* out, const NamedSplit& split) {
@@ -70,7 +82,8 @@ std::string NamedSplitList() {
 void AddNamedSplit(const NamedSplit& split, Pretokenizer* pretokenizer) {
   for (absl::string_view pattern : split.patterns) {
     if (pattern.empty()) break;
-    absl::StatusOr<std::unique_ptr<Regex>> regex = Regex::Compile(pattern);
+    absl::StatusOr<std::unique_ptr<Regex>> regex =
+        Regex::CompileOniguruma(pattern);
     CHECK(regex.ok()) << regex.status();
     pretokenizer->AddSplit(*std::move(regex), Pretokenizer::Behavior::kIsolated,
                            /*invert=*/false);

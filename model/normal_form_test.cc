@@ -1,36 +1,99 @@
 #include "model/normal_form.h"
 
+#include <string>
+
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
 
 namespace tern {
 namespace {
 
-constexpr size_t kNone = absl::string_view::npos;
+std::string Compose(absl::string_view text) {
+  std::string room;
+  return std::string(ToNormalFormC(text, &room));
+}
 
-TEST(FindMaybeNotComposed, PassesWhatIsComposed) {
+TEST(ToNormalFormC, ReturnsPlainTextAsItIs) {
+  std::string room = "untouched";
+  for (const absl::string_view text :
+       {"", "plain", "\x7f\t\n", "Grüße, ñ ÿ", "½ × ÷ ɏ ʯ"}) {
+    EXPECT_EQ(ToNormalFormC(text, &room).data(), text.data()) << text;
+  }
+  EXPECT_EQ(room, "untouched");
+}
+
+TEST(ToNormalFormC, LeavesComposedText) {
   for (const char* text :
-       {"", "plain", "Grüße, Ωμέγα, Привет", "日本語テスト が", "한국어",
-        "😀 👨\u200d👩", "العربية", "שלום", "ภาษาไทย ที่", "हिन्दी", "1½²",
-        "\ufe0f\u20e3"}) {
-    EXPECT_EQ(FindMaybeNotComposed(text), kNone) << text;
+       {"Ωμέγα, Привет", "日本語テスト が", "한국어", "😀 👨\u200d👩", "العربية",
+        "שלום", "ภาษาไทย ที่", "हिन्दी", "1½²", "\ufe0f\u20e3", "x\u0305"}) {
+    EXPECT_EQ(Compose(text), text);
   }
 }
 
-TEST(FindMaybeNotComposed, FindsWhatMayNotBe) {
-  EXPECT_EQ(FindMaybeNotComposed("ae\u0301"), 2u);      // may join
-  EXPECT_EQ(FindMaybeNotComposed("x\u212b"), 1u);       // the Angstrom sign
-  EXPECT_EQ(FindMaybeNotComposed("\u1100\u1161"), 3u);  // a syllable in parts
-  EXPECT_EQ(FindMaybeNotComposed("か\u3099"), 3u);      // a voicing mark
-  EXPECT_EQ(FindMaybeNotComposed("\uf900"), 0u);        // a compatibility form
-  EXPECT_EQ(FindMaybeNotComposed("\U0002fa1d"), 0u);    // the last of these
+struct Case {
+  absl::string_view from, to;
+};
+
+// Worked by hand from UAX #15 and the character database.
+TEST(ToNormalFormC, ComposesAndOrders) {
+  const Case cases[] = {
+      // A letter and what stands above it, alone and in company.
+      {"e\u0301", "\u00e9"},
+      {"ae\u0301b", "a\u00e9b"},
+      {"e\u0301e\u0301", "\u00e9\u00e9"},
+      {"\u0301e", "\u0301e"},
+      // Two marks, one after another: U+1EA5, a with circumflex and acute.
+      {"a\u0302\u0301", "\u1ea5"},
+      {"\u00e2\u0301", "\u1ea5"},
+      // The dot below (220) comes before the dot above (230).
+      {"q\u0307\u0323", "q\u0323\u0307"},
+      {"\u1e0a\u0323", "\u1e0c\u0307"},
+      {"d\u0307\u0323", "\u1e0d\u0307"},
+      // A mark of another class between does not keep them apart,
+      {"a\u0316\u0301", "\u00e1\u0316"},
+      // one of the same class does.
+      {"a\u0305\u0301", "a\u0305\u0301"},
+      // From the database's own tests.
+      {"a\u0315\u0300\u05ae\u0300b", "\u00e0\u05ae\u0300\u0315b"},
+      // Characters that stand for others.
+      {"\u212b", "\u00c5"},
+      {"\u2126", "\u03a9"},
+      {"\u0344", "\u0308\u0301"},
+      {"\uf900", "\u8c48"},
+      {"\U0002fa1d", "\U0002a600"},
+      {"\u2000", "\u2002"},
+      // Characters that the form takes apart for good.
+      {"\u0958", "\u0915\u093c"},
+      {"\u2adc", "\u2add\u0338"},
+      {"\U0001d15e", "\U0001d157\U0001d165"},
+      // Syllables of Hangul, of two parts and of three.
+      {"\u1100\u1161", "\uac00"},
+      {"\u1100\u1161\u11a8", "\uac01"},
+      {"\uac00\u11a8", "\uac01"},
+      {"\uac01\u11a8", "\uac01\u11a8"},
+      // A voicing mark, and vowel signs of Bengali and Tamil.
+      {"か\u3099", "が"},
+      {"\u09c7\u09be", "\u09cb"},
+      {"\u0bc6\u0bbe", "\u0bca"},
+  };
+  for (const Case& c : cases) {
+    EXPECT_EQ(Compose(c.from), c.to);
+    // In a text, twice.
+    EXPECT_EQ(Compose(absl::StrCat("é ", c.from, ". ", c.from)),
+              absl::StrCat("é ", c.to, ". ", c.to));
+    EXPECT_EQ(Compose(c.to), c.to);
+  }
 }
 
-TEST(FindMaybeNotComposed, WantsMarksInTheirOrder) {
-  // Below (220) before above (230), as the form has it, and the reverse.
-  EXPECT_EQ(FindMaybeNotComposed("a\u0316\u033d"), kNone);
-  EXPECT_EQ(FindMaybeNotComposed("a\u033d\u0316"), 3u);
-  EXPECT_EQ(FindMaybeNotComposed("a\u033db\u0316"), kNone);
+// Time that grew with the square would make this a matter of hours.
+TEST(ToNormalFormC, HandlesAMillionMarksInTheWrongOrder) {
+  constexpr int kMarks = 500000;
+  std::string from = "q", to = "q";
+  for (int i = 0; i < kMarks; ++i) from += "\u0307\u0323";
+  for (int i = 0; i < kMarks; ++i) to += "\u0323";
+  for (int i = 0; i < kMarks; ++i) to += "\u0307";
+  EXPECT_TRUE(Compose(from) == to);
 }
 
 }  // namespace

@@ -121,7 +121,13 @@ class SafetensorsSource : public ModelSource {
     files_.front()->Release(data);
   }
 
-  absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer() const override;
+  absl::StatusOr<TokenizerFiles> ReadTokenizerFiles() const override;
+
+  absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer() const override {
+    ASSIGN_OR_RETURN(const TokenizerFiles files, ReadTokenizerFiles());
+    return Tokenizer::FromJson(files.json, files.config_json,
+                               config_.vocab_size);
+  }
   absl::optional<std::string> chat_template() const override;
 
   absl::string_view format() const override { return "safetensors"; }
@@ -340,19 +346,19 @@ absl::Status SafetensorsSource::CheckTensors() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> SafetensorsSource::LoadTokenizer()
-    const {
+absl::StatusOr<ModelSource::TokenizerFiles>
+SafetensorsSource::ReadTokenizerFiles() const {
   if (directory_.empty()) {
     return absl::NotFoundError("a model in memory has no tokenizer");
   }
-  ASSIGN_OR_RETURN(
-      const std::string tokenizer,
-      ReadText(JoinPath(directory_, "tokenizer.json"), kTokenizerBytesMax));
+  TokenizerFiles files;
+  ASSIGN_OR_RETURN(files.json, ReadText(JoinPath(directory_, "tokenizer.json"),
+                                        kTokenizerBytesMax));
   absl::StatusOr<std::string> config =
       ReadText(JoinPath(directory_, "tokenizer_config.json"), kConfigBytesMax);
-  if (absl::IsNotFound(config.status())) config = std::string();
-  RETURN_IF_ERROR(config.status());
-  return Tokenizer::FromJson(tokenizer, *config, config_.vocab_size);
+  if (absl::IsNotFound(config.status())) return files;
+  ASSIGN_OR_RETURN(files.config_json, std::move(config));
+  return files;
 }
 
 absl::optional<std::string> SafetensorsSource::chat_template() const {

@@ -9,21 +9,6 @@
 #include "util/status_macros.h"
 
 namespace tern {
-namespace {
-
-absl::Status CheckComposed(absl::string_view text) {
-  const size_t place = FindMaybeNotComposed(text);
-  if (place == absl::string_view::npos) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "this model's tokenizer wants text in Unicode's normal form C, which the "
-      "text may not be in at byte offset ",
-      place,
-      "; send it composed, without combining marks that could join the "
-      "character before them"));
-}
-
-}  // namespace
-
 void TextNormalizer::AddPrepend(absl::string_view text) {
   Step step = {};
   step.kind = Step::kPrepend;
@@ -57,9 +42,9 @@ void TextNormalizer::AddStrip(bool left, bool right) {
   steps_.push_back(std::move(step));
 }
 
-void TextNormalizer::AddComposedOnly() {
+void TextNormalizer::AddNormalFormC() {
   Step step = {};
-  step.kind = Step::kComposed;
+  step.kind = Step::kNormalFormC;
   steps_.push_back(std::move(step));
 }
 
@@ -109,9 +94,10 @@ absl::Status TextNormalizer::ApplyStep(const Step& step, absl::string_view text,
       if (step.right) end -= SpacesAtEnd(text.substr(begin));
       return append(text.substr(begin, end - begin));
     }
-    case Step::kComposed:
-      RETURN_IF_ERROR(CheckComposed(text));
-      return append(text);
+    case Step::kNormalFormC: {
+      std::string room;
+      return append(ToNormalFormC(text, &room));
+    }
   }
   CHECK(false);
   return absl::OkStatus();

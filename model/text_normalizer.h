@@ -32,15 +32,13 @@ class TextNormalizer {
   void AddReplaceMatches(std::unique_ptr<Regex> pattern, absl::string_view to);
   // Drops white space (the Unicode property) at the ends.
   void AddStrip(bool left, bool right);
-  // Demands Unicode's normal form C: refuses text that may not be in it, see
-  // model/normal_form.h.
-  void AddComposedOnly();
+  // Puts text in Unicode's normal form C.
+  void AddNormalFormC();
 
   bool is_empty() const { return steps_.empty(); }
   size_t n_steps() const { return steps_.size(); }
 
   // The normalized text; it lies in `text` or in *room.
-  // INVALID_ARGUMENT for text that must be in normal form C and may not be.
   // RESOURCE_EXHAUSTED when the text becomes too long or a pattern takes too
   // much work. REQUIRES: `text` is valid UTF-8.
   absl::StatusOr<absl::string_view> Apply(absl::string_view text,
@@ -48,7 +46,13 @@ class TextNormalizer {
 
  private:
   struct Step {
-    enum Kind { kPrepend, kReplace, kReplaceMatches, kStrip, kComposed } kind;
+    enum Kind {
+      kPrepend,
+      kReplace,
+      kReplaceMatches,
+      kStrip,
+      kNormalFormC
+    } kind;
     std::string from, to;
     std::unique_ptr<Regex> pattern;
     bool left = false, right = false;

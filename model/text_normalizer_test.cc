@@ -41,14 +41,18 @@ TEST(TextNormalizer, Strips) {
   EXPECT_EQ(Apply(both, " \u3000 "), "");
 }
 
-TEST(TextNormalizer, TakesWhatIsSurelyComposed) {
+TEST(TextNormalizer, Composes) {
   TextNormalizer normalizer;
-  normalizer.AddComposedOnly();
+  normalizer.AddNormalFormC();
   EXPECT_EQ(Apply(normalizer, "Grüße, 日本"), "Grüße, 日本");
+  EXPECT_EQ(Apply(normalizer, "ae\u0301"), "aé");
+  TextNormalizer short_texts(6);
+  short_texts.AddNormalFormC();
   std::string room;
-  const absl::Status status = normalizer.Apply("ae\u0301", &room).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(status.message().find("byte offset 2;"), absl::string_view::npos);
+  // Three bytes that become six, and six that become twelve.
+  EXPECT_EQ(Apply(short_texts, "\u0958"), "\u0915\u093c");
+  EXPECT_EQ(short_texts.Apply("\u0958\u0958", &room).status().code(),
+            absl::StatusCode::kResourceExhausted);
 }
 
 // Sixty-four steps that double a text would fill any memory.

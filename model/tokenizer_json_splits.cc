@@ -79,7 +79,8 @@ absl::Status ReadByteLevel(const JsonPlace& place, Pretokenizer* pretokenizer) {
   ASSIGN_OR_RETURN(const bool uses_regex, place.BoolOr("use_regex", true));
   if (adds_space) pretokenizer->AddSpacePrefix();
   if (uses_regex) {
-    AddOwnSplit(kGpt2Pattern, Behavior::kIsolated, false, pretokenizer);
+    pretokenizer->AddSplit(*Regex::CompileOniguruma(kGpt2Pattern),
+                           Behavior::kIsolated, /*invert=*/false);
   }
   pretokenizer->AddByteLevel();
   return absl::OkStatus();
@@ -233,7 +234,7 @@ absl::Status ReadJsonNormalizer(const JsonPlace& place,
     return absl::OkStatus();
   }
   if (type == "NFC") {
-    normalizer->AddComposedOnly();
+    normalizer->AddNormalFormC();
     return absl::OkStatus();
   }
   return place.Unknown(

@@ -10,6 +10,7 @@ _STUBS = [
     "pcre2",
     "remote_coverage_tools",
     "rules_cc",
+    "utf8proc",
 ]
 
 def system_repositories():

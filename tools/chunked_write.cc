@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "model/gguf_reader.h"
 #include "util/status_macros.h"
 
 namespace tern {
@@ -32,6 +31,20 @@ absl::Status WriteChunks(
   return absl::OkStatus();
 }
 
+absl::Status CopyChunks(absl::Span<const uint8_t> data, GgufWriter* writer,
+                        ThreadPool* pool, ProgressFn progress) {
+  constexpr int64_t kChunk = int64_t{1} << 20;
+  const int64_t size = data.size();
+  return WriteChunks(
+      writer, pool, (size + kChunk - 1) / kChunk,
+      [&](int64_t chunk, std::vector<uint8_t>* out) {
+        const auto part = data.subspan(chunk * kChunk, kChunk);
+        out->assign(part.begin(), part.end());
+        return absl::OkStatus();
+      },
+      progress);
+}
+
 bool ParseTernaryFormat(absl::string_view name, TernaryFormat* format) {
   if (name == "i2_s") {
     *format = TernaryFormat::kI2S;
@@ -43,30 +56,6 @@ bool ParseTernaryFormat(absl::string_view name, TernaryFormat* format) {
     return false;
   }
   return true;
-}
-
-uint32_t GgufTypeOf(TernaryFormat format) {
-  switch (format) {
-    case TernaryFormat::kI2S:
-      return static_cast<uint32_t>(GgufType::kI2S);
-    case TernaryFormat::kTQ1_0:
-      return static_cast<uint32_t>(GgufType::kTQ1_0);
-    case TernaryFormat::kTQ2_0:
-      break;
-  }
-  return static_cast<uint32_t>(GgufType::kTQ2_0);
-}
-
-uint32_t GgufFileTypeOf(TernaryFormat format) {
-  switch (format) {
-    case TernaryFormat::kI2S:
-      return 40;
-    case TernaryFormat::kTQ1_0:
-      return 36;
-    case TernaryFormat::kTQ2_0:
-      break;
-  }
-  return 37;
 }
 
 }  // namespace tern

@@ -7,6 +7,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "model/gguf_writer.h"
 #include "model/ternary_codec.h"
 #include "tools/progress.h"
@@ -26,16 +27,15 @@ absl::Status WriteChunks(
         make,
     ProgressFn progress);
 
+// The same for bytes that are there.
+absl::Status CopyChunks(absl::Span<const uint8_t> data, GgufWriter* writer,
+                        ThreadPool* pool, ProgressFn progress);
+
 // Weights of a ternary matrix that make a good chunk; whole blocks.
 inline constexpr int64_t kTernaryChunkWeights = int64_t{1} << 20;
 
 // "i2_s", "tq1_0", "tq2_0"; false for other names.
 bool ParseTernaryFormat(absl::string_view name, TernaryFormat* format);
-
-// What GGUF files call a format: of a tensor, and of a file in
-// general.file_type.
-uint32_t GgufTypeOf(TernaryFormat format);
-uint32_t GgufFileTypeOf(TernaryFormat format);
 
 }  // namespace tern
 

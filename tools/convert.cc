@@ -9,6 +9,7 @@
 #include "cli/report.h"
 #include "cli/text_table.h"
 #include "tools/convert_model.h"
+#include "tools/convert_options.h"
 #include "tools/progress.h"
 #include "tools/report_status.h"
 #include "tools/shared_flags.h"
@@ -69,13 +70,15 @@ ExitCode Run(const Arguments& arguments) {
 
 Command ConvertCommand() {
   return {"convert",
-          "write a model with its matrices in another type",
+          "write a model as a GGUF file, with matrices in a type",
           R"(usage: tern convert IN OUT --type i2_s|tq1_0|tq2_0 [FLAGS]
 
-Writes the model of the GGUF file IN (of a split set the first part) to the GGUF
-file OUT, with its ternary matrices in the type that --type names. All else stays
-as it is. The weights are the same; scales are too, unless --allow_rounding is
-given and needed. OUT appears when it is complete, or not at all.
+Writes the model IN to the GGUF file OUT, with its ternary matrices in the type
+that --type names. IN is a GGUF file (of a split set the first part), of which
+all else stays as it is, or a directory with config.json, *.safetensors and
+tokenizer.json. The weights are the same; scales are too, unless
+--allow_rounding is given and needed. OUT appears when it is complete, or not at
+all.
 )",
           {"tools/convert.cc", kOutputFlagsFile, kThreadsFlagFile},
           &Run};

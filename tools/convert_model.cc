@@ -3,19 +3,20 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
-#include "kernels/float16.h"
 #include "model/gguf_reader.h"
 #include "model/gguf_types.h"
 #include "model/gguf_writer.h"
 #include "model/model_source.h"
 #include "tools/chunked_write.h"
+#include "tools/convert_safetensors.h"
+#include "tools/gguf_metadata.h"
+#include "tools/type_fit.h"
 #include "util/status_macros.h"
 
 namespace tern {
@@ -47,22 +48,17 @@ struct Plan {
 class Converter {
  public:
   Converter(const GgufReader& file, const ConvertOptions& options)
-      : file_(file), options_(options) {}
+      : file_(file),
+        options_(options),
+        fit_(options.type, options.allow_rounding) {}
 
   absl::Status PlanTensors() {
     for (const GgufTensor& tensor : file_.tensors()) {
       RETURN_IF_ERROR(PlanTensor(tensor));
     }
-    if (result_.rounded > 0 && !options_.allow_rounding) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "the scales of ", result_.rounded, " matrices (the first is ",
-          first_rounded_, ") are no float16 numbers, in which ",
-          TernaryFormatName(options_.type),
-          " keeps them: they would change by up to ", result_.rounding_max,
-          " of their value, and the model's answers a little with them; "
-          "--allow_rounding converts all the same"));
-    }
-    return absl::OkStatus();
+    result_.rounded = fit_.rounded();
+    result_.rounding_max = fit_.rounding_max();
+    return fit_.Finish();
   }
 
   absl::StatusOr<GgufHeader> MakeHeader() const {
@@ -92,9 +88,10 @@ class Converter {
     ASSIGN_OR_RETURN(const std::unique_ptr<GgufWriter> writer,
                      GgufWriter::Create(path, header, options_.overwrite));
     for (const Plan& plan : plans_) {
-      RETURN_IF_ERROR(plan.converts
-                          ? ConvertTensor(plan, writer.get(), pool, progress)
-                          : CopyTensor(plan, writer.get(), pool, progress));
+      RETURN_IF_ERROR(
+          plan.converts
+              ? ConvertTensor(plan, writer.get(), pool, progress)
+              : CopyChunks(plan.tensor->data, writer.get(), pool, progress));
       file_.Release(plan.tensor->data);
     }
     RETURN_IF_ERROR(writer->Finish(/*sync=*/true));
@@ -114,45 +111,10 @@ class Converter {
     if (plan.converts) {
       ++result_.converted;
       plan.scale = TernaryScale(plan.from, tensor.data.data(), Weights(tensor));
-      RETURN_IF_ERROR(CheckShape(tensor));
-      RETURN_IF_ERROR(CheckScale(tensor, plan.scale));
+      RETURN_IF_ERROR(
+          fit_.Check(tensor.name, tensor.rows(), tensor.columns(), plan.scale));
     }
     plans_.push_back(plan);
-    return absl::OkStatus();
-  }
-
-  absl::Status CheckShape(const GgufTensor& tensor) const {
-    // I2_S is one stream, the others have blocks in each row.
-    const bool is_stream = options_.type == TernaryFormat::kI2S;
-    const int64_t n = is_stream ? Weights(tensor) : tensor.columns();
-    const int block = TernaryBlockWeights(options_.type);
-    if (n % block == 0) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat(
-        "tensor ", tensor.name, " has ", is_stream ? "" : "rows of ", n,
-        " weights, which ", TernaryFormatName(options_.type),
-        " cannot hold: it takes multiples of ", block,
-        is_stream ? "" : "; I2_S takes any rows"));
-  }
-
-  absl::Status CheckScale(const GgufTensor& tensor, float scale) {
-    if (!std::isfinite(scale)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("tensor ", tensor.name,
-                       " has a scale that is not finite: the file is damaged"));
-    }
-    if (options_.type == TernaryFormat::kI2S) return absl::OkStatus();
-    const float rounded = HalfToFloat(FloatToHalf(scale));
-    if (rounded == scale) return absl::OkStatus();
-    if (!std::isfinite(rounded) || rounded == 0) {
-      return absl::OutOfRangeError(absl::StrCat(
-          "tensor ", tensor.name, " has the scale ", scale,
-          ", which is beyond float16, in which ",
-          TernaryFormatName(options_.type), " keeps it; I2_S can hold it"));
-    }
-    if (result_.rounded++ == 0) first_rounded_ = tensor.name;
-    result_.rounding_max =
-        std::max(result_.rounding_max,
-                 std::fabs(static_cast<double>(rounded) / scale - 1));
     return absl::OkStatus();
   }
 
@@ -195,25 +157,10 @@ class Converter {
         result.weight, "): the file is damaged"));
   }
 
-  static absl::Status CopyTensor(const Plan& plan, GgufWriter* writer,
-                                 ThreadPool* pool, ProgressFn progress) {
-    constexpr int64_t kChunk = int64_t{1} << 20;
-    const absl::Span<const uint8_t> data = plan.tensor->data;
-    const int64_t size = data.size();
-    return WriteChunks(
-        writer, pool, (size + kChunk - 1) / kChunk,
-        [&](int64_t chunk, std::vector<uint8_t>* out) {
-          const auto part = data.subspan(chunk * kChunk, kChunk);
-          out->assign(part.begin(), part.end());
-          return absl::OkStatus();
-        },
-        progress);
-  }
-
   const GgufReader& file_;
   const ConvertOptions options_;
   std::vector<Plan> plans_;
-  std::string first_rounded_;
+  TypeFit fit_;
   ConvertResult result_;
 };
 
@@ -226,10 +173,7 @@ absl::StatusOr<ConvertResult> ConvertModel(const std::string& in,
                                            ProgressFn progress) {
   struct stat info;
   if (stat(in.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) {
-    return absl::UnimplementedError(absl::StrCat(
-        in,
-        " is a directory; Tern converts GGUF files. A directory of "
-        "safetensors needs no conversion where Tern serves it as it is"));
+    return ConvertSafetensors(in, out, options, pool, progress);
   }
   // Only what is a model is worth converting: this checks names and shapes.
   RETURN_IF_ERROR(ModelSource::Open(in).status());

@@ -219,9 +219,10 @@ TEST_F(ConvertModelTest, AnOutputThatIsThereStaysWithoutOverwrite) {
   EXPECT_TRUE(ReadAll(in) == before);
 }
 
-TEST_F(ConvertModelTest, WhatIsNoGgufModelIsRefused) {
+TEST_F(ConvertModelTest, WhatIsNoModelIsRefused) {
   const auto directory = Convert(directory_, Path("out"), TernaryFormat::kI2S);
-  EXPECT_TRUE(absl::IsUnimplemented(directory.status())) << directory.status();
+  EXPECT_TRUE(absl::IsNotFound(directory.status())) << directory.status();
+  EXPECT_TRUE(absl::StrContains(directory.status().message(), "config.json"));
   const auto missing = Convert(Path("none"), Path("out"), TernaryFormat::kI2S);
   EXPECT_TRUE(absl::IsNotFound(missing.status())) << missing.status();
   builder_.RemoveTensor("output_norm.weight");

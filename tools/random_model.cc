@@ -16,6 +16,7 @@
 #include "model/gguf_reader.h"
 #include "model/gguf_writer.h"
 #include "tools/chunked_write.h"
+#include "tools/gguf_metadata.h"
 #include "tools/synthetic_vocabulary.h"
 #include "util/status_macros.h"
 
@@ -143,19 +144,6 @@ void AppendQ8Block(const float* x, std::vector<uint8_t>* out) {
   out->insert(out->end(), block, block + sizeof(block));
 }
 
-uint32_t GgufTypeOf(DenseEncoding encoding) {
-  switch (encoding) {
-    case DenseEncoding::kF32:
-      return static_cast<uint32_t>(GgufType::kF32);
-    case DenseEncoding::kBF16:
-      return static_cast<uint32_t>(GgufType::kBF16);
-    case DenseEncoding::kQ8_0:
-      return static_cast<uint32_t>(GgufType::kQ8_0);
-    default:
-      return static_cast<uint32_t>(GgufType::kF16);
-  }
-}
-
 class RandomModel {
  public:
   RandomModel(const RandomModelOptions& options, ThreadPool* pool,
@@ -217,25 +205,7 @@ class RandomModel {
 
   absl::Status AddMetadata() {
     const ModelConfig& c = config_;
-    const std::string a = c.architecture + ".";
-    header_.SetString("general.architecture", c.architecture);
-    header_.SetString("general.name", c.name);
-    header_.SetUint32("general.file_type", GgufFileTypeOf(options_.type));
-    header_.SetUint32("general.quantization_version", 2);
-    header_.SetUint32(a + "vocab_size", c.vocab_size);
-    header_.SetUint32(a + "context_length", c.context_length);
-    header_.SetUint32(a + "embedding_length", c.hidden_size);
-    header_.SetUint32(a + "block_count", c.n_layers);
-    header_.SetUint32(a + "feed_forward_length", c.ffn_size);
-    header_.SetUint32(a + "rope.dimension_count", c.head_dim);
-    header_.SetUint32(a + "attention.head_count", c.n_heads);
-    header_.SetUint32(a + "attention.head_count_kv", c.n_kv_heads);
-    if (c.q_size() != c.hidden_size) {
-      header_.SetUint32(a + "attention.key_length", c.head_dim);
-      header_.SetUint32(a + "attention.value_length", c.head_dim);
-    }
-    header_.SetFloat(a + "attention.layer_norm_rms_epsilon", c.norm_eps);
-    header_.SetFloat(a + "rope.freq_base", static_cast<float>(c.rope_theta));
+    SetModelKeys(c, options_.type, &header_);
     ASSIGN_OR_RETURN(const SyntheticVocabulary vocabulary,
                      MakeSyntheticVocabulary(c.vocab_size));
     header_.SetString("tokenizer.ggml.model", "gpt2");
@@ -309,7 +279,7 @@ class RandomModel {
                        TernaryBlockWeights(options_.type)));
     }
     RETURN_IF_ERROR(header_.AddTensor(name, {n_in, n_out},
-                                      tern::GgufTypeOf(options_.type),
+                                      GgufTypeOf(options_.type),
                                       TernaryBytes(options_.type, n)));
     // Not all alike, so that a scale used for the wrong matrix shows.
     const float spread =

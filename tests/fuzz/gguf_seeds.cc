@@ -16,7 +16,7 @@ using testing::Bytes;
 using testing::GgufBuilder;
 
 // One layer, width 16: some 16 KB.
-GgufBuilder SmallModel() {
+testing::TinyModelOptions SmallOptions() {
   testing::TinyModelOptions options;
   options.n_layers = 1;
   options.hidden_size = 16;
@@ -26,6 +26,35 @@ GgufBuilder SmallModel() {
   options.head_dim = 4;
   options.vocab_size = 270;
   options.context_length = 32;
+  return options;
+}
+
+GgufBuilder SmallModel() { return testing::TinyModel(SmallOptions()); }
+
+// Without sub-norms, with a head of its own.
+GgufBuilder LlamaModel() {
+  testing::TinyModelOptions options = SmallOptions();
+  options.architecture = "llama";
+  options.vocab_size = 258;
+  options.tied_head = false;
+  return testing::TinyModel(options);
+}
+
+// attn_output and ffn_down have rows of whole blocks; the others stay I2_S.
+GgufBuilder BlocksModel(uint32_t type) {
+  testing::TinyModelOptions options = SmallOptions();
+  options.head_dim = 64;
+  options.n_kv_heads = 1;
+  options.ffn_size = 256;
+  options.vocab_size = 258;
+  options.matrix_type = type;
+  return testing::TinyModel(options);
+}
+
+// Scales in tensors beside the matrices.
+GgufBuilder ScalesModel() {
+  testing::TinyModelOptions options = SmallOptions();
+  options.scale_tensors = true;
   return testing::TinyModel(options);
 }
 
@@ -44,6 +73,25 @@ GgufBuilder HeaderOnly() {
       .AddTensor("b", {7}, GgufBuilder::kF16, Bytes(14, 1));
 }
 
+// The same without a tokenizer and with four rows of embedding and head, for
+// damage that is found in matrices.
+GgufBuilder Short(GgufBuilder builder, const std::string& architecture) {
+  constexpr int kRows = 4, kColumns = 16;
+  for (const char* key : {"model", "pre", "tokens", "token_type", "merges",
+                          "bos_token_id", "eos_token_id"}) {
+    builder.Remove(std::string("tokenizer.ggml.") + key);
+  }
+  builder.SetUint32(architecture + ".vocab_size", kRows);
+  std::vector<std::string> dense = {"token_embd.weight"};
+  if (architecture == "llama") dense.push_back("output.weight");
+  for (const std::string& name : dense) {
+    GgufBuilder::Tensor* const tensor = builder.MutableTensor(name);
+    tensor->dims = {kColumns, kRows};
+    tensor->data.resize(kRows * kColumns * 2);  // F16
+  }
+  return builder;
+}
+
 Bytes Array(uint32_t element_type, uint64_t count) {
   Bytes value;
   AppendUint32(element_type, &value);
@@ -55,10 +103,12 @@ Bytes Array(uint32_t element_type, uint64_t count) {
 
 std::vector<GgufSeed> GgufSeeds() {
   std::vector<GgufSeed> seeds;
-  const Bytes model = SmallModel().Build();
   const Bytes header = HeaderOnly().Build();
   const auto add = [&](const char* name, Bytes bytes) {
     seeds.push_back({name, std::move(bytes)});
+  };
+  const auto add_sound = [&](const char* name, const GgufBuilder& builder) {
+    seeds.push_back({name, builder.Build(), /*is_sound=*/true});
   };
   const auto spoilt_header =
       [&](const char* name, const std::function<void(GgufBuilder*)>& spoil) {
@@ -66,14 +116,21 @@ std::vector<GgufSeed> GgufSeeds() {
         spoil(&builder);
         add(name, builder.Build());
       };
+  const auto spoilt = [&](const char* name, GgufBuilder builder,
+                          const std::function<void(GgufBuilder*)>& spoil) {
+    spoil(&builder);
+    add(name, builder.Build());
+  };
   const auto spoilt_model =
       [&](const char* name, const std::function<void(GgufBuilder*)>& spoil) {
-        GgufBuilder builder = SmallModel();
-        spoil(&builder);
-        add(name, builder.Build());
+        spoilt(name, SmallModel(), spoil);
       };
 
-  add("model", model);
+  add_sound("model", SmallModel());
+  add_sound("llama", LlamaModel());
+  add_sound("tq1_0", BlocksModel(GgufBuilder::kTQ1_0));
+  add_sound("tq2_0", BlocksModel(GgufBuilder::kTQ2_0));
+  add_sound("scales", ScalesModel());
   add("header", header);
   add("empty", {});
   add("cut_in_magic", Bytes(header.begin(), header.begin() + 3));
@@ -142,9 +199,63 @@ std::vector<GgufSeed> GgufSeeds() {
   spoilt_model("bos_beyond", [](B* b) {
     b->SetUint32("tokenizer.ggml.bos_token_id", 1u << 31);
   });
-  spoilt_model("name_is_special", [](B* b) {
-    b->SetString("general.name", "<|end_of_text|><|begin_of\xff");
+
+  // blk.0.ffn_down has 16 rows of one block each.
+  constexpr char kDown[] = "blk.0.ffn_down.weight";
+  constexpr int kTq1Digits = 48;  // of the last 16 weights, four bytes
+  constexpr int kTq2Block = 66;
+  const auto blocks = [](uint32_t type) {
+    return Short(BlocksModel(type), "bitnet-b1.58");
+  };
+  spoilt("tq1_0_fifth_digit", blocks(B::kTQ1_0),
+         [&](B* b) { b->MutableTensor(kDown)->data[kTq1Digits] = 0xff; });
+  spoilt("tq2_0_code_3", blocks(B::kTQ2_0),
+         [&](B* b) { b->MutableTensor(kDown)->data[kTq2Block + 7] = 0xc0; });
+  spoilt("tq2_0_scales", blocks(B::kTQ2_0), [&](B* b) {
+    b->MutableTensor(kDown)->data[16 * kTq2Block - 1] ^= 0x04;
   });
+  spoilt("tq2_0_infinite", blocks(B::kTQ2_0), [&](B* b) {
+    Bytes& data = b->MutableTensor(kDown)->data;
+    for (size_t end = kTq2Block; end <= data.size(); end += kTq2Block) {
+      data[end - 2] = 0;
+      data[end - 1] = 0x7c;
+    }
+  });
+
+  const GgufBuilder scales = Short(ScalesModel(), "bitnet-b1.58");
+  constexpr char kScale[] = "blk.0.attn_q.scale";
+  spoilt("scale_nan", scales, [&](B* b) {
+    b->MutableTensor(kScale)->data = testing::PackF32({NAN});
+  });
+  spoilt("scale_huge", scales, [&](B* b) {
+    b->MutableTensor(kScale)->data = testing::PackF32({3e38f});
+    b->MutableTensor("blk.0.attn_q.weight")->data =
+        testing::PackI2S(Bytes(256, 2), 3e38f);
+  });
+  spoilt("scale_type", scales,
+         [&](B* b) { b->MutableTensor(kScale)->type = B::kF16; });
+  spoilt("scale_shape", scales, [&](B* b) {
+    b->MutableTensor(kScale)->dims = {2};
+    b->MutableTensor(kScale)->data = Bytes(8);
+  });
+  spoilt("scale_of_nothing", scales, [&](B* b) {
+    b->MutableTensor(kScale)->name = "blk.0.attn_norm.scale";
+  });
+
+  const GgufBuilder llama = Short(LlamaModel(), "llama");
+  spoilt("llama_sub_norm", llama, [](B* b) {
+    b->AddTensor("blk.0.attn_sub_norm.weight", {16}, B::kF32, Bytes(64));
+  });
+  spoilt("llama_rope_freqs", llama, [](B* b) {
+    b->AddTensor("rope_freqs.weight", {2}, B::kF32, Bytes(8));
+  });
+  spoilt("llama_head_rows", llama, [](B* b) {
+    b->MutableTensor("output.weight")->dims = {16, 3};
+  });
+
+  GgufBuilder special = SmallModel();
+  special.SetString("general.name", "<|end_of_text|><|begin_of\xff");
+  add_sound("name_is_special", special);
   return seeds;
 }
 

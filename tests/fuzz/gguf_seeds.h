@@ -11,10 +11,12 @@ namespace tern {
 struct GgufSeed {
   std::string name;  // of its file in corpus/gguf
   testing::Bytes bytes;
+  bool is_sound = false;  // a model that is served
 };
 
-// Where fuzzing starts: a small sound model and one file for each kind of
-// damage that a reader must notice.
+// Where fuzzing starts: small sound models, the first a plain one and one for
+// each other way to hold a model, and one file for each kind of damage that a
+// reader must notice.
 std::vector<GgufSeed> GgufSeeds();
 
 }  // namespace tern

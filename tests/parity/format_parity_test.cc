@@ -14,10 +14,14 @@
 #include "gtest/gtest.h"
 #include "kernels/head.h"
 #include "kernels/isa.h"
+#include "model/ternary_codec.h"
 #include "tests/parity/whole_model.h"
 #include "tests/testing/gguf_builder.h"
 #include "tests/testing/tiny_model.h"
+#include "tools/convert_model.h"
+#include "tools/convert_options.h"
 #include "util/logging.h"
+#include "worker/thread_pool.h"
 
 namespace tern {
 namespace {
@@ -67,7 +71,7 @@ struct Answer {
 };
 
 // Greedy, after a prompt of some tokens.
-Answer Run(const std::string& path, HeadMode head_mode) {
+Answer RunModel(const std::string& path, HeadMode head_mode) {
   auto model = WholeModel::Load(path, head_mode, SupportedIsas().back(), 2);
   CHECK(model.ok()) << model.status().ToString();
   Answer answer;
@@ -87,7 +91,7 @@ Answer Run(const std::string& path, HeadMode head_mode) {
 Answer RunGguf(const TinyModelOptions& options,
                HeadMode head_mode = HeadMode::kInt8) {
   const std::string path = testing::WriteTinyModel(options);
-  Answer answer = Run(path, head_mode);
+  Answer answer = RunModel(path, head_mode);
   unlink(path.c_str());
   return answer;
 }
@@ -96,7 +100,7 @@ Answer RunSafetensors(const TinyModelOptions& options, TinyPacking packing,
                       int n_files, HeadMode head_mode = HeadMode::kInt8) {
   const std::string path = testing::WriteTinySafetensors(
       testing::TinySafetensorsModel(options, packing), n_files);
-  Answer answer = Run(path, head_mode);
+  Answer answer = RunModel(path, head_mode);
   std::filesystem::remove_all(path);
   return answer;
 }
@@ -153,6 +157,39 @@ TEST_P(FormatParityTest, HeadsOfEitherModeAreTheSame) {
     EXPECT_EQ(RunSafetensors(options, TinyPacking::kPacked, 1, mode),
               RunGguf(options, mode))
         << HeadModeName(mode);
+  }
+}
+
+TEST_P(FormatParityTest, ConvertedSafetensorsAreTheSameModel) {
+  for (const TinyPacking packing :
+       {TinyPacking::kPacked, TinyPacking::kPackedReciprocal,
+        TinyPacking::kMasters}) {
+    TinyModelOptions options = Options(GetParam());
+    options.bf16_embedding = packing == TinyPacking::kMasters;
+    // TQ types keep scales in float16, which masters need not have.
+    if (packing == TinyPacking::kMasters) options.scales = TinyScales::kMaster;
+    const std::string directory = testing::WriteTinySafetensors(
+        testing::TinySafetensorsModel(options, packing), 2);
+    const std::string out = directory + "/out.gguf";
+    const Answer expected = RunModel(directory, HeadMode::kStored);
+    for (const TernaryFormat type :
+         {TernaryFormat::kI2S, TernaryFormat::kTQ1_0, TernaryFormat::kTQ2_0}) {
+      if (packing == TinyPacking::kMasters && type != TernaryFormat::kI2S) {
+        continue;
+      }
+      ConvertOptions convert;
+      convert.type = type;
+      convert.overwrite = true;
+      ThreadPool pool(2);
+      const auto result = ConvertModel(directory, out, convert, &pool,
+                                       [](int64_t, int64_t) { return true; });
+      ASSERT_TRUE(result.ok()) << result.status();
+      EXPECT_EQ(result->converted, 14);
+      EXPECT_EQ(RunModel(out, HeadMode::kStored), expected)
+          << TernaryFormatName(type) << " packing "
+          << static_cast<int>(packing);
+    }
+    std::filesystem::remove_all(directory);
   }
 }
 

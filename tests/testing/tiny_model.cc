@@ -386,9 +386,11 @@ GgufBuilder TinyModel(const TinyModelOptions& options) {
     } else {
       const Ternary& t = tensor.ternary;
       const float scale = options.scale_tensors ? 1.0f : t.scale;
-      builder.AddTensor(name, {width(t.n_in), width(t.n_out)},
-                        options.matrix_type,
-                        PackTernary(options.matrix_type, t.codes, scale));
+      // Blocks of the other types lie within rows.
+      const uint32_t type =
+          t.n_in % 256 == 0 ? options.matrix_type : GgufBuilder::kI2S;
+      builder.AddTensor(name, {width(t.n_in), width(t.n_out)}, type,
+                        PackTernary(type, t.codes, scale));
       if (options.scale_tensors) {
         builder.AddTensor(tensor.name + ".scale", {1}, GgufBuilder::kF32,
                           PackF32({t.scale}));

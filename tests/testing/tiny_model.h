@@ -38,7 +38,8 @@ struct TinyModelOptions {
   bool tied_head = true;        // without an output.weight of its own
   bool f32_embedding = false;   // embedding and head in F32 instead of F16
   bool bf16_embedding = false;  // in BF16
-  uint32_t matrix_type = GgufBuilder::kI2S;  // or kTQ1_0, kTQ2_0
+  // Or kTQ1_0, kTQ2_0, for matrices with rows of a multiple of 256 weights.
+  uint32_t matrix_type = GgufBuilder::kI2S;
   TinyScales scales = TinyScales::kAny;
   bool scale_tensors = false;  // scales in tensors of their own
   bool add_eot = false;        // the last merge gives way to <|eot_id|>

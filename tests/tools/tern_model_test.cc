@@ -108,6 +108,29 @@ TEST_F(TernModelTest, ASynthesizedModelIsInspectedConvertedAndScored) {
   EXPECT_EQ(numbers[2], numbers[0]);
 }
 
+TEST_F(TernModelTest, ADirectoryOfSafetensorsBecomesAFileThatScoresTheSame) {
+  testing::TinyModelOptions options;
+  options.architecture = "llama";
+  options.tied_head = false;
+  const std::string directory = testing::WriteTinySafetensors(
+      testing::TinySafetensorsModel(options, testing::TinyPacking::kPacked), 2);
+  const std::string out = Path("out.gguf");
+  ASSERT_EQ(Tern({"convert", directory, out, "--type=i2_s"}), 0) << said_;
+  EXPECT_TRUE(Said("14 matrices converted to I2_S")) << said_;
+  ASSERT_EQ(Tern({"inspect", out}), 0) << said_;
+  EXPECT_FALSE(Said("warning:")) << said_;
+  EXPECT_TRUE(Said("llama, 2 layers")) << said_;
+
+  std::ofstream(Path("text")) << "a text, and another text; of some length.\n";
+  std::vector<std::string> numbers;
+  for (const std::string& path : {directory, out}) {
+    ASSERT_EQ(Tern({"perplexity", path, "--text", Path("text")}), 0) << said_;
+    ASSERT_TRUE(Said("nats a token")) << said_;
+    numbers.push_back(said_.substr(0, said_.find("speed")));
+  }
+  EXPECT_EQ(numbers[1], numbers[0]);
+}
+
 TEST_F(TernModelTest, ScalesThatWouldRoundAreRefusedUnlessAllowed) {
   testing::TinyModelOptions options;
   options.hidden_size = options.ffn_size = 256;
