@@ -1,9 +1,12 @@
 #include "coordinator/coordinator.h"
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
@@ -13,6 +16,7 @@
 #include "coordinator/inference_service.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "model/chat_template.h"
 #include "model/model_source.h"
 #include "model/stage_plan.h"
 #include "model/weights.h"
@@ -67,6 +71,23 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
   return absl::OkStatus();
 }
 
+// A file that somebody named is one that has to be good.
+absl::StatusOr<ChatTemplate> ReadChatTemplate(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string source(std::istreambuf_iterator<char>(file), {});
+  if (!file) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--chat_template: cannot read the file ", path));
+  }
+  absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Parse(source);
+  if (!chat_template.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--chat_template=", path, ": ",
+                     chat_template.status().message()));
+  }
+  return chat_template;
+}
+
 } // namespace
 
 struct Coordinator::Services {
@@ -98,6 +119,7 @@ absl::Status Coordinator::Start(const Options &options) {
     }
     model_.config = source->config();
     ASSIGN_OR_RETURN(tokenizer_, source->LoadTokenizer());
+    RETURN_IF_ERROR(LoadChat(options, *source));
     engine.model_fingerprint = source->fingerprint();
     ASSIGN_OR_RETURN(const DenseTensor head, source->FindHead());
     engine.placement.head_row_bytes = head.row_bytes();
@@ -180,6 +202,36 @@ absl::Status Coordinator::Start(const Options &options) {
             << " stages=" << options.n_stages
             << " head_mode=" << options.head_mode
             << " tls=" << credentials_->uses_tls();
+  return absl::OkStatus();
+}
+
+absl::Status Coordinator::LoadChat(const Options& options,
+                                   const ModelSource& source) {
+  if (!options.chat_template_path.empty()) {
+    ASSIGN_OR_RETURN(ChatTemplate chat_template,
+                     ReadChatTemplate(options.chat_template_path));
+    chat_ = std::make_unique<ChatEncoder>(std::move(chat_template),
+                                          tokenizer_.get());
+    model_.chat = chat_.get();
+    return absl::OkStatus();
+  }
+  absl::StatusOr<ChatTemplate> chat_template =
+      ChatTemplate::ForModel(source, *tokenizer_);
+  if (chat_template.ok()) {
+    chat_ = std::make_unique<ChatEncoder>(*std::move(chat_template),
+                                          tokenizer_.get());
+    model_.chat = chat_.get();
+    return absl::OkStatus();
+  }
+  // Plain prompts need no template: whoever sends a conversation is told.
+  const absl::string_view reason = chat_template.status().message();
+  model_.no_chat = absl::StrCat(
+      "this model takes no conversations: ", reason,
+      "; send text, or start the coordinator with --chat_template=FILE");
+  if (!absl::IsNotFound(chat_template.status())) {
+    LOG(WARNING) << "event=no_chat model=" << options.model_path
+                 << " reason=\"" << reason << "\"";
+  }
   return absl::OkStatus();
 }
 
