@@ -18,8 +18,6 @@
 namespace tern {
 namespace {
 
-using testing::Bytes;
-using testing::GgufBuilder;
 using Ids = std::vector<TokenId>;
 
 constexpr TokenId kEot = 317;
@@ -43,14 +41,8 @@ class ChatEncoderTest : public ::testing::Test {
                    const std::string& turn_token = "<|eot_id|>") {
     testing::TinyModelOptions options;
     options.add_eot = true;
-    GgufBuilder builder = testing::TinyModel(options);
-    const Bytes original = builder.Build();
-    const auto views = GgufReader::FromBytes(original).value()->GetStringArray(
-        "tokenizer.ggml.tokens");
-    std::vector<std::string> tokens(views->begin(), views->end());
-    tokens[kEot] = turn_token;
-    builder.SetStringArray("tokenizer.ggml.tokens", tokens);
-    const Bytes bytes = builder.Build();
+    options.eot_spelling = turn_token;
+    const testing::Bytes bytes = testing::TinyModelBytes(options);
     const auto file = GgufReader::FromBytes(bytes).value();
     tokenizer_ = Tokenizer::FromGguf(*file, 320).value();
     return ChatEncoder(ChatTemplate::Parse(source).value(), tokenizer_.get());
