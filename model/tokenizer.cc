@@ -53,11 +53,19 @@ void Tokenizer::State::AddEnd(TokenId id) {
 }
 
 void Tokenizer::State::AddEndsByName() {
+  TokenId turn = -1;
+  TokenId text = -1;
   for (const AddedTokens* tokens : {&added, &normalized_added}) {
     for (const AddedTokens::Token& token : tokens->tokens()) {
-      if (token.is_special && token.spelling == "<|eot_id|>") AddEnd(token.id);
+      if (!token.is_special) continue;
+      if (token.spelling == "<|eot_id|>") turn = token.id;
+      if (token.spelling == "<|end_of_text|>") text = token.id;
     }
   }
+  if (turn < 0) return;
+  // Llama 3's vocabulary, whose files name one of the two.
+  AddEnd(turn);
+  AddEnd(text);
 }
 
 absl::Status Tokenizer::State::EncodePlain(absl::string_view text,

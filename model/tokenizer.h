@@ -80,8 +80,8 @@ class Tokenizer {
   TokenId bos_id() const;  // -1 if there is none
   TokenId eos_id() const;  // the one the file calls so; -1 if there is none
   bool adds_bos() const;
-  // Ids that end a sequence: eos, eot, and <|eot_id|> where it exists. May be
-  // empty.
+  // Ids that end a sequence: eos, eot, and <|eot_id|> where it exists, with
+  // <|end_of_text|>. May be empty.
   const std::vector<TokenId>& end_ids() const;
 
   // What a tokenizer is made of; model/tokenizer_state.h.

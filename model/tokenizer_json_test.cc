@@ -155,6 +155,19 @@ TEST(JsonTokenizer, EqualsTheSameVocabularyAsGguf) {
   }
 }
 
+// BitNet b1.58 2B-4T calls the end of a turn its end of texts.
+TEST(JsonTokenizer, EndsWithTurnsAndTexts) {
+  testing::TinyModelOptions options;
+  options.add_eot = true;
+  const testing::TinySafetensors tiny =
+      testing::TinySafetensorsModel(options, testing::TinyPacking::kPacked);
+  const auto tokenizer = Tokenizer::FromJson(
+      tiny.tokenizer_json, R"({"eos_token": "<|eot_id|>"})", 320);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->end_ids(), Ids({317, 319}));
+  EXPECT_EQ((*tokenizer)->eos_id(), 317);
+}
+
 TEST(JsonTokenizer, MayHaveFewerTokensThanTheModelHasRows) {
   auto file = *GgufReader::Open("models/demo/shakespeare-demo-i2_s.gguf");
   auto tokenizer = Make(FromGguf(*file), 1100);

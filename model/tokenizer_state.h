@@ -59,7 +59,7 @@ struct Tokenizer::State {
   // Takes an id for the end of a sequence, once; -1 is none.
   void AddEnd(TokenId id);
   // Takes the special tokens that end a turn of a chat, whether or not anything
-  // else says so: <|eot_id|>.
+  // else says so: <|eot_id|>, and with it <|end_of_text|>.
   void AddEndsByName();
 
   struct Scratch {

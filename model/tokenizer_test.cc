@@ -348,6 +348,10 @@ TEST(Tokenizer, EndsOnEverythingThatEnds) {
                             "tokenizer.ggml.eot_token_id", kTinyEos))
                   ->end_ids(),
               ElementsAre(kTinyEos, kEot));
+  EXPECT_THAT(MakeOrDie(GgufBuilder(tiny).SetUint32(
+                            "tokenizer.ggml.eos_token_id", kEot))
+                  ->end_ids(),
+              ElementsAre(kEot, kTinyEos));
   EXPECT_THAT(
       MakeOrDie(testing::TinyModel({}).Remove("tokenizer.ggml.eos_token_id"))
           ->end_ids(),
