@@ -144,6 +144,7 @@ class ChatValidationTest : public RequestValidationTest {
     RequestValidationTest::SetUp();
     testing::TinyModelOptions options;
     options.add_eot = true;
+    options.eot_spelling = "<|im_end|>";
     const testing::Bytes bytes = testing::TinyModelBytes(options);
     auto file = GgufReader::FromBytes(bytes);
     ASSERT_TRUE(file.ok()) << file.status();
@@ -152,7 +153,7 @@ class ChatValidationTest : public RequestValidationTest {
     tokenizer_ = *std::move(tokenizer);
     model_.tokenizer = tokenizer_.get();
     UseTemplate(
-        "{% for m in messages %}{{ m.role[0] + m.content + '<|eot_id|>' }}"
+        "{% for m in messages %}{{ m.role[0] + m.content + '<|im_end|>' }}"
         "{% endfor %}{% if add_generation_prompt %}{{ 'a' }}{% endif %}");
   }
 
@@ -198,9 +199,9 @@ TEST_F(ChatValidationTest, TurnsAConversationIntoAPrompt) {
 }
 
 TEST_F(ChatValidationTest, AnswersEndWhereTheTemplateEndsATurn) {
-  // <|begin_of_text|> would not do: it opens texts.
+  ASSERT_EQ(tokenizer_->end_ids(), std::vector<TokenId>{kEos});
   UseTemplate(
-      "{% for m in messages %}{{ m.content + '<|eot_id|>' }}{% endfor %}");
+      "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}");
   absl::StatusOr<CheckedRequest> checked =
       Check([](Request* r) { Add(v1::CHAT_ROLE_USER, "Hi", r); });
   ASSERT_TRUE(checked.ok()) << checked.status();

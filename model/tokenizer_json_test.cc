@@ -344,6 +344,19 @@ TEST(JsonTokenizer, HonoursTheFlagsOfAddedTokens) {
   EXPECT_EQ(Encode(*normalized, "a <x>a"), Ids({kMark, kA, kSpmVocab, kA}));
   EXPECT_EQ(Encode(*normalized, "a<x>").front(), kMark);
   EXPECT_NE(Encode(*normalized, "a<x>").back(), kSpmVocab);
+  // And there too it may come from the pieces alone that allow it.
+  const auto both = with([](json* t) {
+    (*t)["normalized"] = true;
+    (*t)["special"] = true;
+  });
+  const auto encode = [&both](std::vector<Tokenizer::Piece> pieces) {
+    return both->EncodePieces(pieces, /*add_bos=*/false).value();
+  };
+  EXPECT_EQ(encode({{"a", false}, {" <x>", true}, {" <x>", false}}),
+            Ids({kMark, kA, kSpmVocab, kMark, 3 + '<', 3 + 'x', 3 + '>'}));
+  EXPECT_EQ(encode({{"<x>", true}, {"a", false}}), Ids({kSpmVocab, kA}));
+  EXPECT_EQ(encode({{"a ", false}, {"<x>", true}}),
+            Ids({kMark, kA, kMark, 3 + '<', 3 + 'x', 3 + '>'}));
 }
 
 TEST(JsonTokenizer, TakesSpecialTokensFromTheConfiguration) {
