@@ -72,7 +72,7 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
 }
 
 // A file that somebody named is one that has to be good.
-absl::StatusOr<ChatTemplate> ReadChatTemplate(const std::string& path) {
+absl::StatusOr<ChatTemplate> ReadChatTemplate(const std::string &path) {
   std::ifstream file(path, std::ios::binary);
   std::string source(std::istreambuf_iterator<char>(file), {});
   if (!file) {
@@ -81,9 +81,8 @@ absl::StatusOr<ChatTemplate> ReadChatTemplate(const std::string& path) {
   }
   absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Parse(source);
   if (!chat_template.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--chat_template=", path, ": ",
-                     chat_template.status().message()));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--chat_template=", path, ": ", chat_template.status().message()));
   }
   return chat_template;
 }
@@ -205,8 +204,8 @@ absl::Status Coordinator::Start(const Options &options) {
   return absl::OkStatus();
 }
 
-absl::Status Coordinator::LoadChat(const Options& options,
-                                   const ModelSource& source) {
+absl::Status Coordinator::LoadChat(const Options &options,
+                                   const ModelSource &source) {
   if (!options.chat_template_path.empty()) {
     ASSIGN_OR_RETURN(ChatTemplate chat_template,
                      ReadChatTemplate(options.chat_template_path));
@@ -229,8 +228,8 @@ absl::Status Coordinator::LoadChat(const Options& options,
       "this model takes no conversations: ", reason,
       "; send text, or start the coordinator with --chat_template=FILE");
   if (!absl::IsNotFound(chat_template.status())) {
-    LOG(WARNING) << "event=no_chat model=" << options.model_path
-                 << " reason=\"" << reason << "\"";
+    LOG(WARNING) << "event=no_chat model=" << options.model_path << " reason=\""
+                 << reason << "\"";
   }
   return absl::OkStatus();
 }

@@ -53,9 +53,10 @@ class Coordinator {
   };
 
   // Reads the model and opens the port. A model without a chat template, or
-  // with one that cannot be read, is served for plain prompts. INVALID_ARGUMENT for options and files
-  // that make no sense, NOT_FOUND without the file, UNAVAILABLE when the port
-  // cannot be had, FAILED_PRECONDITION for plaintext beyond loopback.
+  // with one that cannot be read, is served for plain prompts alone.
+  // INVALID_ARGUMENT for options and files that make no sense, NOT_FOUND
+  // without the file, UNAVAILABLE when the port cannot be had,
+  // FAILED_PRECONDITION for plaintext beyond loopback.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Create(
       const Options& options);
 
