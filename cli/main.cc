@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/arguments.h"
+#include "cli/chat.h"
 #include "cli/command.h"
 #include "cli/doctor.h"
 #include "cli/generate.h"
@@ -57,9 +58,9 @@ const Command* Find(const std::vector<Command>& commands,
 }
 
 ExitCode Main(std::vector<std::string> words) {
-  const std::vector<Command> commands = {GenerateCommand(), StatusCommand(),
-                                         TokenizeCommand(), DoctorCommand(),
-                                         HealthCommand()};
+  const std::vector<Command> commands = {GenerateCommand(), ChatCommand(),
+                                         StatusCommand(),   TokenizeCommand(),
+                                         DoctorCommand(),   HealthCommand()};
   if (words.empty()) {
     PrintOverview(commands);
     return kExitUsage;

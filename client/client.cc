@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "client/text_check.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "util/grpc_status.h"
@@ -188,6 +189,7 @@ template <typename Request, typename Response, typename Method>
 absl::StatusOr<Response> Client::Unary(const Request& request,
                                        const CallOptions& options,
                                        Method method) {
+  RETURN_IF_ERROR(CheckText(request));
   Response response;
   RETURN_IF_ERROR(WithRetries(options, [&](Attempt& a) {
     a.status = FromGrpcStatus(method(&a.context, request, &response));
@@ -197,6 +199,7 @@ absl::StatusOr<Response> Client::Unary(const Request& request,
 
 absl::StatusOr<v1::GenerateResponse> Client::Generate(
     v1::GenerateRequest request, const CallOptions& options) {
+  RETURN_IF_ERROR(CheckText(request));
   const std::string made_up_id = MakeUpRequestId(request);
   v1::GenerateResponse response;
   RETURN_IF_ERROR(WithRetries(options, [&](Attempt& a) {
@@ -211,6 +214,7 @@ absl::Status Client::StreamGenerate(
     v1::GenerateRequest request,
     absl::FunctionRef<bool(const v1::StreamGenerateResponse&)> on_message,
     const CallOptions& options) {
+  RETURN_IF_ERROR(CheckText(request));
   const std::string made_up_id = MakeUpRequestId(request);
   v1::StreamGenerateRequest wrapped;
   *wrapped.mutable_request() = std::move(request);
@@ -238,9 +242,15 @@ absl::Status Client::BatchGenerate(
   return WithRetries(options, [&](Attempt& a) {
     unanswered.Resend();
     auto stream = inference_->BatchGenerate(&a.context);
+    absl::Status unsendable;  // the writer's, until it is joined
     std::thread writer([&] {
       v1::BatchGenerateRequest request;
       while (unanswered.Next(next, &request)) {
+        unsendable = CheckText(request);
+        if (!unsendable.ok()) {
+          a.context.TryCancel();
+          return;
+        }
         // Waits while the cluster's flow control says so.
         if (!stream->Write(request)) return;
       }
@@ -259,6 +269,8 @@ absl::Status Client::BatchGenerate(
     a.status = FromGrpcStatus(stream->Finish());
     if (!wanted) {
       a.status = absl::CancelledError("cancelled by the caller");
+    } else if (!unsendable.ok()) {
+      a.status = unsendable;
     } else if (a.status.ok() && unanswered.size() > 0) {
       a.status = absl::InternalError(
           absl::StrCat("the cluster ended the batch and left ",

@@ -63,8 +63,9 @@ struct CallOptions {
 //
 // A call that ends with UNAVAILABLE is tried again, with exponential backoff
 // and at most `max_attempts` times, as long as the caller has seen nothing of
-// its answer. Every other status is final. Thread-safe; calls wait for their
-// answer.
+// its answer. Every other status is final. A request with text that is not
+// UTF-8 is not sent: INVALID_ARGUMENT with the name of the field; in a batch it
+// ends the call. Thread-safe; calls wait for their answer.
 class Client {
  public:
   // INVALID_ARGUMENT, NOT_FOUND and FAILED_PRECONDITION as Credentials has

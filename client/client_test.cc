@@ -319,6 +319,36 @@ TEST_F(ClientTest, ABatchReturnsEveryResultOnce) {
   for (const int count : seen) EXPECT_EQ(count, 1);
 }
 
+// The other side could not read it, and would not know what to say.
+TEST_F(ClientTest, TextThatIsNotUtf8IsNotSent) {
+  fake_.on_batch = [](auto* context, auto* stream) { return Echo(stream); };
+  auto client = MustCreate(Options());
+  const auto expect_refused = [](const absl::Status& status,
+                                 const std::string& field) {
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_TRUE(absl::StrContains(status.message(), field)) << status;
+  };
+  expect_refused(client->Generate(Prompt("a\xff")).status(), "text");
+  expect_refused(
+      client->StreamGenerate(Prompt("a\xff"), [](const auto&) { return true; }),
+      "text");
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text("\xff");
+  expect_refused(client->Tokenize(tokenize).status(), "text");
+  int n = 0;
+  expect_refused(client->BatchGenerate(
+                     [&n](v1::BatchGenerateRequest* request) {
+                       request->set_index(n);
+                       *request->mutable_request() =
+                           Prompt(n == 3 ? "\xff" : "fine");
+                       return n++ < 10;
+                     },
+                     [](const auto&) { return true; }),
+                 "request.text");
+  EXPECT_TRUE(fake_.requests().empty());
+  EXPECT_TRUE(pauses_.empty());
+}
+
 TEST_F(ClientTest, ABrokenBatchGoesOnWithWhatHasNoResult) {
   fake_.on_batch = [](auto* context, auto* stream) {
     v1::BatchGenerateRequest request;

@@ -1,9 +1,12 @@
 #include "coordinator/coordinator.h"
 
 #include <algorithm>
+#include <fstream>
+#include <iterator>
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
@@ -13,6 +16,7 @@
 #include "coordinator/inference_service.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "model/chat_template.h"
 #include "model/model_source.h"
 #include "model/stage_plan.h"
 #include "model/weights.h"
@@ -30,16 +34,16 @@ constexpr int kKvBlockSize = 16;
 constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
 
 absl::Status CheckPositive(absl::string_view flag, int64_t value) {
-  if (value > 0)
-    return absl::OkStatus();
+  if (value > 0) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("--", flag, " is ", value, "; it must be at least 1"));
 }
 
 absl::Status CheckOptions(const Coordinator::Options &options) {
   if (options.model_path.empty()) {
-    return absl::InvalidArgumentError("--model is missing: name a GGUF file, "
-                                      "or a directory with safetensors");
+    return absl::InvalidArgumentError(
+        "--model is missing: name a GGUF file, "
+        "or a directory with safetensors");
   }
   if (options.head_mode != "int8" && options.head_mode != "stored") {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -67,7 +71,23 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
   return absl::OkStatus();
 }
 
-} // namespace
+// A file that somebody named is one that has to be good.
+absl::StatusOr<ChatTemplate> ReadChatTemplate(const std::string &path) {
+  std::ifstream file(path, std::ios::binary);
+  std::string source(std::istreambuf_iterator<char>(file), {});
+  if (!file) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--chat_template: cannot read the file ", path));
+  }
+  absl::StatusOr<ChatTemplate> chat_template = ChatTemplate::Parse(source);
+  if (!chat_template.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--chat_template=", path, ": ", chat_template.status().message()));
+  }
+  return chat_template;
+}
+
+}  // namespace
 
 struct Coordinator::Services {
   explicit Services(const ServiceContext &context)
@@ -76,8 +96,8 @@ struct Coordinator::Services {
   ClusterServiceImpl cluster;
 };
 
-absl::StatusOr<std::unique_ptr<Coordinator>>
-Coordinator::Create(const Options &options) {
+absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
+    const Options &options) {
   RETURN_IF_ERROR(CheckOptions(options));
   auto coordinator = std::unique_ptr<Coordinator>(new Coordinator);
   RETURN_IF_ERROR(coordinator->Start(options));
@@ -98,6 +118,7 @@ absl::Status Coordinator::Start(const Options &options) {
     }
     model_.config = source->config();
     ASSIGN_OR_RETURN(tokenizer_, source->LoadTokenizer());
+    RETURN_IF_ERROR(LoadChat(options, *source));
     engine.model_fingerprint = source->fingerprint();
     ASSIGN_OR_RETURN(const DenseTensor head, source->FindHead());
     engine.placement.head_row_bytes = head.row_bytes();
@@ -183,11 +204,40 @@ absl::Status Coordinator::Start(const Options &options) {
   return absl::OkStatus();
 }
 
+absl::Status Coordinator::LoadChat(const Options &options,
+                                   const ModelSource &source) {
+  if (!options.chat_template_path.empty()) {
+    ASSIGN_OR_RETURN(ChatTemplate chat_template,
+                     ReadChatTemplate(options.chat_template_path));
+    chat_ = std::make_unique<ChatEncoder>(std::move(chat_template),
+                                          tokenizer_.get());
+    model_.chat = chat_.get();
+    return absl::OkStatus();
+  }
+  absl::StatusOr<ChatTemplate> chat_template =
+      ChatTemplate::ForModel(source, *tokenizer_);
+  if (chat_template.ok()) {
+    chat_ = std::make_unique<ChatEncoder>(*std::move(chat_template),
+                                          tokenizer_.get());
+    model_.chat = chat_.get();
+    return absl::OkStatus();
+  }
+  // Plain prompts need no template: whoever sends a conversation is told.
+  const absl::string_view reason = chat_template.status().message();
+  model_.no_chat = absl::StrCat(
+      "this model takes no conversations: ", reason,
+      "; send text, or start the coordinator with --chat_template=FILE");
+  if (!absl::IsNotFound(chat_template.status())) {
+    LOG(WARNING) << "event=no_chat model=" << options.model_path << " reason=\""
+                 << reason << "\"";
+  }
+  return absl::OkStatus();
+}
+
 void Coordinator::SetReadiness(bool ready) {
   absl::MutexLock lock(&health_mu_);
   ready_ = ready;
-  if (health_ != nullptr)
-    health_->SetServingStatus("readiness", ready);
+  if (health_ != nullptr) health_->SetServingStatus("readiness", ready);
 }
 
 Coordinator::~Coordinator() { Shutdown(); }
@@ -195,13 +245,11 @@ Coordinator::~Coordinator() { Shutdown(); }
 void Coordinator::Shutdown() {
   absl::MutexLock lock(&mu_);
   // First the requests, whose calls then end by themselves; then the calls.
-  if (engine_ != nullptr)
-    engine_->Shutdown();
-  if (server_ == nullptr)
-    return;
+  if (engine_ != nullptr) engine_->Shutdown();
+  if (server_ == nullptr) return;
   {
     absl::MutexLock health_lock(&health_mu_);
-    health_ = nullptr; // The server is about to take it away.
+    health_ = nullptr;  // The server is about to take it away.
   }
   server_->Shutdown(absl::ToChronoTime(absl::Now() + kShutdownGrace));
   server_->Wait();
@@ -209,4 +257,4 @@ void Coordinator::Shutdown() {
   LOG(INFO) << "event=coordinator_down port=" << port_;
 }
 
-} // namespace tern
+}  // namespace tern

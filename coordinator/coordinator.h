@@ -13,6 +13,8 @@
 #include "coordinator/request_validation.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
+#include "model/chat_encoder.h"
+#include "model/model_source.h"
 #include "model/tokenizer.h"
 #include "util/clock.h"
 #include "util/credentials.h"
@@ -34,6 +36,9 @@ class Coordinator {
     std::string model_path;
     // Empty: that of ModelNameOf(model_path).
     std::string model_name;
+    // File with a chat template to take in place of the model's. Empty: the
+    // model's own, if it has one.
+    std::string chat_template_path;
 
     int n_stages = 1;
     std::string head_mode = "int8";  // or "stored"
@@ -47,9 +52,11 @@ class Coordinator {
     CredentialOptions credentials;
   };
 
-  // Reads the model and opens the port. INVALID_ARGUMENT for options and files
-  // that make no sense, NOT_FOUND without the file, UNAVAILABLE when the port
-  // cannot be had, FAILED_PRECONDITION for plaintext beyond loopback.
+  // Reads the model and opens the port. A model without a chat template, or
+  // with one that cannot be read, is served for plain prompts alone.
+  // INVALID_ARGUMENT for options and files that make no sense, NOT_FOUND
+  // without the file, UNAVAILABLE when the port cannot be had,
+  // FAILED_PRECONDITION for plaintext beyond loopback.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Create(
       const Options& options);
 
@@ -69,11 +76,13 @@ class Coordinator {
 
   Coordinator() = default;
   absl::Status Start(const Options& options) ABSL_LOCKS_EXCLUDED(mu_);
+  absl::Status LoadChat(const Options& options, const ModelSource& source);
   void SetReadiness(bool ready) ABSL_LOCKS_EXCLUDED(health_mu_);
 
   // Set by Start(), then constant. What comes later uses what comes before.
   std::unique_ptr<Credentials> credentials_;
   std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ChatEncoder> chat_;
   ServedModel model_;
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<Engine> engine_;

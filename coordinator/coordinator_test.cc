@@ -1,6 +1,7 @@
 #include "coordinator/coordinator.h"
 
 #include <cstdio>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
@@ -23,6 +24,7 @@
 #include "model/tokenizer.h"
 #include "proto/tern/v1/cluster.grpc.pb.h"
 #include "proto/tern/v1/inference.grpc.pb.h"
+#include "tests/testing/gguf_builder.h"
 #include "tests/testing/tiny_model.h"
 
 namespace tern {
@@ -36,17 +38,35 @@ constexpr absl::Duration kPatience = absl::Seconds(60);
 class CoordinatorTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    model_path_ = testing::WriteTinyModel({});
+    UseModel(testing::WriteTinyModel({}));
     options_.listen = "127.0.0.1:0";
-    options_.model_path = model_path_;
     options_.model_name = "tiny";
     options_.lease = absl::Hours(1);
     options_.kv_cache_tokens = 4096;
-    auto file = GgufReader::Open(model_path_);
+  }
+
+  // Serves another file in place of the one before, which is removed.
+  void UseModel(const std::string& path) {
+    if (!model_path_.empty()) std::remove(model_path_.c_str());
+    model_path_ = path;
+    options_.model_path = path;
+    auto file = GgufReader::Open(path);
     ASSERT_TRUE(file.ok()) << file.status();
     auto tokenizer = Tokenizer::FromGguf(**file, 320);
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
     tokenizer_ = *std::move(tokenizer);
+  }
+
+  // A model that ends turns with <|eot_id|>; `chat_template` in its file, if
+  // not empty.
+  void UseChatModel(const std::string& chat_template) {
+    testing::TinyModelOptions tiny;
+    tiny.add_eot = true;
+    testing::GgufBuilder builder = testing::TinyModel(tiny);
+    if (!chat_template.empty()) {
+      builder.SetString("tokenizer.chat_template", chat_template);
+    }
+    UseModel(testing::WriteTempFile(builder.Build()));
   }
 
   void TearDown() override {
@@ -113,6 +133,25 @@ class CoordinatorTest : public ::testing::Test {
     request.mutable_sampling()->set_seed(11);
     request.mutable_stopping()->set_max_output_tokens(n_tokens);
     return request;
+  }
+
+  v1::GenerateRequest ChatRequest(
+      const std::vector<std::pair<v1::ChatRole, std::string>>& messages,
+      int n_tokens) {
+    v1::GenerateRequest request = Request("", n_tokens);
+    for (const auto& [role, content] : messages) {
+      v1::ChatMessage* message = request.mutable_chat()->add_messages();
+      message->set_role(role);
+      message->set_content(content);
+    }
+    return request;
+  }
+
+  bool HasChatTemplate() {
+    grpc::ClientContext context;
+    v1::GetModelResponse response;
+    EXPECT_TRUE(stub_->GetModel(&context, {}, &response).ok());
+    return response.model().has_chat_template();
   }
 
   // What the toy model answers to a prompt.
@@ -267,6 +306,103 @@ TEST_F(CoordinatorTest, StopTokensEndTheAnswerAndAreNoPartOfIt) {
   EXPECT_EQ(response.candidates(0).text(), Answer("stop", first));
   EXPECT_EQ(response.candidates(0).stop_token_id(), ids[20]);
   EXPECT_EQ(response.usage().output_token_count(), first + 1);
+}
+
+TEST_F(CoordinatorTest, AnswersConversationsInOneMessageStreamsAndBatches) {
+  UseChatModel("");
+  Start();
+  EXPECT_TRUE(HasChatTemplate());
+  const v1::GenerateRequest request =
+      ChatRequest({{v1::CHAT_ROLE_SYSTEM, "Be brief."},
+                   {v1::CHAT_ROLE_USER, "Hi <|eot_id|>"}},
+                  30);
+  // By hand: the tokens that the template spells, and those that the user does
+  // not get.
+  std::vector<int32_t> prompt =
+      tokenizer_->Encode("System: Be brief.", {}).value();
+  const std::vector<int32_t> user = {
+      317, 85, 115, 262, 58,  32,  72, 105,  // <eot>User: Hi
+      32,  60, 124, 101, 111, 116, 95, 105, 100, 124, 62, 317};
+  const std::vector<int32_t> assistant =
+      tokenizer_->Encode("Assistant: ", {false, false}).value();
+  prompt.insert(prompt.end(), user.begin(), user.end());
+  prompt.insert(prompt.end(), assistant.begin(), assistant.end());
+  const std::string answer = tokenizer_->Decode(
+      ToyAnswer(prompt, /*seed=*/11, /*n=*/30, kToyVocab), false);
+
+  v1::GenerateResponse response;
+  const grpc::Status status = Generate(request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.candidates(0).text(), answer);
+  EXPECT_EQ(response.usage().prompt_token_count(),
+            static_cast<int>(prompt.size()));
+
+  grpc::ClientContext stream_context;
+  auto stream = OpenAdmitted(&stream_context, request);
+  EXPECT_EQ(ReadAll(stream.get()).text, answer);
+
+  grpc::ClientContext batch_context;
+  auto batch = stub_->BatchGenerate(&batch_context);
+  v1::BatchGenerateRequest prompt_of_batch;
+  *prompt_of_batch.mutable_request() = request;
+  ASSERT_TRUE(batch->Write(prompt_of_batch));
+  ASSERT_TRUE(batch->WritesDone());
+  v1::BatchGenerateResponse result;
+  ASSERT_TRUE(batch->Read(&result));
+  EXPECT_EQ(result.response().candidates(0).text(), answer);
+  EXPECT_TRUE(batch->Finish().ok());
+}
+
+TEST_F(CoordinatorTest, SaysWhyThereIsNoChat) {
+  const auto expect_no_chat = [this](const std::string& why) {
+    Start();
+    EXPECT_FALSE(HasChatTemplate());
+    v1::GenerateResponse response;
+    const grpc::Status status =
+        Generate(ChatRequest({{v1::CHAT_ROLE_USER, "Hi"}}, 5), &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+    EXPECT_NE(status.error_message().find(why), std::string::npos)
+        << status.error_message();
+    EXPECT_NE(status.error_message().find("--chat_template=FILE"),
+              std::string::npos)
+        << status.error_message();
+    EXPECT_TRUE(Generate(Request("Hi", 5), &response).ok());
+  };
+  expect_no_chat("comes without a chat template");
+  UseChatModel("{% if %}");
+  expect_no_chat("chat template, line 1: expected an expression");
+}
+
+TEST_F(CoordinatorTest, ATemplateFileStandsInForTheModelsOwn) {
+  UseChatModel("{% if %}");
+  const std::string path = ::testing::TempDir() + "/coordinator_test.jinja";
+  std::ofstream(path) << "{% if messages|length > 1 %}"
+                         "{{ raise_exception('one at a time') }}{% endif %}"
+                         "{{ messages[0].content }}";
+  options_.chat_template_path = path;
+  Start();
+  EXPECT_TRUE(HasChatTemplate());
+  v1::GenerateResponse response;
+  ASSERT_TRUE(
+      Generate(ChatRequest({{v1::CHAT_ROLE_USER, "To be"}}, 20), &response)
+          .ok());
+  EXPECT_EQ(response.candidates(0).text(), Answer("To be", 20));
+  const grpc::Status refused = Generate(
+      ChatRequest({{v1::CHAT_ROLE_USER, "a"}, {v1::CHAT_ROLE_USER, "b"}}, 20),
+      &response);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_NE(refused.error_message().find("one at a time"), std::string::npos)
+      << refused.error_message();
+
+  // One that was asked for has to be good.
+  for (const std::string& bad : {std::string("{% if %}"), std::string()}) {
+    std::remove(path.c_str());
+    if (!bad.empty()) std::ofstream(path) << bad;
+    const absl::Status status = Coordinator::Create(options_).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_NE(std::string(status.message()).find(path), std::string::npos)
+        << status;
+  }
 }
 
 TEST_F(CoordinatorTest, ASlowReaderLosesNothing) {

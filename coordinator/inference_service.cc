@@ -79,6 +79,7 @@ void Describe(const ServedModel& model, const Engine::Snapshot& snapshot,
   out->mutable_end_of_sequence_ids()->Add(end_ids.begin(), end_ids.end());
   out->set_numerics_id(snapshot.numerics_id);
   out->set_head_mode(model.head_mode);
+  out->set_has_chat_template(model.chat != nullptr);
   v1::Pipeline* pipeline = out->add_pipelines();
   pipeline->set_pipeline_id(snapshot.pipeline_id);
   pipeline->set_state(StateOf(snapshot.phase));

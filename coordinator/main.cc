@@ -23,6 +23,9 @@ ABSL_FLAG(std::string, model, "",
 ABSL_FLAG(std::string, model_name, "",
           "Name that requests and workers use for the model. Empty: the "
           "file's name without .gguf.");
+ABSL_FLAG(std::string, chat_template, "",
+          "File with a chat template (Jinja) to take in place of the model's. "
+          "Empty: the model's own; without one it takes no conversations.");
 ABSL_FLAG(int, stages, 1,
           "Number of workers that share the model, each with a part of its "
           "layers.");
@@ -56,6 +59,7 @@ int Run() {
   options.listen = absl::GetFlag(FLAGS_listen);
   options.model_path = absl::GetFlag(FLAGS_model);
   options.model_name = absl::GetFlag(FLAGS_model_name);
+  options.chat_template_path = absl::GetFlag(FLAGS_chat_template);
   options.n_stages = absl::GetFlag(FLAGS_stages);
   options.head_mode = absl::GetFlag(FLAGS_head_mode);
   options.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);

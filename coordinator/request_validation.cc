@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "coordinator/os_random.h"
+#include "model/chat_template.h"
 #include "util/status_macros.h"
 
 namespace tern {
@@ -102,7 +103,8 @@ absl::Status CheckSampling(const v1::SamplingParameters& in, int vocab_size,
 }
 
 absl::Status CheckStopping(const v1::StoppingParameters& in,
-                           const ServedModel& model, CheckedRequest* out) {
+                           const ServedModel& model, bool is_chat,
+                           CheckedRequest* out) {
   SequenceParameters& parameters = out->parameters;
   parameters.max_output_tokens = kDefaultMaxOutputTokens;
   if (in.has_max_output_tokens()) {
@@ -151,9 +153,10 @@ absl::Status CheckStopping(const v1::StoppingParameters& in,
     parameters.stop_token_ids.push_back(id);
   }
   if (!in.ignore_end_of_sequence()) {
-    for (int32_t id : model.tokenizer->end_ids()) {
-      parameters.stop_token_ids.push_back(id);
-    }
+    const std::vector<TokenId>& end_ids = is_chat && model.chat != nullptr
+                                              ? model.chat->turn_end_ids()
+                                              : model.tokenizer->end_ids();
+    for (int32_t id : end_ids) parameters.stop_token_ids.push_back(id);
   }
   std::vector<int32_t>& stops = parameters.stop_token_ids;
   std::sort(stops.begin(), stops.end());
@@ -205,6 +208,55 @@ absl::Status CheckResponseOptions(const v1::GenerateRequest& request,
   return absl::OkStatus();
 }
 
+// As chat templates call it; empty for a role that there is none of.
+absl::string_view RoleName(v1::ChatRole role) {
+  switch (role) {
+    case v1::CHAT_ROLE_SYSTEM:
+      return "system";
+    case v1::CHAT_ROLE_USER:
+      return "user";
+    case v1::CHAT_ROLE_ASSISTANT:
+      return "assistant";
+    case v1::CHAT_ROLE_TOOL:
+      return "tool";
+    default:
+      return "";
+  }
+}
+
+absl::StatusOr<std::vector<int32_t>> ChatIds(const v1::ChatPrompt& chat,
+                                             const ServedModel& model) {
+  if (model.chat == nullptr) {
+    return absl::FailedPreconditionError(model.no_chat);
+  }
+  if (chat.messages().empty()) {
+    return absl::InvalidArgumentError(
+        "chat.messages is empty; a conversation has at least 1 message");
+  }
+  std::vector<ChatMessage> messages;
+  messages.reserve(chat.messages_size());
+  size_t n_bytes = 0;
+  for (int i = 0; i < chat.messages_size(); ++i) {
+    const v1::ChatMessage& message = chat.messages(i);
+    const absl::string_view role = RoleName(message.role());
+    if (role.empty()) {
+      return OutOfRange(absl::StrCat("chat.messages[", i, "].role"),
+                        static_cast<int>(message.role()),
+                        "[1, 4]: system, user, assistant or tool");
+    }
+    n_bytes += message.content().size();
+    messages.push_back({std::string(role), message.content()});
+  }
+  if (n_bytes > kMaxTextBytes) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the messages of chat have ", n_bytes, " bytes of content; at most ",
+        kMaxTextBytes, " are taken: leave out early ones"));
+  }
+  return model.chat->Encode(messages, chat.has_add_generation_prompt()
+                                          ? chat.add_generation_prompt()
+                                          : true);
+}
+
 absl::StatusOr<std::vector<int32_t>> PromptOf(
     const v1::GenerateRequest& request, const ServedModel& model) {
   switch (request.prompt_case()) {
@@ -229,11 +281,13 @@ absl::StatusOr<std::vector<int32_t>> PromptOf(
       }
       return std::vector<int32_t>(ids.begin(), ids.end());
     }
+    case v1::GenerateRequest::kChat:
+      return ChatIds(request.chat(), model);
     case v1::GenerateRequest::PROMPT_NOT_SET:
       break;
   }
   return absl::InvalidArgumentError(
-      "the request has no prompt; set text or token_ids");
+      "the request has no prompt; set text, token_ids or chat");
 }
 
 }  // namespace
@@ -294,7 +348,8 @@ absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,
                         "[1, 16]");
     }
   }
-  RETURN_IF_ERROR(CheckStopping(request.stopping(), model, &checked));
+  RETURN_IF_ERROR(
+      CheckStopping(request.stopping(), model, request.has_chat(), &checked));
   if (request.has_priority()) {
     if (request.priority() < -100 || request.priority() > 100) {
       return OutOfRange("priority", request.priority(), "[-100, 100]");
@@ -315,8 +370,10 @@ absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,
   const int room = model.config.context_length - n_prompt;
   if (room < 1) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "prompt has ", n_prompt, " tokens; this model takes at most ",
-        model.config.context_length - 1, " with at least one token of output"));
+        request.has_chat() ? "the conversation" : "prompt", " has ", n_prompt,
+        " tokens; this model takes at most ", model.config.context_length - 1,
+        " with at least one token of output",
+        request.has_chat() ? ": leave out early messages" : ""));
   }
   parameters.max_output_tokens = std::min(parameters.max_output_tokens, room);
   RETURN_IF_ERROR(CheckResponseOptions(request, model, &checked));

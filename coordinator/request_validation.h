@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "coordinator/sequence.h"
+#include "model/chat_encoder.h"
 #include "model/model_config.h"
 #include "model/tokenizer.h"
 #include "proto/tern/v1/inference.pb.h"
@@ -20,7 +21,11 @@ struct ServedModel {
   std::string name;
   ModelConfig config;
   const Tokenizer* tokenizer = nullptr;  // outlives this
-  std::string head_mode;                 // "int8" or "stored"
+  // Null for a model that takes no conversations; then `no_chat` says why, and
+  // what may be done about it.
+  const ChatEncoder* chat = nullptr;  // outlives this
+  std::string no_chat;
+  std::string head_mode;  // "int8" or "stored"
 };
 
 // A GenerateRequest that may go to the engine.
@@ -34,7 +39,7 @@ struct CheckedRequest {
   int64_t seed = 0;  // the caller's, or one drawn
 };
 
-// Largest text of a prompt.
+// Largest text of a prompt; of a conversation, of its messages together.
 inline constexpr size_t kMaxTextBytes = 1 << 20;
 
 // An answer must fit a message of 16 MiB: most log-probabilities in one, and
@@ -43,10 +48,13 @@ inline constexpr int64_t kMaxLogprobs = 1 << 18;
 inline constexpr size_t kMaxEchoBytes = 4 << 20;
 
 // Checks every field against the range that inference.proto gives it, fills in
-// the defaults, and tokenises the prompt.
+// the defaults, and tokenises the prompt. A conversation that is long may take
+// a part of a second: not for the engine's thread.
 //
-// NOT_FOUND         another model; lists those there are
-// INVALID_ARGUMENT  names the field, its value and its range
+// NOT_FOUND            another model; lists those there are
+// INVALID_ARGUMENT     names the field, its value and its range; or what the
+//                      chat template has to say
+// FAILED_PRECONDITION  a conversation for a model that takes none
 absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,
                                             const ServedModel& model);
 

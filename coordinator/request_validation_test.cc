@@ -10,7 +10,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
+#include "model/chat_encoder.h"
+#include "model/chat_template.h"
 #include "model/gguf_reader.h"
 #include "model/tokenizer.h"
 #include "tests/testing/gguf_builder.h"
@@ -132,6 +135,127 @@ TEST_F(RequestValidationTest, RefusesPromptsThatAreNone) {
   ExpectRefused(
       Code::kInvalidArgument, {"text", "1048577", "1048576"},
       [](Request* r) { r->set_text(std::string((1 << 20) + 1, 'a')); });
+}
+
+// The same model with a token that ends turns, and a template.
+class ChatValidationTest : public RequestValidationTest {
+ protected:
+  void SetUp() override {
+    RequestValidationTest::SetUp();
+    testing::TinyModelOptions options;
+    options.add_eot = true;
+    options.eot_spelling = "<|im_end|>";
+    const testing::Bytes bytes = testing::TinyModelBytes(options);
+    auto file = GgufReader::FromBytes(bytes);
+    ASSERT_TRUE(file.ok()) << file.status();
+    auto tokenizer = Tokenizer::FromGguf(**file, 320);
+    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+    tokenizer_ = *std::move(tokenizer);
+    model_.tokenizer = tokenizer_.get();
+    UseTemplate(
+        "{% for m in messages %}{{ m.role[0] + m.content + '<|im_end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ 'a' }}{% endif %}");
+  }
+
+  void UseTemplate(absl::string_view source) {
+    auto chat_template = ChatTemplate::Parse(source);
+    ASSERT_TRUE(chat_template.ok()) << chat_template.status();
+    chat_ = std::make_unique<ChatEncoder>(*std::move(chat_template),
+                                          tokenizer_.get());
+    model_.chat = chat_.get();
+  }
+
+  static void Add(v1::ChatRole role, const std::string& content,
+                  v1::GenerateRequest* request) {
+    v1::ChatMessage* message = request->mutable_chat()->add_messages();
+    message->set_role(role);
+    message->set_content(content);
+  }
+
+  static constexpr TokenId kEot = 317, kBos = 318, kEos = 319;
+  std::unique_ptr<ChatEncoder> chat_;
+};
+
+TEST_F(ChatValidationTest, TurnsAConversationIntoAPrompt) {
+  const auto conversation = [](Request* r) {
+    Add(v1::CHAT_ROLE_SYSTEM, "1", r);
+    Add(v1::CHAT_ROLE_USER, "", r);
+    Add(v1::CHAT_ROLE_ASSISTANT, "3", r);
+    Add(v1::CHAT_ROLE_TOOL, "4", r);
+  };
+  absl::StatusOr<CheckedRequest> checked = Check(conversation);
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->parameters.prompt,
+            (std::vector<int32_t>{kBos, 's', '1', kEot, 'u', kEot, 'a', '3',
+                                  kEot, 't', '4', kEot, 'a'}));
+  checked = Check([&](Request* r) {
+    conversation(r);
+    r->mutable_chat()->set_add_generation_prompt(false);
+    r->mutable_response_options()->set_echo(true);
+  });
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->parameters.prompt.back(), kEot);
+  EXPECT_EQ(checked->echo, "s1ua3t4");
+}
+
+TEST_F(ChatValidationTest, AnswersEndWhereTheTemplateEndsATurn) {
+  ASSERT_EQ(tokenizer_->end_ids(), std::vector<TokenId>{kEos});
+  UseTemplate(
+      "{% for m in messages %}{{ m.content + '<|im_end|>' }}{% endfor %}");
+  absl::StatusOr<CheckedRequest> checked =
+      Check([](Request* r) { Add(v1::CHAT_ROLE_USER, "Hi", r); });
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_EQ(checked->parameters.stop_token_ids,
+            (std::vector<int32_t>{kEot, kEos}));
+  checked = Check([](Request* r) {
+    Add(v1::CHAT_ROLE_USER, "Hi", r);
+    r->mutable_stopping()->set_ignore_end_of_sequence(true);
+  });
+  ASSERT_TRUE(checked.ok()) << checked.status();
+  EXPECT_TRUE(checked->parameters.stop_token_ids.empty());
+}
+
+TEST_F(ChatValidationTest, RefusesWhatIsNoConversation) {
+  ExpectRefused(Code::kInvalidArgument, {"chat.messages is empty"},
+                [](Request* r) { r->mutable_chat(); });
+  for (const int role : {0, 5, -1}) {
+    ExpectRefused(Code::kInvalidArgument,
+                  {absl::StrCat("chat.messages[1].role is ", role),
+                   "system, user, assistant or tool"},
+                  [role](Request* r) {
+                    Add(v1::CHAT_ROLE_USER, "Hi", r);
+                    Add(static_cast<v1::ChatRole>(role), "Hi", r);
+                  });
+  }
+  ExpectRefused(Code::kInvalidArgument, {"message 0", "UTF-8", "offset 1"},
+                [](Request* r) { Add(v1::CHAT_ROLE_USER, "H\xff", r); });
+  ExpectRefused(Code::kInvalidArgument, {"4097 messages", "4096"},
+                [](Request* r) {
+                  for (int i = 0; i < 4097; ++i) Add(v1::CHAT_ROLE_USER, "", r);
+                });
+  ExpectRefused(Code::kInvalidArgument, {"1048577 bytes", "1048576"},
+                [](Request* r) {
+                  Add(v1::CHAT_ROLE_USER, std::string(1 << 19, 'a'), r);
+                  Add(v1::CHAT_ROLE_USER, std::string((1 << 19) + 1, 'a'), r);
+                });
+  ExpectRefused(Code::kInvalidArgument,
+                {"the conversation has 255 tokens; this model takes at most "
+                 "254",
+                 "leave out early messages"},
+                [this](Request* r) {
+                  model_.config.context_length = 255;
+                  Add(v1::CHAT_ROLE_USER, std::string(251, '.'), r);
+                });
+  UseTemplate("{{ raise_exception('roles must alternate') }}");
+  ExpectRefused(Code::kInvalidArgument, {"roles must alternate"},
+                [](Request* r) { Add(v1::CHAT_ROLE_USER, "Hi", r); });
+}
+
+TEST_F(ChatValidationTest, SaysWhyAModelTakesNoConversation) {
+  model_.chat = nullptr;
+  model_.no_chat = "it continues text";
+  ExpectRefused(Code::kFailedPrecondition, {"it continues text"},
+                [](Request* r) { Add(v1::CHAT_ROLE_USER, "Hi", r); });
 }
 
 TEST_F(RequestValidationTest, SaysHowLongAPromptMayBe) {

@@ -50,14 +50,22 @@ const AddedTokens::Token* AddedTokens::Longest(absl::string_view text,
 }
 
 absl::Status AddedTokens::Cut(
-    absl::string_view text, bool parse_special,
+    absl::string_view text, absl::Span<const TextRange> special_ranges,
     absl::FunctionRef<absl::Status(absl::string_view, int32_t)> take) const {
   size_t begin = 0;  // of the piece that is being read
-  if (parse_special ? !tokens_.empty() : has_plain_) {
+  if (special_ranges.empty() ? has_plain_ : !tokens_.empty()) {
+    auto range = special_ranges.begin();  // the first that ends behind `pos`
     for (size_t pos = 0; pos < text.size();) {
+      while (range != special_ranges.end() && range->end <= pos) ++range;
       const Token* token = nullptr;
       if (first_bytes_[static_cast<uint8_t>(text[pos])]) {
-        token = Longest(text.substr(pos), parse_special);
+        size_t end = text.size();  // where a token must end
+        bool parse_special = false;
+        if (range != special_ranges.end()) {
+          parse_special = pos >= range->begin;
+          end = parse_special ? range->end : range->begin;
+        }
+        token = Longest(text.substr(pos, end - pos), parse_special);
       }
       if (token == nullptr) {
         ++pos;

@@ -11,6 +11,8 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "model/text_range.h"
 
 namespace tern {
 
@@ -22,7 +24,7 @@ class AddedTokens {
   struct Token {
     std::string spelling;  // UTF-8, not empty
     int32_t id;
-    bool is_special = false;   // recognised on request only
+    bool is_special = false;   // recognised where allowed only
     bool takes_left = false;   // and the white space before it
     bool takes_right = false;  // and the white space behind it
   };
@@ -36,9 +38,13 @@ class AddedTokens {
   // longest, of equal ones the lowest id. Calls `take` with each piece between
   // them, with its place in `text` and id -1, and with each token's id and an
   // empty piece. Pieces are not empty. Stops at the first error and returns it.
-  // REQUIRES: `text` is valid UTF-8.
+  //
+  // Special tokens are recognised within `special_ranges` alone, and no token
+  // across an end of one: what stands outside can neither make a token of bytes
+  // inside nor take bytes away from one.
+  // REQUIRES: `text` is valid UTF-8; the ranges lie in it.
   absl::Status Cut(
-      absl::string_view text, bool parse_special,
+      absl::string_view text, absl::Span<const TextRange> special_ranges,
       absl::FunctionRef<absl::Status(absl::string_view piece, int32_t id)> take)
       const;
 

@@ -6,21 +6,30 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
+#include "model/text_range.h"
 
 namespace tern {
 namespace {
 
 // Pieces as they are, tokens as "#<id>".
-std::vector<std::string> Cut(const AddedTokens& tokens, absl::string_view text,
-                             bool parse_special = true) {
+std::vector<std::string> CutRanges(const AddedTokens& tokens,
+                                   absl::string_view text,
+                                   const TextRanges& ranges) {
   std::vector<std::string> parts;
   const absl::Status status =
-      tokens.Cut(text, parse_special, [&](absl::string_view piece, int32_t id) {
+      tokens.Cut(text, ranges, [&](absl::string_view piece, int32_t id) {
         parts.push_back(id < 0 ? std::string(piece) : "#" + std::to_string(id));
         return absl::OkStatus();
       });
   EXPECT_TRUE(status.ok()) << status;
   return parts;
+}
+
+std::vector<std::string> Cut(const AddedTokens& tokens, absl::string_view text,
+                             bool parse_special = true) {
+  TextRanges ranges;
+  if (parse_special) ranges.push_back({0, text.size()});
+  return CutRanges(tokens, text, ranges);
 }
 
 using Parts = std::vector<std::string>;
@@ -46,6 +55,32 @@ TEST(AddedTokens, SpecialOnesOnRequestOnly) {
   EXPECT_EQ(Cut(tokens, "a<s>b", false), Parts({"a<s>b"}));
 }
 
+TEST(AddedTokens, SpecialOnesWithinTheirRangesOnly) {
+  AddedTokens tokens;
+  tokens.Add({"<s>", 1, /*is_special=*/true});
+  tokens.Add({"<s><s>", 2, /*is_special=*/true});
+  tokens.Add({"--", 3});
+  tokens.Add({">-", 4});
+  tokens.Finish();
+  const std::string text = "<s><s>--<s>";
+  // 0..5 the first two, 6 and 7 the dashes, 8 on the last.
+  EXPECT_EQ(CutRanges(tokens, text, {{0, 11}}), Parts({"#2", "#3", "#1"}));
+  EXPECT_EQ(CutRanges(tokens, text, {{0, 3}}),
+            Parts({"#1", "<s", "#4", "-<s>"}));
+  EXPECT_EQ(CutRanges(tokens, text, {{0, 5}}),
+            Parts({"#1", "<s", "#4", "-<s>"}));
+  EXPECT_EQ(CutRanges(tokens, text, {{3, 6}}),
+            Parts({"<s>", "#1", "#3", "<s>"}));
+  EXPECT_EQ(CutRanges(tokens, text, {{1, 6}, {8, 11}}),
+            Parts({"<s>", "#1", "#3", "#1"}));
+  EXPECT_EQ(CutRanges(tokens, text, {{1, 5}, {9, 11}}),
+            Parts({"<s><s", "#4", "-<s>"}));
+  // Nor does a token that is not special reach into a range or out of it.
+  EXPECT_EQ(CutRanges(tokens, text, {{0, 7}}), Parts({"#2", "--<s>"}));
+  EXPECT_EQ(CutRanges(tokens, text, {{7, 11}}),
+            Parts({"<s><s", "#4", "-", "#1"}));
+}
+
 TEST(AddedTokens, TakeSpacesBesideThem) {
   AddedTokens tokens;
   tokens.Add({"<l>", 1, false, /*takes_left=*/true, false});
@@ -63,7 +98,7 @@ TEST(AddedTokens, PassOnTheFirstError) {
   tokens.Finish();
   int calls = 0;
   const absl::Status status =
-      tokens.Cut("axb", true, [&](absl::string_view, int32_t) {
+      tokens.Cut("axb", {}, [&](absl::string_view, int32_t) {
         ++calls;
         return absl::CancelledError("enough");
       });

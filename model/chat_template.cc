@@ -8,16 +8,14 @@
 #include "absl/strings/str_cat.h"
 #include "model/jinja_text.h"
 #include "model/jinja_value.h"
-#include "model/utf8.h"
 #include "util/status_macros.h"
+#include "util/utf8.h"
 
 namespace tern {
 namespace {
 
 using jinja::Value;
 
-constexpr char kTemplateKey[] = "tokenizer.chat_template";
-constexpr char kTokensKey[] = "tokenizer.ggml.tokens";
 constexpr size_t kMessagesMax = 4096;
 
 // BitNet b1.58 2B-4T as it was trained: "User: Hi<|eot_id|>Assistant: ". The
@@ -40,11 +38,11 @@ bool IsWrongBitnetTemplate(absl::string_view source) {
          absl::StrContains(source, "Human: ");
 }
 
-absl::StatusOr<bool> HasTurnToken(const GgufReader& file) {
-  if (!file.HasKey(kTokensKey)) return false;
-  ASSIGN_OR_RETURN(const std::vector<absl::string_view> tokens,
-                   file.GetStringArray(kTokensKey));
-  return std::find(tokens.begin(), tokens.end(), "<|eot_id|>") != tokens.end();
+bool HasTurnToken(const Tokenizer& tokenizer) {
+  const std::vector<TokenId>& ids = tokenizer.end_ids();
+  return std::any_of(ids.begin(), ids.end(), [&](TokenId id) {
+    return tokenizer.TokenBytes(id) == "<|eot_id|>";
+  });
 }
 
 // Roles are the server's words once they are one of these: templates build
@@ -97,22 +95,16 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Parse(absl::string_view source) {
   return ChatTemplate(std::move(parsed));
 }
 
-absl::StatusOr<ChatTemplate> ChatTemplate::ForGguf(
-    const GgufReader& file, absl::string_view architecture) {
-  absl::string_view source;
-  if (file.HasKey(kTemplateKey)) {
-    ASSIGN_OR_RETURN(source, file.GetString(kTemplateKey));
-  }
-  if (IsBitnet(architecture) &&
+absl::StatusOr<ChatTemplate> ChatTemplate::ForModel(
+    const ModelSource& model, const Tokenizer& tokenizer) {
+  std::string source = model.chat_template().value_or("");
+  if (IsBitnet(model.config().architecture) &&
       (source.empty() || IsWrongBitnetTemplate(source))) {
-    ASSIGN_OR_RETURN(const bool has_turn_token, HasTurnToken(file));
-    if (has_turn_token) return Parse(kBitnetTemplate);
-    source = "";
+    source = HasTurnToken(tokenizer) ? kBitnetTemplate : "";
   }
   if (source.empty()) {
     return absl::NotFoundError(
-        absl::StrCat("the model has no chat template (", kTemplateKey,
-                     "): it continues text; send it a plain prompt"));
+        "the model comes without a chat template: it continues text");
   }
   return Parse(source);
 }

@@ -7,8 +7,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
-#include "model/gguf_reader.h"
 #include "model/jinja.h"
+#include "model/model_source.h"
+#include "model/tokenizer.h"
 
 namespace tern {
 
@@ -51,16 +52,16 @@ class ChatTemplate {
   // INVALID_ARGUMENT with the line.
   static absl::StatusOr<ChatTemplate> Parse(absl::string_view source);
 
-  // The template of a model file: `tokenizer.chat_template`.
+  // The template that comes with a model, of whatever format.
   //
   // For the architectures "bitnet-b1.58" and "bitnet-25" Tern's own template
   // for BitNet b1.58 2B-4T stands in for the wrong one that the published file
-  // holds, known by its "Human: " and "BITNETAssistant", and where the file
-  // holds none, if its vocabulary has the token <|eot_id|>. NOT_FOUND when
-  // there is no template: a model that continues text and does not chat.
-  // INVALID_ARGUMENT when the file's template cannot be read.
-  static absl::StatusOr<ChatTemplate> ForGguf(const GgufReader& file,
-                                              absl::string_view architecture);
+  // holds, known by its "Human: " and "BITNETAssistant", and where there is
+  // none, if <|eot_id|> is one of the tokens that end the model's texts.
+  // NOT_FOUND when there is no template: a model that continues text and does
+  // not chat. INVALID_ARGUMENT when the template cannot be read.
+  static absl::StatusOr<ChatTemplate> ForModel(const ModelSource& model,
+                                               const Tokenizer& tokenizer);
 
   // The text of a conversation. `add_generation_prompt` opens the turn of the
   // assistant behind the last message. The tokens are the spellings of the

@@ -1,5 +1,6 @@
 #include "model/chat_template.h"
 
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -8,10 +9,12 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
-#include "model/gguf_reader.h"
+#include "model/model_source.h"
 #include "tests/testing/gguf_builder.h"
+#include "tests/testing/tiny_model.h"
 
 namespace tern {
 namespace {
@@ -337,24 +340,37 @@ TEST(ChatTemplate, OnlyTheTemplatesBosCountsAsOne) {
 
 class ChatTemplateFile : public ::testing::Test {
  protected:
-  ChatTemplateFile() {
-    builder_.SetStringArray("tokenizer.ggml.tokens", {"a", "<|eot_id|>"});
+  ChatTemplateFile() { options_.add_eot = true; }
+
+  void SetTemplate(absl::string_view source) {
+    chat_template_ = std::string(source);
   }
 
-  // What a short conversation becomes.
-  std::string Applied(absl::string_view architecture) {
-    const Bytes bytes = builder_.Build();
-    auto file = GgufReader::FromBytes(bytes);
-    if (!file.ok()) return file.status().ToString();
+  // What a short conversation becomes with a model of that architecture.
+  std::string Applied(const std::string& architecture) {
+    options_.architecture = architecture;
+    GgufBuilder builder = testing::TinyModel(options_);
+    if (chat_template_.has_value()) {
+      builder.SetString("tokenizer.chat_template", *chat_template_);
+    }
+    const Bytes bytes = builder.Build();
+    auto model = ModelSource::FromGguf(bytes);
+    return model.ok() ? AppliedOf(**model) : model.status().ToString();
+  }
+
+  static std::string AppliedOf(const ModelSource& model) {
+    const auto tokenizer = model.LoadTokenizer();
+    if (!tokenizer.ok()) return tokenizer.status().ToString();
     absl::StatusOr<ChatTemplate> chat =
-        ChatTemplate::ForGguf(**file, architecture);
+        ChatTemplate::ForModel(model, **tokenizer);
     if (!chat.ok()) return chat.status().ToString();
     absl::StatusOr<std::string> text =
         chat->Apply({{"user", "Hi"}}, true, "<s>", "</s>");
     return text.ok() ? *text : text.status().ToString();
   }
 
-  GgufBuilder builder_;
+  testing::TinyModelOptions options_;
+  absl::optional<std::string> chat_template_;
 };
 
 // The kind that a converter put into published files.
@@ -365,13 +381,13 @@ constexpr char kWrong[] =
 constexpr char kRight[] = "User: Hi<|eot_id|>Assistant: ";
 
 TEST_F(ChatTemplateFile, ItsTemplateIsTaken) {
-  builder_.SetString("tokenizer.chat_template", "{{ messages[0].content }}!");
+  SetTemplate("{{ messages[0].content }}!");
   EXPECT_EQ(Applied("llama"), "Hi!");
   EXPECT_EQ(Applied("bitnet-b1.58"), "Hi!");
 }
 
 TEST_F(ChatTemplateFile, TheWrongOneOfBitnetIsReplaced) {
-  builder_.SetString("tokenizer.chat_template", kWrong);
+  SetTemplate(kWrong);
   EXPECT_EQ(Applied("bitnet-b1.58"), kRight);
   EXPECT_EQ(Applied("bitnet-25"), kRight);
   // Of another model it is its own.
@@ -384,22 +400,34 @@ TEST_F(ChatTemplateFile, BitnetWithoutOneHasADefault) {
 }
 
 TEST_F(ChatTemplateFile, AModelWithoutTurnsDoesNotChat) {
-  builder_.SetStringArray("tokenizer.ggml.tokens", {"a", "b"});
+  options_.add_eot = false;
   EXPECT_EQ(Applied("bitnet-b1.58"),
-            "NOT_FOUND: the model has no chat template "
-            "(tokenizer.chat_template): it continues text; send it a plain "
-            "prompt");
-  builder_.SetString("tokenizer.chat_template", kWrong);
+            "NOT_FOUND: the model comes without a chat template: it continues "
+            "text");
+  SetTemplate(kWrong);
   EXPECT_TRUE(absl::StartsWith(Applied("bitnet-b1.58"), "NOT_FOUND: "));
 }
 
+TEST_F(ChatTemplateFile, ADirectoryOfSafetensorsIsAsGoodAsAFile) {
+  const testing::TinySafetensors tiny =
+      testing::TinySafetensorsModel(options_, testing::TinyPacking::kPacked);
+  const std::string directory = testing::WriteTinySafetensors(tiny, 1);
+  const auto applied = [&]() -> std::string {
+    const auto model = ModelSource::Open(directory);
+    return model.ok() ? AppliedOf(**model) : model.status().ToString();
+  };
+  EXPECT_EQ(applied(), kRight);
+  std::ofstream(directory + "/chat_template.jinja") << kWrong;
+  EXPECT_EQ(applied(), kRight);
+  std::ofstream(directory + "/chat_template.jinja") << "{{ bos_token }}!";
+  EXPECT_EQ(applied(), "<s>!");
+}
+
 TEST_F(ChatTemplateFile, ABrokenTemplateIsNamed) {
-  builder_.SetString("tokenizer.chat_template", "a\n{% if %}");
+  SetTemplate("a\n{% if %}");
   EXPECT_EQ(Applied("llama"),
             "INVALID_ARGUMENT: chat template, line 2: expected an expression, "
             "found '%}'");
-  builder_.SetInt32("tokenizer.chat_template", 5);
-  EXPECT_TRUE(absl::StartsWith(Applied("llama"), "INVALID_ARGUMENT: "));
 }
 
 }  // namespace

@@ -10,8 +10,8 @@
 #include "model/jinja_error.h"
 #include "model/jinja_expression_parser.h"
 #include "model/jinja_lexer.h"
-#include "model/utf8.h"
 #include "util/status_macros.h"
+#include "util/utf8.h"
 
 namespace tern {
 namespace jinja {

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <vector>
 
-#include "model/utf8.h"
 #include "utf8proc.h"
 #include "util/logging.h"
+#include "util/status_macros.h"
+#include "util/utf8.h"
 
 namespace tern {
 namespace {
@@ -70,37 +72,75 @@ void AppendComposed(absl::string_view text, Characters* characters,
   }
 }
 
+bool IsInsideCharacter(absl::string_view text, size_t pos) {
+  return pos < text.size() && (text[pos] & 0xc0) == 0x80;
+}
+
+// Whole characters that both begin with, in bytes.
+size_t CommonPrefix(absl::string_view a, absl::string_view b) {
+  size_t n = 0;
+  while (n < a.size() && n < b.size() && a[n] == b[n]) ++n;
+  while (n > 0 && (IsInsideCharacter(a, n) || IsInsideCharacter(b, n))) --n;
+  return n;
+}
+
+size_t CommonSuffix(absl::string_view a, absl::string_view b) {
+  size_t n = 0;
+  while (n < a.size() && n < b.size() &&
+         a[a.size() - 1 - n] == b[b.size() - 1 - n]) {
+    ++n;
+  }
+  while (n > 0 && (IsInsideCharacter(a, a.size() - n) ||
+                   IsInsideCharacter(b, b.size() - n))) {
+    --n;
+  }
+  return n;
+}
+
 }  // namespace
 
-absl::string_view ToNormalFormC(absl::string_view text, std::string* room) {
+absl::Status VisitNormalFormC(
+    absl::string_view text,
+    absl::FunctionRef<absl::Status(size_t begin, size_t end,
+                                   absl::string_view to)>
+        change) {
   const auto find_combining = [&](size_t from) -> size_t {
     return std::find_if(text.begin() + from, text.end(), MayCombine) -
            text.begin();
   };
-  size_t next = find_combining(0);
-  if (next == text.size()) return text;
-  room->clear();
-  room->reserve(text.size());
   Characters characters;
+  std::string composed;
   size_t done = 0;
+  size_t next = find_combining(0);
   while (next < text.size()) {
     // With the character before it, which it may join, and up to the next one
     // that joins nothing.
     size_t begin = next;
-    while (begin > done && (begin == next || (text[begin] & 0xc0) == 0x80)) {
+    while (begin > done && (begin == next || IsInsideCharacter(text, begin))) {
       --begin;
     }
     size_t end = next;
     while (end < text.size() && MayCombine(text[end])) {
       NextCharacter(text, &end);
     }
-    room->append(text.data() + done, begin - done);
-    AppendComposed(text.substr(begin, end - begin), &characters, room);
+    composed.clear();
+    absl::string_view from = text.substr(begin, end - begin);
+    AppendComposed(from, &characters, &composed);
+    absl::string_view to = composed;
+    // Most of it, and mostly all, stays.
+    const size_t n_before = CommonPrefix(from, to);
+    from.remove_prefix(n_before);
+    to.remove_prefix(n_before);
+    const size_t n_behind = CommonSuffix(from, to);
+    from.remove_suffix(n_behind);
+    to.remove_suffix(n_behind);
+    if (!from.empty() || !to.empty()) {
+      RETURN_IF_ERROR(change(begin + n_before, end - n_behind, to));
+    }
     done = end;
     next = find_combining(end);
   }
-  room->append(text.data() + done, text.size() - done);
-  return *room;
+  return absl::OkStatus();
 }
 
 }  // namespace tern

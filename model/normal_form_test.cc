@@ -1,7 +1,9 @@
 #include "model/normal_form.h"
 
+#include <cstddef>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
@@ -10,20 +12,60 @@ namespace tern {
 namespace {
 
 std::string Compose(absl::string_view text) {
-  std::string room;
-  return std::string(ToNormalFormC(text, &room));
+  std::string out;
+  size_t done = 0;
+  const absl::Status status = VisitNormalFormC(
+      text, [&](size_t begin, size_t end, absl::string_view to) {
+        EXPECT_LE(done, begin);
+        absl::StrAppend(&out, text.substr(done, begin - done), to);
+        done = end;
+        return absl::OkStatus();
+      });
+  EXPECT_TRUE(status.ok()) << status;
+  absl::StrAppend(&out, text.substr(done));
+  return out;
 }
 
-TEST(ToNormalFormC, ReturnsPlainTextAsItIs) {
-  std::string room = "untouched";
+// What is called for, as "begin-end:to " each.
+std::string Changes(absl::string_view text) {
+  std::string changes;
+  const absl::Status status = VisitNormalFormC(
+      text, [&](size_t begin, size_t end, absl::string_view to) {
+        absl::StrAppend(&changes, begin, "-", end, ":", to, " ");
+        return absl::OkStatus();
+      });
+  EXPECT_TRUE(status.ok()) << status;
+  return changes;
+}
+
+TEST(VisitNormalFormC, LeavesPlainText) {
   for (const absl::string_view text :
        {"", "plain", "\x7f\t\n", "Grüße, ñ ÿ", "½ × ÷ ɏ ʯ"}) {
-    EXPECT_EQ(ToNormalFormC(text, &room).data(), text.data()) << text;
+    EXPECT_EQ(Changes(text), "") << text;
   }
-  EXPECT_EQ(room, "untouched");
 }
 
-TEST(ToNormalFormC, LeavesComposedText) {
+TEST(VisitNormalFormC, NamesNoMoreThanWhatChanges) {
+  EXPECT_EQ(Changes("<|a|>Привет"), "");
+  EXPECT_EQ(Changes("<|a|>Приветe\u0301"), "17-20:\u00e9 ");
+  // The last letter and its accent, in a run of letters that stay.
+  EXPECT_EQ(Changes("日本か\u3099語"), "6-12:が ");
+  EXPECT_EQ(Changes("e\u0301 日 a\u0301"), "0-3:\u00e9 8-11:\u00e1 ");
+  EXPECT_EQ(Changes("\u212b"), "0-3:\u00c5 ");
+}
+
+TEST(VisitNormalFormC, EndsWithTheFirstError) {
+  int n_calls = 0;
+  const absl::Status status = VisitNormalFormC(
+      "e\u0301 e\u0301", [&](size_t, size_t, absl::string_view) {
+        ++n_calls;
+        return absl::ResourceExhaustedError("enough");
+      });
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_EQ(n_calls, 1);
+}
+
+TEST(VisitNormalFormC, LeavesComposedText) {
   for (const char* text :
        {"Ωμέγα, Привет", "日本語テスト が", "한국어", "😀 👨\u200d👩", "العربية",
         "שלום", "ภาษาไทย ที่", "हिन्दी", "1½²", "\ufe0f\u20e3", "x\u0305"}) {
@@ -36,7 +78,7 @@ struct Case {
 };
 
 // Worked by hand from UAX #15 and the character database.
-TEST(ToNormalFormC, ComposesAndOrders) {
+TEST(VisitNormalFormC, ComposesAndOrders) {
   const Case cases[] = {
       // A letter and what stands above it, alone and in company.
       {"e\u0301", "\u00e9"},
@@ -87,7 +129,7 @@ TEST(ToNormalFormC, ComposesAndOrders) {
 }
 
 // Time that grew with the square would make this a matter of hours.
-TEST(ToNormalFormC, HandlesAMillionMarksInTheWrongOrder) {
+TEST(VisitNormalFormC, HandlesAMillionMarksInTheWrongOrder) {
   constexpr int kMarks = 500000;
   std::string from = "q", to = "q";
   for (int i = 0; i < kMarks; ++i) from += "\u0307\u0323";

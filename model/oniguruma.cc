@@ -7,8 +7,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "model/utf8.h"
 #include "util/status_macros.h"
+#include "util/utf8.h"
 
 namespace tern {
 namespace {

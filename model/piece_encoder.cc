@@ -2,8 +2,8 @@
 
 #include <string>
 
-#include "model/utf8.h"
 #include "util/logging.h"
+#include "util/utf8.h"
 
 namespace tern {
 namespace {

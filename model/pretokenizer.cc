@@ -6,9 +6,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_replace.h"
 #include "model/byte_alphabet.h"
-#include "model/utf8.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
+#include "util/utf8.h"
 
 namespace tern {
 

@@ -6,8 +6,8 @@
 #include <functional>
 #include <vector>
 
-#include "model/utf8.h"
 #include "util/logging.h"
+#include "util/utf8.h"
 
 namespace tern {
 

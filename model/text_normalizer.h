@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "model/regex.h"
+#include "model/text_range.h"
 
 namespace tern {
 
@@ -38,11 +39,15 @@ class TextNormalizer {
   bool is_empty() const { return steps_.empty(); }
   size_t n_steps() const { return steps_.size(); }
 
-  // The normalized text; it lies in `text` or in *room.
+  // The normalized text; it lies in `text` or in *room. Each of `ranges`, parts
+  // of `text` before, is that part of the normalized text after: what is put in
+  // belongs to a range if it touches it and replaces nothing beyond it. May be
+  // null.
   // RESOURCE_EXHAUSTED when the text becomes too long or a pattern takes too
   // much work. REQUIRES: `text` is valid UTF-8.
   absl::StatusOr<absl::string_view> Apply(absl::string_view text,
-                                          std::string* room) const;
+                                          std::string* room,
+                                          TextRanges* ranges = nullptr) const;
 
  private:
   struct Step {
@@ -57,8 +62,9 @@ class TextNormalizer {
     std::unique_ptr<Regex> pattern;
     bool left = false, right = false;
   };
-  absl::Status ApplyStep(const Step& step, absl::string_view text,
-                         std::string* out) const;
+  class Output;
+  static absl::Status ApplyStep(const Step& step, absl::string_view text,
+                                Output* out);
   const size_t text_bytes_max_;
   std::vector<Step> steps_;
 };

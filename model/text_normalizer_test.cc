@@ -8,6 +8,7 @@
 #include "absl/strings/string_view.h"
 #include "gtest/gtest.h"
 #include "model/regex.h"
+#include "model/text_range.h"
 
 namespace tern {
 namespace {
@@ -53,6 +54,58 @@ TEST(TextNormalizer, Composes) {
   EXPECT_EQ(Apply(short_texts, "\u0958"), "\u0915\u093c");
   EXPECT_EQ(short_texts.Apply("\u0958\u0958", &room).status().code(),
             absl::StatusCode::kResourceExhausted);
+}
+
+// The normalized text, its ranges in brackets.
+std::string ApplyRanges(const TextNormalizer& normalizer,
+                        absl::string_view text, TextRanges ranges) {
+  std::string room;
+  const absl::StatusOr<absl::string_view> out =
+      normalizer.Apply(text, &room, &ranges);
+  EXPECT_TRUE(out.ok()) << out.status();
+  std::string marked;
+  size_t pos = 0;
+  for (const TextRange& range : ranges) {
+    EXPECT_LE(pos, range.begin);
+    EXPECT_LE(range.begin, range.end);
+    EXPECT_LE(range.end, out->size());
+    marked += std::string(out->substr(pos, range.begin - pos)) + "[" +
+              std::string(out->substr(range.begin, range.end - range.begin)) +
+              "]";
+    pos = range.end;
+  }
+  return marked + std::string(out->substr(pos));
+}
+
+TEST(TextNormalizer, MovesRangesAlong) {
+  TextNormalizer none, prepend, replace, strip, several;
+  prepend.AddPrepend("_");
+  replace.AddReplace("ab", "xyz");
+  strip.AddStrip(true, true);
+  several.AddPrepend("_");
+  several.AddReplace(" ", "__");
+  several.AddReplaceMatches(*Regex::Compile("_b?"), "");
+  EXPECT_EQ(ApplyRanges(none, "abcd", {{1, 2}}), "a[b]cd");
+  EXPECT_EQ(ApplyRanges(prepend, "abcd", {{0, 2}, {3, 4}}), "[_ab]c[d]");
+  EXPECT_EQ(ApplyRanges(prepend, "abcd", {{1, 4}}), "_a[bcd]");
+  EXPECT_EQ(ApplyRanges(replace, "1ab2ab3", {{1, 4}}), "1[xyz2]xyz3");
+  EXPECT_EQ(ApplyRanges(replace, "1ab2ab3", {{0, 7}}), "[1xyz2xyz3]");
+  // What comes of bytes on either side of an edge is not in the range.
+  EXPECT_EQ(ApplyRanges(replace, "1ab2ab3", {{2, 5}}), "1xyz[2]xyz3");
+  EXPECT_EQ(ApplyRanges(replace, "1ab2", {{0, 2}, {3, 4}}), "[1]xyz[2]");
+  EXPECT_EQ(ApplyRanges(replace, "ab", {{0, 1}}), "[]xyz");
+  EXPECT_EQ(ApplyRanges(strip, "  a b ", {{1, 3}, {5, 6}}), "[a] b[]");
+  EXPECT_EQ(ApplyRanges(several, "a bc", {{0, 3}}), "[a]c");
+  EXPECT_EQ(ApplyRanges(several, "a c", {{0, 1}, {2, 3}}), "[a][c]");
+
+  TextNormalizer composed;
+  composed.AddNormalFormC();
+  // What stays keeps its range, whatever happens beside it.
+  EXPECT_EQ(ApplyRanges(composed, "<a>Яe\u0301", {{0, 3}}), "[<a>]Я\u00e9");
+  EXPECT_EQ(ApplyRanges(composed, "<a>e\u0301<b>", {{0, 3}, {6, 9}}),
+            "[<a>]\u00e9[<b>]");
+  // A letter of one part with an accent of another is of neither.
+  EXPECT_EQ(ApplyRanges(composed, "xe\u0301", {{0, 2}}), "[x]\u00e9");
 }
 
 // Sixty-four steps that double a text would fill any memory.

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "model/text_range.h"
 #include "model/tokenizer_gguf.h"
 #include "model/tokenizer_json.h"
 #include "model/tokenizer_state.h"
@@ -16,6 +17,20 @@ namespace {
 
 // Far above any request; keeps every count here within 31 bits.
 constexpr size_t kTextBytesMax = size_t{1} << 28;
+
+// What `ranges` of a text are of its part [begin, end), which they may only
+// begin before or end behind.
+TextRanges PartOf(const TextRanges& ranges, size_t begin, size_t end) {
+  TextRanges part;
+  auto range = std::partition_point(
+      ranges.begin(), ranges.end(),
+      [begin](const TextRange& r) { return r.end <= begin; });
+  for (; range != ranges.end() && range->begin < end; ++range) {
+    part.push_back({std::max(range->begin, begin) - begin,
+                    std::min(range->end, end) - begin});
+  }
+  return part;
+}
 
 }  // namespace
 
@@ -38,21 +53,31 @@ void Tokenizer::State::AddEnd(TokenId id) {
 }
 
 void Tokenizer::State::AddEndsByName() {
+  TokenId turn = -1;
+  TokenId text = -1;
   for (const AddedTokens* tokens : {&added, &normalized_added}) {
     for (const AddedTokens::Token& token : tokens->tokens()) {
-      if (token.is_special && token.spelling == "<|eot_id|>") AddEnd(token.id);
+      if (!token.is_special) continue;
+      if (token.spelling == "<|eot_id|>") turn = token.id;
+      if (token.spelling == "<|end_of_text|>") text = token.id;
     }
   }
+  if (turn < 0) return;
+  // Llama 3's vocabulary, whose files name one of the two.
+  AddEnd(turn);
+  AddEnd(text);
 }
 
 absl::Status Tokenizer::State::EncodePlain(absl::string_view text,
-                                           bool begins_text, bool parse_special,
+                                           bool begins_text,
+                                           TextRanges special_ranges,
                                            Scratch* scratch,
                                            std::vector<TokenId>* out) const {
-  ASSIGN_OR_RETURN(const absl::string_view normalized,
-                   normalizer.Apply(text, &scratch->normalized));
+  ASSIGN_OR_RETURN(
+      const absl::string_view normalized,
+      normalizer.Apply(text, &scratch->normalized, &special_ranges));
   return normalized_added.Cut(
-      normalized, parse_special, [&](absl::string_view piece, TokenId id) {
+      normalized, special_ranges, [&](absl::string_view piece, TokenId id) {
         if (id >= 0) {
           out->push_back(id);
           return absl::OkStatus();
@@ -91,8 +116,9 @@ Tokenizer::Tokenizer(std::unique_ptr<const State> state)
 
 Tokenizer::~Tokenizer() = default;
 
-absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(
-    absl::string_view text, const EncodeOptions& options) const {
+absl::StatusOr<std::vector<TokenId>> Tokenizer::State::Encode(
+    absl::string_view text, bool add_bos,
+    const TextRanges& special_ranges) const {
   if (text.size() > kTextBytesMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("the text has ", text.size(), " bytes; at most ",
@@ -105,19 +131,46 @@ absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(
   }
   std::vector<TokenId> out;
   out.reserve(text.size() / 3 + 2);
-  if (options.add_bos && state_->adds_bos) out.push_back(state_->bos);
+  if (add_bos && adds_bos) out.push_back(bos);
 
-  State::Scratch scratch;
-  RETURN_IF_ERROR(state_->added.Cut(
-      text, options.parse_special, [&](absl::string_view piece, TokenId id) {
+  Scratch scratch;
+  RETURN_IF_ERROR(
+      added.Cut(text, special_ranges, [&](absl::string_view piece, TokenId id) {
         if (id < 0) {
-          return state_->EncodePlain(piece, piece.data() == text.data(),
-                                     options.parse_special, &scratch, &out);
+          const size_t begin = piece.data() - text.data();
+          return EncodePlain(
+              piece, begin == 0,
+              PartOf(special_ranges, begin, begin + piece.size()), &scratch,
+              &out);
         }
         out.push_back(id);
         return absl::OkStatus();
       }));
   return out;
+}
+
+absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(
+    absl::string_view text, const EncodeOptions& options) const {
+  TextRanges special_ranges;
+  if (options.parse_special) special_ranges.push_back({0, text.size()});
+  return state_->Encode(text, options.add_bos, special_ranges);
+}
+
+absl::StatusOr<std::vector<TokenId>> Tokenizer::EncodePieces(
+    absl::Span<const Piece> pieces, bool add_bos) const {
+  std::string text;
+  TextRanges special_ranges;
+  for (const Piece& piece : pieces) {
+    const size_t begin = text.size();
+    text.append(piece.text.data(), piece.text.size());
+    if (!piece.parse_special || piece.text.empty()) continue;
+    if (!special_ranges.empty() && special_ranges.back().end == begin) {
+      special_ranges.back().end = text.size();
+    } else {
+      special_ranges.push_back({begin, text.size()});
+    }
+  }
+  return state_->Encode(text, add_bos, special_ranges);
 }
 
 absl::string_view Tokenizer::TokenBytes(TokenId id) const {
@@ -169,6 +222,7 @@ std::string Tokenizer::Decode(absl::Span<const TokenId> ids,
 
 int Tokenizer::vocab_size() const { return state_->vocab_size(); }
 TokenId Tokenizer::bos_id() const { return state_->bos; }
+TokenId Tokenizer::eos_id() const { return state_->eos; }
 bool Tokenizer::adds_bos() const { return state_->adds_bos; }
 const std::vector<TokenId>& Tokenizer::end_ids() const {
   return state_->end_ids;

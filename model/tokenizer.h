@@ -10,7 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "model/gguf_reader.h"
-#include "model/utf8.h"  // IWYU pragma: export
+#include "util/utf8.h"  // IWYU pragma: export
 
 namespace tern {
 
@@ -50,6 +50,19 @@ class Tokenizer {
   absl::StatusOr<std::vector<TokenId>> Encode(
       absl::string_view text, const EncodeOptions& options) const;
 
+  // A part of a text, and whether special tokens are recognised in it.
+  struct Piece {
+    absl::string_view text;
+    bool parse_special;
+  };
+
+  // The ids of the one text that `pieces` make together: words and merges go
+  // across them, but a special token is recognised only where neighbouring
+  // pieces that allow it spell it out: not one byte of it may come from
+  // another. For prompts made of trusted and of foreign text. Errors as above.
+  absl::StatusOr<std::vector<TokenId>> EncodePieces(
+      absl::Span<const Piece> pieces, bool add_bos) const;
+
   // The bytes a token stands for; special tokens are spelled out.
   // REQUIRES: 0 <= id < vocab_size().
   absl::string_view TokenBytes(TokenId id) const;
@@ -65,9 +78,10 @@ class Tokenizer {
 
   int vocab_size() const;
   TokenId bos_id() const;  // -1 if there is none
+  TokenId eos_id() const;  // the one the file calls so; -1 if there is none
   bool adds_bos() const;
-  // Ids that end a sequence: eos, eot, and <|eot_id|> where it exists. May be
-  // empty.
+  // Ids that end a sequence: eos, eot, and <|eot_id|> where it exists, with
+  // <|end_of_text|>. May be empty.
   const std::vector<TokenId>& end_ids() const;
 
   // What a tokenizer is made of; model/tokenizer_state.h.

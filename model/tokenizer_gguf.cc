@@ -16,8 +16,8 @@
 #include "model/piece_encoder.h"
 #include "model/spm_merges.h"
 #include "model/tokenizer_state.h"
-#include "model/utf8.h"
 #include "util/status_macros.h"
+#include "util/utf8.h"
 
 namespace tern {
 namespace {
@@ -358,7 +358,7 @@ absl::Status Reader::ReadSpecialIds(bool adds_bos_by_default) {
   RETURN_IF_ERROR(ReadTokenId(kUnknownKey).status());
   RETURN_IF_ERROR(ReadTokenId(kPaddingKey).status());
   ASSIGN_OR_RETURN(state_->bos, ReadTokenId(kBosKey));
-  ASSIGN_OR_RETURN(const TokenId eos, ReadTokenId(kEosKey));
+  ASSIGN_OR_RETURN(state_->eos, ReadTokenId(kEosKey));
   ASSIGN_OR_RETURN(const TokenId eot, ReadTokenId(kEotKey));
 
   state_->adds_bos = adds_bos_by_default && state_->bos >= 0;
@@ -378,7 +378,7 @@ absl::Status Reader::ReadSpecialIds(bool adds_bos_by_default) {
                        "end without an end token"));
     }
   }
-  state_->AddEnd(eos);
+  state_->AddEnd(state_->eos);
   state_->AddEnd(eot);
   state_->AddEndsByName();
   return absl::OkStatus();

@@ -469,7 +469,7 @@ absl::StatusOr<TokenId> Reader::ConfigToken(absl::string_view key) const {
 
 absl::Status Reader::ReadSpecialIds() {
   ASSIGN_OR_RETURN(state_->bos, ConfigToken("bos_token"));
-  ASSIGN_OR_RETURN(const TokenId eos, ConfigToken("eos_token"));
+  ASSIGN_OR_RETURN(state_->eos, ConfigToken("eos_token"));
   ASSIGN_OR_RETURN(state_->adds_bos,
                    config_.BoolOr("add_bos_token", template_bos_ >= 0));
   // What is put before a text is what the template says.
@@ -483,7 +483,7 @@ absl::Status Reader::ReadSpecialIds() {
         "has add_eos_token set; Tern serves models whose prompts end without "
         "an end token");
   }
-  state_->AddEnd(eos);
+  state_->AddEnd(state_->eos);
   state_->AddEndsByName();
   if (!state_->end_ids.empty()) return absl::OkStatus();
   // Nothing says how a text ends: by a token with such a name.

@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "model/byte_alphabet.h"
 #include "model/tokenizer_json_splits.h"
-#include "model/utf8.h"
 #include "util/status_macros.h"
+#include "util/utf8.h"
 
 namespace tern {
 

@@ -12,8 +12,8 @@
 #include "model/named_splits.h"
 #include "model/oniguruma.h"
 #include "model/regex.h"
-#include "model/utf8.h"
 #include "util/status_macros.h"
+#include "util/utf8.h"
 
 namespace tern {
 namespace {

@@ -155,6 +155,19 @@ TEST(JsonTokenizer, EqualsTheSameVocabularyAsGguf) {
   }
 }
 
+// BitNet b1.58 2B-4T calls the end of a turn its end of texts.
+TEST(JsonTokenizer, EndsWithTurnsAndTexts) {
+  testing::TinyModelOptions options;
+  options.add_eot = true;
+  const testing::TinySafetensors tiny =
+      testing::TinySafetensorsModel(options, testing::TinyPacking::kPacked);
+  const auto tokenizer = Tokenizer::FromJson(
+      tiny.tokenizer_json, R"({"eos_token": "<|eot_id|>"})", 320);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->end_ids(), Ids({317, 319}));
+  EXPECT_EQ((*tokenizer)->eos_id(), 317);
+}
+
 TEST(JsonTokenizer, MayHaveFewerTokensThanTheModelHasRows) {
   auto file = *GgufReader::Open("models/demo/shakespeare-demo-i2_s.gguf");
   auto tokenizer = Make(FromGguf(*file), 1100);
@@ -331,6 +344,19 @@ TEST(JsonTokenizer, HonoursTheFlagsOfAddedTokens) {
   EXPECT_EQ(Encode(*normalized, "a <x>a"), Ids({kMark, kA, kSpmVocab, kA}));
   EXPECT_EQ(Encode(*normalized, "a<x>").front(), kMark);
   EXPECT_NE(Encode(*normalized, "a<x>").back(), kSpmVocab);
+  // And there too it may come from the pieces alone that allow it.
+  const auto both = with([](json* t) {
+    (*t)["normalized"] = true;
+    (*t)["special"] = true;
+  });
+  const auto encode = [&both](std::vector<Tokenizer::Piece> pieces) {
+    return both->EncodePieces(pieces, /*add_bos=*/false).value();
+  };
+  EXPECT_EQ(encode({{"a", false}, {" <x>", true}, {" <x>", false}}),
+            Ids({kMark, kA, kSpmVocab, kMark, 3 + '<', 3 + 'x', 3 + '>'}));
+  EXPECT_EQ(encode({{"<x>", true}, {"a", false}}), Ids({kSpmVocab, kA}));
+  EXPECT_EQ(encode({{"a ", false}, {"<x>", true}}),
+            Ids({kMark, kA, kMark, 3 + '<', 3 + 'x', 3 + '>'}));
 }
 
 TEST(JsonTokenizer, TakesSpecialTokensFromTheConfiguration) {

@@ -8,11 +8,13 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "model/added_tokens.h"
 #include "model/piece_encoder.h"
 #include "model/pretokenizer.h"
 #include "model/text_normalizer.h"
+#include "model/text_range.h"
 #include "model/tokenizer.h"
 
 namespace tern {
@@ -40,6 +42,7 @@ struct Tokenizer::State {
   std::unique_ptr<PieceEncoder> encoder;
 
   TokenId bos = -1;
+  TokenId eos = -1;
   bool adds_bos = false;
   std::vector<TokenId> end_ids;
 
@@ -56,15 +59,21 @@ struct Tokenizer::State {
   // Takes an id for the end of a sequence, once; -1 is none.
   void AddEnd(TokenId id);
   // Takes the special tokens that end a turn of a chat, whether or not anything
-  // else says so: <|eot_id|>.
+  // else says so: <|eot_id|>, and with it <|end_of_text|>.
   void AddEndsByName();
 
   struct Scratch {
     std::string normalized;
     PieceEncoder::Scratch pieces;
   };
+  // The ids of `text`, in `special_ranges` of which special tokens are
+  // recognised.
+  absl::StatusOr<std::vector<TokenId>> Encode(
+      absl::string_view text, bool add_bos,
+      const TextRanges& special_ranges) const;
+  // Of what lies between tokens of `added`.
   absl::Status EncodePlain(absl::string_view text, bool begins_text,
-                           bool parse_special, Scratch* scratch,
+                           TextRanges special_ranges, Scratch* scratch,
                            std::vector<TokenId>* out) const;
 };
 

@@ -185,6 +185,49 @@ TEST(Tokenizer, AddsBosWhereModelAndCallerWantOne) {
   EXPECT_EQ(Encode(*no_bos, "A", true), Ids({'A'}));
 }
 
+// Merges and splits take no notice of pieces; special tokens keep within them.
+TEST(Tokenizer, EncodesPiecesAsOneTextWithSpecialTokensInThoseThatAllowThem) {
+  auto tokenizer = MakeOrDie(testing::TinyModel({}));
+  const auto encode = [&](std::vector<Tokenizer::Piece> pieces,
+                          bool add_bos = false) {
+    auto ids = tokenizer->EncodePieces(pieces, add_bos);
+    EXPECT_TRUE(ids.ok()) << ids.status();
+    return ids.ok() ? *ids : Ids();
+  };
+  const std::string end = "<|end_of_text|>";
+  const auto joined = [](Ids a, const Ids& b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+  };
+  const Ids plain = Encode(*tokenizer, end);
+  EXPECT_EQ(encode({{end, true}}), Ids({kTinyEos}));
+  EXPECT_EQ(encode({{end, false}}), plain);
+  EXPECT_EQ(encode({{"", true}, {end, false}, {"", true}}), plain);
+  // A spelling that a message and the template make together is text, wherever
+  // it is cut; one in two pieces that both allow it is a token.
+  for (size_t cut = 1; cut < end.size(); ++cut) {
+    const absl::string_view a = absl::string_view(end).substr(0, cut);
+    const absl::string_view b = absl::string_view(end).substr(cut);
+    EXPECT_EQ(encode({{a, true}, {b, false}}), plain) << cut;
+    EXPECT_EQ(encode({{a, false}, {b, true}}), plain) << cut;
+    EXPECT_EQ(encode({{a, true}, {b, true}}), Ids({kTinyEos})) << cut;
+  }
+  EXPECT_EQ(encode({{"A", false}, {end, true}, {end, false}, {end, true}}),
+            joined(joined({'A', kTinyEos}, plain), {kTinyEos}));
+  // As one text, with BOS where asked for.
+  const std::string text = "the thing that they think";
+  for (size_t cut = 0; cut <= text.size(); ++cut) {
+    const absl::string_view whole = text;
+    EXPECT_EQ(encode({{whole.substr(0, cut), true}, {whole.substr(cut), false}},
+                     /*add_bos=*/true),
+              Encode(*tokenizer, text, /*add_bos=*/true));
+  }
+  EXPECT_EQ(tokenizer->EncodePieces({{"a\xe2\x82", true}, {"b", true}}, false)
+                .status()
+                .code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 TEST(Tokenizer, ReadsSpecialSpellingsOnRequestOnly) {
   auto tokenizer = MakeOrDie(testing::TinyModel({}));
   const std::string text = "A<|end_of_text|>B<|end_of<|begin_of_text|>";
@@ -305,6 +348,10 @@ TEST(Tokenizer, EndsOnEverythingThatEnds) {
                             "tokenizer.ggml.eot_token_id", kTinyEos))
                   ->end_ids(),
               ElementsAre(kTinyEos, kEot));
+  EXPECT_THAT(MakeOrDie(GgufBuilder(tiny).SetUint32(
+                            "tokenizer.ggml.eos_token_id", kEot))
+                  ->end_ids(),
+              ElementsAre(kEot, kTinyEos));
   EXPECT_THAT(
       MakeOrDie(testing::TinyModel({}).Remove("tokenizer.ggml.eos_token_id"))
           ->end_ids(),

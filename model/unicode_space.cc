@@ -1,6 +1,6 @@
 #include "model/unicode_space.h"
 
-#include "model/utf8.h"
+#include "util/utf8.h"
 
 namespace tern {
 

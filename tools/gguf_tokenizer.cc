@@ -18,8 +18,8 @@
 #include "model/gguf_reader.h"
 #include "model/json_place.h"
 #include "model/named_splits.h"
-#include "model/utf8.h"
 #include "util/status_macros.h"
+#include "util/utf8.h"
 
 namespace tern {
 namespace {

@@ -7,8 +7,8 @@
 #include "model/jinja.h"
 #include "model/jinja_text.h"
 #include "model/jinja_value.h"
-#include "model/utf8.h"
 #include "util/logging.h"
+#include "util/utf8.h"
 
 namespace tern {
 namespace {

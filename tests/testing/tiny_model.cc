@@ -265,7 +265,7 @@ Vocabulary MakeVocabulary(const TinyModelOptions& options) {
     v.merges.push_back(absl::StrCat(merge.first, " ", merge.second));
     v.tokens.push_back(merge.first + merge.second);
   }
-  if (options.add_eot) v.tokens.push_back("<|eot_id|>");
+  if (options.add_eot) v.tokens.push_back(options.eot_spelling);
   v.tokens.push_back("<|begin_of_text|>");
   v.tokens.push_back("<|end_of_text|>");
   return v;

@@ -42,7 +42,8 @@ struct TinyModelOptions {
   uint32_t matrix_type = GgufBuilder::kI2S;
   TinyScales scales = TinyScales::kAny;
   bool scale_tensors = false;  // scales in tensors of their own
-  bool add_eot = false;        // the last merge gives way to <|eot_id|>
+  bool add_eot = false;        // the last merge gives way to eot_spelling
+  std::string eot_spelling = "<|eot_id|>";
   uint64_t seed = 1;
 };
 

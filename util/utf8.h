@@ -1,5 +1,5 @@
-#ifndef MODEL_UTF8_H_
-#define MODEL_UTF8_H_
+#ifndef UTIL_UTF8_H_
+#define UTIL_UTF8_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -31,4 +31,4 @@ inline constexpr char kReplacementCharacter[] = "\xEF\xBF\xBD";
 
 }  // namespace tern
 
-#endif  // MODEL_UTF8_H_
+#endif  // UTIL_UTF8_H_
