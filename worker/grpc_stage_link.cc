@@ -115,8 +115,9 @@ class GrpcStageLink::Stream
     broken_ = true;
     done_ = true;
     const absl::Status said = FromGrpcStatus(status);
+    // CANCELLED, but not by us: by a server that stops.
     status_ =
-        said.ok()
+        said.ok() || absl::IsCancelled(said)
             ? absl::UnavailableError(absl::StrCat(
                   "the next stage at ", address_, " ended the stage link"))
             : absl::Status(said.code(),
