@@ -199,6 +199,42 @@ TEST_F(SamplingTest, BiasForcesAndForbidsTokens) {
   for (const int token : TokensOf(Only(request))) EXPECT_NE(token, plain[5]);
 }
 
+// At a temperature that makes nearly all tokens alike, each way to drop the
+// unlikely ones leaves the likeliest alone.
+TEST_F(SamplingTest, TruncationLeavesTheLikeliest) {
+  const std::vector<int> greedy = TokensOf(Only(Greedy("ROMEO:\n", 30)));
+  v1::GenerateRequest request = Greedy("ROMEO:\n", 30);
+  v1::SamplingParameters& sampling = *request.mutable_sampling();
+  sampling.set_temperature(50);
+  sampling.set_seed(9);
+  const std::vector<int> hot = TokensOf(Only(request));
+  const std::set<int> in_greedy(greedy.begin(), greedy.end());
+  EXPECT_LT(std::count_if(hot.begin(), hot.end(),
+                          [&](int id) { return in_greedy.count(id) > 0; }),
+            15);
+  sampling.set_top_k(1);
+  EXPECT_EQ(TokensOf(Only(request)), greedy);
+  sampling.clear_top_k();
+  sampling.set_top_p(1e-4f);
+  EXPECT_EQ(TokensOf(Only(request)), greedy);
+  sampling.clear_top_p();
+  sampling.set_min_p(1);
+  EXPECT_EQ(TokensOf(Only(request)), greedy);
+}
+
+TEST_F(SamplingTest, TheEndOfTheTextEndsTheAnswerUnlessIgnored) {
+  constexpr int kEndOfText = 1023;  // of the demo model
+  v1::GenerateRequest request = Greedy("ROMEO:\n", 6);
+  (*request.mutable_sampling()->mutable_logit_bias())[kEndOfText] = 100;
+  const v1::Candidate ended = Only(request);
+  EXPECT_EQ(ended.finish_reason(), v1::FINISH_REASON_STOP);
+  EXPECT_EQ(ended.token_ids_size(), 0);
+  request.mutable_stopping()->set_ignore_end_of_sequence(true);
+  const v1::Candidate ignored = Only(request);
+  EXPECT_EQ(ignored.finish_reason(), v1::FINISH_REASON_LENGTH);
+  EXPECT_EQ(TokensOf(ignored), std::vector<int>(6, kEndOfText));
+}
+
 TEST_F(SamplingTest, NothingEndsTheAnswerBeforeItsMinimum) {
   v1::GenerateRequest request = Greedy("ROMEO:\n", 60);
   const std::vector<int> plain = TokensOf(Only(request));
