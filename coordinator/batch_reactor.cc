@@ -276,9 +276,9 @@ void BatchReactor::AddError(int64_t index, const absl::Status& status) {
   result.mutable_error()->set_message(std::string(status.message()));
 }
 
+// Operations start under the lock, which gRPC's reactions do not come into:
+// else another thread might end the call between the decision and the start.
 void BatchReactor::Act() {
-  bool start_read = false, start_write = false, finish = false;
-  grpc::Status status;
   std::shared_ptr<BatchItem> retry;
   {
     absl::MutexLock lock(&mu_);
@@ -294,23 +294,22 @@ void BatchReactor::Act() {
         in_progress_.size() + parked_.size() + results_.size();
     if (!failed_ && !half_closed_ && !reading_ && parked_.empty() &&
         n_held < static_cast<size_t>(context_.batch_window)) {
-      reading_ = start_read = true;
+      reading_ = true;
+      StartRead(&request_);
     }
     if (!writing_ && !failed_ && !results_.empty()) {
       message_.Swap(&results_.front());
       results_.pop_front();
-      writing_ = start_write = true;
+      writing_ = true;
+      StartWrite(&message_);
     }
     const bool all_done = half_closed_ && n_held == 0;
     if (!writing_ && (failed_ || all_done)) {
-      finished_ = finish = true;
-      status = status_;
+      finished_ = true;
+      Finish(status_);
     }
   }
   if (retry != nullptr) retry->Start(context_, principal_, deadline_);
-  if (start_read) StartRead(&request_);
-  if (start_write) StartWrite(&message_);
-  if (finish) Finish(status);
 }
 
 }  // namespace

@@ -26,7 +26,6 @@ void StepsCall::OnReadDone(bool ok) {
   std::shared_ptr<StepMailbox> mailbox;
   {
     absl::MutexLock lock(&mu_);
-    reading_ = false;
     reads_ended_ = !ok;
     if (end_.has_value()) return;
     mailbox = mailbox_;
@@ -78,7 +77,10 @@ absl::Status StepsCall::TakePlan() {
     }
     RETURN_IF_ERROR(plans_->mailbox->Push(std::move(plan)));
   }
+  // Only now: a result that is written meanwhile would start the next read into
+  // the plan at hand.
   absl::MutexLock lock(&mu_);
+  reading_ = false;
   MaybeRead();
   return absl::OkStatus();
 }

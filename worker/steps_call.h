@@ -56,7 +56,7 @@ class StepsCall : public grpc::ServerBidiReactor<v1::StepPlan, v1::StepResult>,
   std::shared_ptr<StepsCall> self_ ABSL_GUARDED_BY(mu_);
   std::shared_ptr<StepMailbox> mailbox_ ABSL_GUARDED_BY(mu_);
   int under_way_ ABSL_GUARDED_BY(mu_) = 0;  // plans read, results not written
-  bool reading_ ABSL_GUARDED_BY(mu_) = false;
+  bool reading_ ABSL_GUARDED_BY(mu_) = false;  // or taking what was read
   bool reads_ended_ ABSL_GUARDED_BY(mu_) = false;
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
   std::deque<v1::StepResult> results_ ABSL_GUARDED_BY(mu_);  // 1st in writing

@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -555,6 +556,39 @@ TEST_F(WorkerServiceTest, AFullInboxHoldsTheSenderBack) {
   EXPECT_TRUE(stream->Finish().ok());
   EXPECT_EQ(response.tensor_count(), kSteps);
   EXPECT_TRUE(steps.End().ok());
+}
+
+// A coordinator sends the next plans before it has the results of the last.
+TEST_F(WorkerServiceTest, PlansMayComeWhileResultsGo) {
+  constexpr int kPlans = 100;
+  std::vector<Node> nodes;
+  nodes.push_back(StartNode());
+  LoadPipeline(absl::MakeSpan(nodes), 1);
+  const auto plan = [&](int i) {
+    v1::StepPlan plan = Plan(1, i);
+    if (i == 1) AddSequence(1, &plan);
+    AddRow(1, i - 1, {5},
+           i % kBlockTokens == 1 ? std::vector<int32_t>{i / kBlockTokens}
+                                 : std::vector<int32_t>(),
+           &plan);
+    return plan;
+  };
+  Steps steps = Open(nodes[0]);
+  std::thread writer([&] {
+    for (int i = 1; i <= kPlans; ++i) {
+      if (!steps.stream->Write(plan(i))) return;
+    }
+  });
+  for (int i = 1; i <= kPlans; ++i) {
+    v1::StepResult result;
+    if (!steps.stream->Read(&result)) break;
+    EXPECT_EQ(result.step_id(), i);
+    ASSERT_EQ(result.sampled_size(), 1);
+    EXPECT_EQ(result.sampled(0).position(), i);
+  }
+  writer.join();
+  const grpc::Status status = steps.End();
+  EXPECT_TRUE(status.ok()) << status.error_message();
 }
 
 TEST_F(WorkerServiceTest, ALostNextStageIsUnavailable) {
