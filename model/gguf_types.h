@@ -26,6 +26,16 @@ enum GgufValueType : uint32_t {
   kGgufFloat64 = 12,
 };
 
+// What `tokenizer.ggml.token_type` says of a token.
+enum GgufTokenType : int32_t {
+  kGgufTokenNormal = 1,
+  kGgufTokenUnknown = 2,
+  kGgufTokenControl = 3,
+  kGgufTokenUserDefined = 4,
+  kGgufTokenUnused = 5,
+  kGgufTokenByte = 6,
+};
+
 // Bytes of one value of a type of fixed size; 0 for strings, arrays and ids
 // that are no type.
 int GgufValueBytes(uint32_t type);

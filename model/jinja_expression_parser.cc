@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "model/jinja_error.h"
@@ -41,18 +42,6 @@ absl::optional<Operator> ComparisonOf(const Token& token) {
 }
 
 }  // namespace
-
-// Leaves what Enter() entered.
-class ExpressionParser::Nest {
- public:
-  explicit Nest(int* nesting) : nesting_(nesting) {}
-  ~Nest() { --*nesting_; }
-  Nest(const Nest&) = delete;
-  Nest& operator=(const Nest&) = delete;
-
- private:
-  int* const nesting_;
-};
 
 absl::Status ExpressionParser::Enter() {
   // What fails here ends the whole parse, so nobody leaves.
@@ -116,7 +105,7 @@ ExpressionParser::Result ExpressionParser::ParseTuple(bool allows_conditional) {
 
 ExpressionParser::Result ExpressionParser::ParseConditional() {
   RETURN_IF_ERROR(Enter());
-  const Nest nest(&nesting_);
+  const absl::Cleanup leave = [this] { --nesting_; };
   ASSIGN_OR_RETURN(ExpressionPtr value, ParseOr());
   while (cursor_.IsName("if")) {
     auto node = NewNode(Kind::kConditional, cursor_.current().line);
@@ -161,7 +150,7 @@ ExpressionParser::Result ExpressionParser::ParseAnd() {
 ExpressionParser::Result ExpressionParser::ParseNot() {
   if (!cursor_.IsName("not")) return ParseComparison();
   RETURN_IF_ERROR(Enter());
-  const Nest nest(&nesting_);
+  const absl::Cleanup leave = [this] { --nesting_; };
   auto node = NewNode(Kind::kNot, cursor_.current().line);
   cursor_.Advance();
   ASSIGN_OR_RETURN(ExpressionPtr operand, ParseNot());
@@ -247,7 +236,7 @@ ExpressionParser::Result ExpressionParser::ParseProduct() {
 
 ExpressionParser::Result ExpressionParser::ParseUnary(bool with_filters) {
   RETURN_IF_ERROR(Enter());
-  const Nest nest(&nesting_);
+  const absl::Cleanup leave = [this] { --nesting_; };
   ExpressionPtr node;
   if (cursor_.IsOperator("-") || cursor_.IsOperator("+")) {
     auto sign = NewNode(cursor_.IsOperator("-") ? Kind::kNegate : Kind::kPlus,
@@ -458,7 +447,7 @@ ExpressionParser::Result ExpressionParser::ParseTest(ExpressionPtr subject) {
               cursor_.Is(TokenKind::kFloat) || cursor_.IsOperator("[") ||
               cursor_.IsOperator("{"))) {
     RETURN_IF_ERROR(Enter());
-    const Nest nest(&nesting_);
+    const absl::Cleanup leave = [this] { --nesting_; };
     ASSIGN_OR_RETURN(ExpressionPtr argument, ParsePrimary());
     ASSIGN_OR_RETURN(argument, ParsePostfix(std::move(argument)));
     node->operands.push_back(std::move(argument));
@@ -472,7 +461,7 @@ ExpressionParser::Result ExpressionParser::ParseTest(ExpressionPtr subject) {
 
 absl::Status ExpressionParser::ParseArguments(Expression* call) {
   RETURN_IF_ERROR(Enter());
-  const Nest nest(&nesting_);
+  const absl::Cleanup leave = [this] { --nesting_; };
   RETURN_IF_ERROR(cursor_.ExpectOperator("("));
   while (!cursor_.IsOperator(")")) {
     if (cursor_.IsOperator("*") || cursor_.IsOperator("**")) {

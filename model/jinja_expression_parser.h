@@ -29,7 +29,6 @@ class ExpressionParser {
  private:
   using Result = absl::StatusOr<ExpressionPtr>;
   using Step = Result (ExpressionParser::*)();
-  class Nest;
 
   Result ParseConditional();
   Result ParseOr();

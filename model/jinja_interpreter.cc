@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "model/jinja_access.h"
 #include "model/jinja_error.h"
@@ -20,18 +21,6 @@ constexpr int kNestingFactor = 4;
 constexpr size_t kNamespaceAttributesMax = 256;
 
 }  // namespace
-
-// Leaves what Enter() entered.
-class Interpreter::Nest {
- public:
-  explicit Nest(int* nesting) : nesting_(nesting) {}
-  ~Nest() { --*nesting_; }
-  Nest(const Nest&) = delete;
-  Nest& operator=(const Nest&) = delete;
-
- private:
-  int* const nesting_;
-};
 
 absl::Status Interpreter::Enter() {
   // What fails here ends the whole rendering, so nobody leaves.
@@ -88,7 +77,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::Execute(
     return WithLine(statement.line, status);
   };
   RETURN_IF_ERROR(at_line(Enter()));
-  const Nest nest(&nesting_);
+  const absl::Cleanup leave = [this] { --nesting_; };
   switch (statement.kind) {
     case Statement::Kind::kText:
       RETURN_IF_ERROR(at_line(AppendText(statement.text, out, &budget_)));

@@ -34,7 +34,6 @@ class Interpreter {
     std::vector<std::pair<absl::string_view, Value>> variables;
   };
   enum class Flow { kOn, kBreak, kContinue };
-  class Nest;
 
   absl::StatusOr<Flow> ExecuteBlock(const Block& block, Scope* scope,
                                     Text* out);

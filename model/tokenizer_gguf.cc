@@ -12,10 +12,12 @@
 #include "absl/strings/str_replace.h"
 #include "absl/types/span.h"
 #include "model/byte_alphabet.h"
+#include "model/gguf_types.h"
 #include "model/named_splits.h"
 #include "model/piece_encoder.h"
 #include "model/spm_merges.h"
 #include "model/tokenizer_state.h"
+#include "model/unicode_space.h"
 #include "util/status_macros.h"
 #include "util/utf8.h"
 
@@ -40,18 +42,6 @@ constexpr char kAddSpaceKey[] = "tokenizer.ggml.add_space_prefix";
 // Of Llama 3, whose files do not always say which split they want.
 constexpr int kLlama3VocabSize = 128256;
 constexpr int kLlama3Bos = 128000;
-
-// What SentencePiece writes for a space: U+2581.
-constexpr char kSpaceMark[] = "\xe2\x96\x81";
-
-enum TokenType : int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6,
-};
 
 class Reader {
  public:
@@ -150,13 +140,13 @@ absl::Status Reader::ReadTokens(
   std::string bytes;
   for (size_t id = 0; id < tokens_.size(); ++id) {
     const int32_t type = types_[id];
-    if (type < kNormal || type > type_max) {
+    if (type < kGgufTokenNormal || type > type_max) {
       return absl::InvalidArgumentError(absl::StrCat(
           kTypesKey, " of token ", id, " is ", type,
           "; this kind of tokenizer has the types 1 to ", type_max));
     }
     bytes.clear();
-    if (type == kNormal || type == kByte) {
+    if (type == kGgufTokenNormal || type == kGgufTokenByte) {
       RETURN_IF_ERROR(read_text(static_cast<int>(id), &bytes));
     } else {
       // What these stand for becomes text as it is spelled.
@@ -166,11 +156,13 @@ absl::Status Reader::ReadTokens(
       }
       bytes.assign(tokens_[id].data(), tokens_[id].size());
     }
-    const bool is_text =
-        type == kNormal || type == kByte || type == kUserDefined;
+    const bool is_text = type == kGgufTokenNormal || type == kGgufTokenByte ||
+                         type == kGgufTokenUserDefined;
     state_->AddToken(bytes, is_text ? Kind::kText : Kind::kControl);
-    if ((type == kControl || type == kUserDefined) && !bytes.empty()) {
-      state_->added.Add({bytes, static_cast<TokenId>(id), type == kControl});
+    if ((type == kGgufTokenControl || type == kGgufTokenUserDefined) &&
+        !bytes.empty()) {
+      state_->added.Add(
+          {bytes, static_cast<TokenId>(id), type == kGgufTokenControl});
     }
   }
   state_->added.Finish();
@@ -181,12 +173,13 @@ absl::Status Reader::ReadByteLevel() {
   RETURN_IF_ERROR(RequireKeys({kMergesKey}));
   ASSIGN_OR_RETURN(const NamedSplit* const split, ChooseSplit());
   AddNamedSplit(*split, &state_->pretokenizer);
-  RETURN_IF_ERROR(ReadTokens(kUnused, [this](int id, std::string* bytes) {
-    if (AppendSpelledBytes(tokens_[id], bytes)) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat(kTokensKey, " has a character at token ", id,
-                     " that byte-level BPE does not spell bytes with"));
-  }));
+  RETURN_IF_ERROR(
+      ReadTokens(kGgufTokenUnused, [this](int id, std::string* bytes) {
+        if (AppendSpelledBytes(tokens_[id], bytes)) return absl::OkStatus();
+        return absl::InvalidArgumentError(
+            absl::StrCat(kTokensKey, " has a character at token ", id,
+                         " that byte-level BPE does not spell bytes with"));
+      }));
 
   PieceEncoder::Options options;
   options.is_byte_level = true;
@@ -195,7 +188,7 @@ absl::Status Reader::ReadByteLevel() {
   // `bytes` stays where it is from here on.
   for (size_t id = 0; id < types_.size(); ++id) {
     const absl::string_view token = state_->BytesOf(static_cast<TokenId>(id));
-    if (types_[id] == kNormal && !token.empty()) {
+    if (types_[id] == kGgufTokenNormal && !token.empty()) {
       state_->encoder->AddToken(token, static_cast<TokenId>(id));
     }
   }
@@ -254,25 +247,26 @@ absl::Status Reader::ReadMerges() {
 
 absl::Status Reader::ReadSentencePiece() {
   RETURN_IF_ERROR(RequireKeys({kScoresKey}));
-  RETURN_IF_ERROR(ReadTokens(kByte, [this](int id, std::string* bytes) {
-    const absl::string_view token = tokens_[id];
-    if (types_[id] == kByte) {
-      const int byte = ByteOfToken(token);
-      if (byte < 0) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(kTokensKey, " has a byte token ", id,
-                         " that is not spelled like <0x0A>"));
-      }
-      bytes->push_back(static_cast<char>(byte));
-      return absl::OkStatus();
-    }
-    if (FindInvalidUtf8(token) != absl::string_view::npos) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(kTokensKey, " is not UTF-8 at token ", id));
-    }
-    *bytes = absl::StrReplaceAll(token, {{kSpaceMark, " "}});
-    return absl::OkStatus();
-  }));
+  RETURN_IF_ERROR(
+      ReadTokens(kGgufTokenByte, [this](int id, std::string* bytes) {
+        const absl::string_view token = tokens_[id];
+        if (types_[id] == kGgufTokenByte) {
+          const int byte = ByteOfToken(token);
+          if (byte < 0) {
+            return absl::InvalidArgumentError(
+                absl::StrCat(kTokensKey, " has a byte token ", id,
+                             " that is not spelled like <0x0A>"));
+          }
+          bytes->push_back(static_cast<char>(byte));
+          return absl::OkStatus();
+        }
+        if (FindInvalidUtf8(token) != absl::string_view::npos) {
+          return absl::InvalidArgumentError(
+              absl::StrCat(kTokensKey, " is not UTF-8 at token ", id));
+        }
+        *bytes = absl::StrReplaceAll(token, {{kSpaceMark, " "}});
+        return absl::OkStatus();
+      }));
 
   bool adds_space = true;
   if (file_.HasKey(kAddSpaceKey)) {
@@ -308,12 +302,13 @@ absl::Status Reader::ReadScores() {
   std::vector<ScoredToken> scored;
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const TokenId id = static_cast<TokenId>(i);
-    if (types_[i] == kUnknown) {
+    if (types_[i] == kGgufTokenUnknown) {
       encoder.SetUnknownToken(id);
-    } else if (types_[i] == kByte) {
+    } else if (types_[i] == kGgufTokenByte) {
       encoder.SetByteToken(state_->BytesOf(id)[0], id);
     }
-    if (types_[i] != kNormal && types_[i] != kUserDefined) continue;
+    if (types_[i] != kGgufTokenNormal && types_[i] != kGgufTokenUserDefined)
+      continue;
     if (tokens_[i].empty()) continue;
     if (tokens_[i].size() > kSpmTokenBytesMax) {
       return absl::InvalidArgumentError(absl::StrCat(

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "model/byte_alphabet.h"
 #include "model/tokenizer_json_splits.h"
+#include "model/unicode_space.h"
 #include "util/status_macros.h"
 #include "util/utf8.h"
 
@@ -56,7 +57,7 @@ absl::Status JsonDecoder::ReadStep(const JsonPlace& place) {
   } else if (type == "Metaspace") {
     step.kind = Step::kReplace;
     ASSIGN_OR_RETURN(const absl::string_view mark,
-                     place.StringOr("replacement", "\xe2\x96\x81"));
+                     place.StringOr("replacement", kSpaceMark));
     if (mark.empty()) return place.Wrong("has an empty replacement");
     step.replace.AddReplace(mark, " ");
     ASSIGN_OR_RETURN(const bool adds_space,

@@ -12,6 +12,7 @@
 #include "model/named_splits.h"
 #include "model/oniguruma.h"
 #include "model/regex.h"
+#include "model/unicode_space.h"
 #include "util/status_macros.h"
 #include "util/utf8.h"
 
@@ -91,7 +92,7 @@ absl::Status ReadMetaspace(const JsonPlace& place, Pretokenizer* pretokenizer) {
     return place.Unknown("is a Metaspace step behind a ByteLevel step");
   }
   ASSIGN_OR_RETURN(const absl::string_view replacement,
-                   place.StringOr("replacement", "\xe2\x96\x81"));
+                   place.StringOr("replacement", kSpaceMark));
   size_t size = 0;
   if (!replacement.empty()) NextCharacter(replacement, &size);
   if (size == 0 || size != replacement.size()) {

@@ -8,6 +8,9 @@
 
 namespace tern {
 
+// What SentencePiece writes for a space: U+2581.
+inline constexpr char kSpaceMark[] = "\xe2\x96\x81";
+
 // Whether a character has the Unicode property White_Space.
 bool IsSpace(int32_t character);
 

@@ -16,26 +16,15 @@
 #include "absl/strings/strip.h"
 #include "absl/types/span.h"
 #include "model/gguf_reader.h"
+#include "model/gguf_types.h"
 #include "model/json_place.h"
 #include "model/named_splits.h"
+#include "model/unicode_space.h"
 #include "util/status_macros.h"
 #include "util/utf8.h"
 
 namespace tern {
 namespace {
-
-// What SentencePiece writes for a space: U+2581.
-constexpr char kSpaceMark[] = "\xe2\x96\x81";
-
-// tokenizer.ggml.token_type.
-enum TokenType : int32_t {
-  kNormal = 1,
-  kUnknown = 2,
-  kControl = 3,
-  kUserDefined = 4,
-  kUnused = 5,
-  kByte = 6,
-};
 
 // As much of a text as an error shows.
 std::string Shown(absl::string_view text) {
@@ -68,14 +57,14 @@ class Exporter {
       : root_(root),
         tokenizer_(tokenizer),
         tokens_(tokenizer.vocab_size()),
-        types_(tokenizer.vocab_size(), kUnused) {}
+        types_(tokenizer.vocab_size(), kGgufTokenUnused) {}
 
   absl::Status Read();
   void SetKeys(GgufHeader* header) const;
 
   std::vector<bool> Unused() const {
     std::vector<bool> unused;
-    for (int32_t type : types_) unused.push_back(type == kUnused);
+    for (int32_t type : types_) unused.push_back(type == kGgufTokenUnused);
     return unused;
   }
 
@@ -148,7 +137,7 @@ absl::Status Exporter::ReadTokens(const JsonPlace& model) {
   for (const auto& [content, value] : vocab.value().items()) {
     const int32_t id = value.get<int32_t>();
     tokens_[id] = content;
-    types_[id] = kNormal;
+    types_[id] = kGgufTokenNormal;
     ids_.emplace(content, id);
   }
   ASSIGN_OR_RETURN(const JsonPlace added, root_.Member("added_tokens"));
@@ -174,7 +163,7 @@ absl::Status Exporter::ReadAddedToken(const JsonPlace& place) {
     }
   }
   tokens_[id] = std::string(spelling);
-  types_[id] = is_special ? kControl : kUserDefined;
+  types_[id] = is_special ? kGgufTokenControl : kGgufTokenUserDefined;
   ids_.emplace(spelling, static_cast<int32_t>(id));
   return absl::OkStatus();
 }
@@ -301,8 +290,8 @@ absl::Status Exporter::ReadSentencePiece(
   for (int byte = 0; has_bytes && byte < 256; ++byte) {
     const auto it = ids_.find(std::string(
         {'<', '0', 'x', kDigits[byte >> 4], kDigits[byte & 15], '>'}));
-    if (it == ids_.end() || types_[it->second] != kNormal) continue;
-    types_[it->second] = kByte;
+    if (it == ids_.end() || types_[it->second] != kGgufTokenNormal) continue;
+    types_[it->second] = kGgufTokenByte;
     ++n_bytes;
   }
   ASSIGN_OR_RETURN(const absl::string_view unknown,
@@ -312,7 +301,7 @@ absl::Status Exporter::ReadSentencePiece(
     unknown_id_ = it->second;
     // With all bytes there is no unknown text, and the token is one that
     // callers may spell, as every special one.
-    if (n_bytes < 256) types_[unknown_id_] = kUnknown;
+    if (n_bytes < 256) types_[unknown_id_] = kGgufTokenUnknown;
   }
   return ReadScores();
 }
@@ -328,7 +317,8 @@ absl::Status Exporter::ReadScores() {
     size_t first, last;
   };
   const auto is_text = [&](int32_t id) {
-    return types_[id] == kNormal || types_[id] == kUserDefined;
+    return types_[id] == kGgufTokenNormal ||
+           types_[id] == kGgufTokenUserDefined;
   };
   absl::flat_hash_set<std::pair<absl::string_view, absl::string_view>> pairs;
   std::vector<Ranks> made;

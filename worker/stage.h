@@ -29,7 +29,8 @@ struct MicroBatchRow {
 //
 // Every result equals docs/exactness.md bit for bit, whatever else is in the
 // micro-batch and however many threads compute. Not thread-safe: owned by the
-// runner thread, whose pool it uses. Nothing is allocated after construction.
+// runner thread, whose pool it uses. Nothing is allocated after construction;
+// buffers become resident as they are first used.
 class Stage {
  public:
   // Tokens that go through the layers together; larger steps take turns, so

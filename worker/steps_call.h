@@ -38,8 +38,8 @@ class StepsCall : public grpc::ServerBidiReactor<v1::StepPlan, v1::StepResult>,
   void OnCancel() override;
   void OnDone() override;
 
-  // What to do with the plan just read. `attached`, when set, is the mailbox
-  // that this call claims first.
+  // Gives the plan just read to the runner, and reads the next. The first one
+  // claims the stage's mailbox.
   absl::Status TakePlan() ABSL_LOCKS_EXCLUDED(mu_);
   // Ends the call after the results that wait.
   void End(absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);
