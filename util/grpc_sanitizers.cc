@@ -3,18 +3,10 @@
 // operation's callback, and the end of a call follows all its callbacks. See
 // sanitizers.cc. Compiled to nothing otherwise.
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define TERN_TSAN 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define TERN_TSAN 1
-#endif
+#include "util/tsan.h"
 
 #ifdef TERN_TSAN
 
-#include <dlfcn.h>
 #include <grpc/grpc.h>
 #include <link.h>
 
@@ -24,18 +16,7 @@
 
 #include "grpcpp/support/server_callback.h"
 
-extern "C" {
-void __tsan_acquire(void* address);
-void __tsan_release(void* address);
-}
-
 namespace {
-
-// The library's own function, which one below hides.
-template <typename Function>
-Function* Real(const char* name) {
-  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
-}
 
 // Stands for all callbacks that have returned: they count the call's
 // references down inside the library, where it is not seen, so the end of any
@@ -102,7 +83,8 @@ extern "C" grpc_call_error grpc_call_start_batch(grpc_call* call,
                                                  size_t n_ops, void* tag,
                                                  void* reserved) {
   static auto* const real =
-      Real<decltype(grpc_call_start_batch)>("grpc_call_start_batch");
+      tern::HiddenFunction<decltype(grpc_call_start_batch)>(
+          "grpc_call_start_batch");
   if (tag == nullptr || !IsFunctor(tag)) {
     return real(call, ops, n_ops, tag, reserved);
   }
@@ -121,8 +103,9 @@ namespace internal {
 // The last reference to a server's call is gone. The library would hand the
 // rest to a thread of its own; a new one is ordered after this one.
 void ServerCallbackCall::ScheduleOnDone(bool inline_ondone) {
-  static auto* const real = Real<void(ServerCallbackCall*, bool)>(
-      "_ZN4grpc8internal18ServerCallbackCall14ScheduleOnDoneEb");
+  static auto* const real =
+      tern::HiddenFunction<void(ServerCallbackCall*, bool)>(
+          "_ZN4grpc8internal18ServerCallbackCall14ScheduleOnDoneEb");
   __tsan_acquire(&finished_callbacks);
   if (inline_ondone) {
     real(this, true);
@@ -132,9 +115,10 @@ void ServerCallbackCall::ScheduleOnDone(bool inline_ondone) {
 }
 
 void ServerCallbackCall::CallOnCancel(ServerReactor* reactor) {
-  static auto* const real = Real<void(ServerCallbackCall*, ServerReactor*)>(
-      "_ZN4grpc8internal18ServerCallbackCall12CallOnCancelEPNS0_"
-      "13ServerReactorE");
+  static auto* const real =
+      tern::HiddenFunction<void(ServerCallbackCall*, ServerReactor*)>(
+          "_ZN4grpc8internal18ServerCallbackCall12CallOnCancelEPNS0_"
+          "13ServerReactorE");
   if (reactor->InternalInlineable()) {
     real(this, reactor);  // its own, at once and in this thread
     return;

@@ -11,14 +11,7 @@
 // LeakSanitizer: OpenSSL frees a thread's random generators when the thread
 // ends, and gRPC's threads may end just after the check for leaks.
 
-#if defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define TERN_TSAN 1
-#endif
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define TERN_TSAN 1
-#endif
+#include "util/tsan.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 extern "C" const char* __lsan_default_suppressions() {
@@ -27,8 +20,6 @@ extern "C" const char* __lsan_default_suppressions() {
 #endif
 
 #ifdef TERN_TSAN
-
-#include <dlfcn.h>
 
 #include <atomic>
 #include <cstdint>
@@ -39,8 +30,6 @@ extern "C" const char* __lsan_default_suppressions() {
 #include "absl/time/time.h"
 
 extern "C" {
-void __tsan_acquire(void* address);
-void __tsan_release(void* address);
 void AnnotateIgnoreReadsBegin(const char* file, int line);
 void AnnotateIgnoreReadsEnd(const char* file, int line);
 
@@ -69,22 +58,12 @@ const char* __tsan_default_suppressions() {
 }
 }
 
-namespace {
-
-// The library's own function, which one below hides.
-template <typename Function>
-Function* Real(const char* name) {
-  return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
-}
-
 // Mangled names, by which hidden functions are found.
 #define TERN_NAME(rest) "_ZN4absl7debian3" rest
 #define TERN_CONST_NAME(rest) "_ZNK4absl7debian3" rest
 
-}  // namespace
-
 #define TERN_REAL(function_type, name) \
-  static auto* const real = Real<function_type>(name)
+  static auto* const real = tern::HiddenFunction<function_type>(name)
 
 namespace absl {
 ABSL_NAMESPACE_BEGIN
