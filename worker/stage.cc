@@ -120,18 +120,18 @@ void Stage::RunLayer(int layer, absl::Span<const Token> tokens, float* x) {
   const int n = static_cast<int>(tokens.size());
 
   NormAndQuantize(x, n, c.hidden_size, w.attn_norm, normed_a_);
-  Multiply({{&w.q, q_}, {&w.k, k_}, {&w.v, v_}}, n);
+  Multiply(StageOp::kQkv, {{&w.q, q_}, {&w.k, k_}, {&w.v, v_}}, n);
   RotateAndStore(layer, tokens);
   Attend(layer, tokens);
   NormAndQuantize(a_, n, c.q_size(), w.attn_sub_norm, normed_a_);
-  Multiply({{&w.o, o_}}, n);
+  Multiply(StageOp::kOutput, {{&w.o, o_}}, n);
   AddResidual(x, o_, n);
 
   NormAndQuantize(x, n, c.hidden_size, w.ffn_norm, normed_a_);
-  Multiply({{&w.gate, gate_}, {&w.up, up_}}, n);
+  Multiply(StageOp::kGateAndUp, {{&w.gate, gate_}, {&w.up, up_}}, n);
   Gate(n);
   NormAndQuantize(gate_, n, c.ffn_size, w.ffn_sub_norm, normed_b_);
-  Multiply({{&w.down, down_}}, n);
+  Multiply(StageOp::kDown, {{&w.down, down_}}, n);
   AddResidual(x, down_, n);
 }
 
@@ -166,6 +166,7 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
 void Stage::HeadInt8(int count) {
   const ModelConfig& c = weights_->config;
   NormAndQuantize(head_in_.data(), count, c.hidden_size, {}, nullptr);
+  const StageTimer timer(profile_, StageOp::kHead);
   const QuantizedTokens in = {
       reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
       quantized_sum_.data(), count, c.hidden_size};
@@ -178,6 +179,7 @@ void Stage::HeadInt8(int count) {
 }
 
 void Stage::HeadStored(int count) {
+  const StageTimer timer(profile_, StageOp::kHead);
   const ModelConfig& c = weights_->config;
   pool_->ParallelFor(
       c.vocab_size, kStoredHeadRows, [&](int64_t begin, int64_t end) {
@@ -202,6 +204,7 @@ void Stage::ForEachToken(int n_tokens, Fn fn) {
 }
 
 void Stage::Embed(float* hidden) {
+  const StageTimer timer(profile_, StageOp::kEmbed);
   const size_t n = weights_->config.hidden_size;
   const DenseView& e = weights_->embedding;
   // Not where the head is read from the same pages in every step.
@@ -223,6 +226,7 @@ void Stage::Embed(float* hidden) {
 
 void Stage::NormAndQuantize(const float* x, int n_tokens, int n,
                             const std::vector<float>& norm, float* normed) {
+  const StageTimer timer(profile_, StageOp::kNormAndQuantize);
   quantized_n_ = n;
   ForEachToken(n_tokens, [&](size_t t) {
     const float* h = x + t * n;
@@ -238,7 +242,9 @@ void Stage::NormAndQuantize(const float* x, int n_tokens, int n,
   });
 }
 
-void Stage::Multiply(absl::Span<const Output> outputs, int n_tokens) {
+void Stage::Multiply(StageOp op, absl::Span<const Output> outputs,
+                     int n_tokens) {
+  const StageTimer timer(profile_, op);
   const QuantizedTokens in = {
       reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
       quantized_sum_.data(), n_tokens, quantized_n_};
@@ -263,6 +269,7 @@ void Stage::Multiply(absl::Span<const Output> outputs, int n_tokens) {
 }
 
 void Stage::RotateAndStore(int layer, absl::Span<const Token> tokens) {
+  const StageTimer timer(profile_, StageOp::kRopeAndStore);
   const ModelConfig& c = weights_->config;
   ForEachToken(static_cast<int>(tokens.size()), [&](size_t t) {
     const Token& token = tokens[t];
@@ -283,6 +290,7 @@ void Stage::RotateAndStore(int layer, absl::Span<const Token> tokens) {
 }
 
 void Stage::Attend(int layer, absl::Span<const Token> tokens) {
+  const StageTimer timer(profile_, StageOp::kAttention);
   const ModelConfig& c = weights_->config;
   // Query heads that share keys are computed together, so that those are read
   // once; with few tokens that leaves too few tasks for the threads.
@@ -310,6 +318,7 @@ void Stage::Attend(int layer, absl::Span<const Token> tokens) {
 }
 
 void Stage::Gate(int n_tokens) {
+  const StageTimer timer(profile_, StageOp::kGate);
   const int n = weights_->config.ffn_size;
   const auto gate = weights_->config.activation == Activation::kRelu2
                         ? kernels_.relu2_gate
@@ -320,6 +329,7 @@ void Stage::Gate(int n_tokens) {
 }
 
 void Stage::AddResidual(float* x, const float* y, int n_tokens) {
+  const StageTimer timer(profile_, StageOp::kResidual);
   const int n = weights_->config.hidden_size;
   ForEachToken(n_tokens,
                [&](size_t t) { kernels_.add(x + t * n, y + t * n, n); });

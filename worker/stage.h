@@ -11,6 +11,7 @@
 #include "kernels/rope_table.h"
 #include "worker/huge_buffer.h"
 #include "worker/kv_cache.h"
+#include "worker/stage_profile.h"
 #include "worker/stage_weights.h"
 #include "worker/thread_pool.h"
 
@@ -73,6 +74,9 @@ class Stage {
 
   const StageWeights& weights() const { return *weights_; }
 
+  // Adds where time goes to *profile from now on; null to stop.
+  void set_profile(StageProfile* profile) { profile_ = profile; }
+
  private:
   static float* Floats(const HugeBuffer& buffer) {
     return reinterpret_cast<float*>(buffer.data());
@@ -96,7 +100,7 @@ class Stage {
   void NormAndQuantize(const float* x, int n_tokens, int n,
                        const std::vector<float>& norm, float* normed);
   // Multiplies the quantised activations with each matrix.
-  void Multiply(absl::Span<const Output> outputs, int n_tokens);
+  void Multiply(StageOp op, absl::Span<const Output> outputs, int n_tokens);
   void RotateAndStore(int layer, absl::Span<const Token> tokens);
   void Attend(int layer, absl::Span<const Token> tokens);
   void Gate(int n_tokens);
@@ -114,6 +118,7 @@ class Stage {
   const RopePairing pairing_;
   const float attention_scale_;
   const size_t logits_stride_;
+  StageProfile* profile_ = nullptr;
 
   HugeBuffer hidden_;                 // float [max_step_tokens, hidden_size]
   std::vector<Token> tokens_;         // of the step
