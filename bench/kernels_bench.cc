@@ -254,7 +254,8 @@ void RegisterAll() {
         ->ArgName("tokens")
         ->Arg(1)
         ->Arg(4)
-        ->Arg(12);
+        ->Arg(12)
+        ->Arg(32);
     const struct {
       const char* name;
       DenseType type;
