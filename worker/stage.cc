@@ -18,6 +18,10 @@ constexpr int64_t kEmbeddedRowsMax = 64;
 // Tasks per thread that make the last ones to end not matter.
 constexpr int kTasksPerThread = 4;
 
+// Queries of one sequence that attend in one task: enough to share the loads of
+// keys and values, few enough to leave tasks for all threads.
+constexpr int kQueriesPerTask = 16;
+
 // Rows of a stored head that stay in the cache while every token visits them.
 constexpr int kStoredHeadRows = 64;
 
@@ -62,6 +66,7 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
   const size_t tile = std::min(max_step_tokens, kTileTokens);
   hidden_ = AllocateFloats(step * c.hidden_size);
   tokens_.reserve(step);
+  runs_.reserve(tile);
   sampling_tokens_.reserve(step);
 
   const int attention = 2 * c.kv_size() + c.q_size();
@@ -292,29 +297,52 @@ void Stage::RotateAndStore(int layer, absl::Span<const Token> tokens) {
 void Stage::Attend(int layer, absl::Span<const Token> tokens) {
   const StageTimer timer(profile_, StageOp::kAttention);
   const ModelConfig& c = weights_->config;
-  // Query heads that share keys are computed together, so that those are read
-  // once; with few tokens that leaves too few tasks for the threads.
   const int group = c.n_heads / c.n_kv_heads;
-  const int64_t n_groups = static_cast<int64_t>(tokens.size()) * c.n_kv_heads;
-  const bool share = n_groups >= int64_t{kTasksPerThread} * pool_->size();
-  const int task_heads = share ? group : 1;
-  const int64_t tasks_per_token = c.n_heads / task_heads;
-  const int64_t n_tasks = static_cast<int64_t>(tokens.size()) * tasks_per_token;
+  FindQueryRuns(tokens);
+  // As many heads in a task as leave enough tasks for the threads: whole groups
+  // share keys, and one group's come to the cache while the one before is
+  // computed.
+  int task_heads = c.n_heads;
+  while (task_heads > 1 &&
+         (c.n_heads % task_heads != 0 ||
+          (task_heads % group != 0 && group % task_heads != 0) ||
+          static_cast<int>(runs_.size()) * (c.n_heads / task_heads) <
+              kTasksPerThread * pool_->size())) {
+    --task_heads;
+  }
+  const int64_t tasks_per_run = c.n_heads / task_heads;
+  const int64_t n_tasks = static_cast<int64_t>(runs_.size()) * tasks_per_run;
   pool_->ParallelForEach(n_tasks, [&](int64_t task, int /*thread*/) {
-    const size_t t = task / tasks_per_token;
-    const int head = static_cast<int>(task % tasks_per_token) * task_heads;
+    const QueryRun& run = runs_[task / tasks_per_run];
+    const int head = static_cast<int>(task % tasks_per_run) * task_heads;
     AttentionArgs args;
-    args.q = &q_[t * c.q_size()];
+    args.q = &q_[run.first * c.q_size()];
     args.k_pool = kv_->k_pool(layer);
     args.v_pool = kv_->v_pool(layer);
-    args.block_table = tokens[t].block_table;
-    args.n_positions = tokens[t].position + 1;
+    args.block_table = tokens[run.first].block_table;
+    args.n_positions = tokens[run.first].position + 1;
     args.n_heads = c.n_heads;
     args.n_kv_heads = c.n_kv_heads;
     args.head_dim = c.head_dim;
     args.scale = attention_scale_;
-    kernels_.attend(args, head, head + task_heads, &a_[t * c.q_size()]);
+    args.n_queries = run.n_tokens;
+    kernels_.attend(args, head, head + task_heads, &a_[run.first * c.q_size()]);
   });
+}
+
+void Stage::FindQueryRuns(absl::Span<const Token> tokens) {
+  runs_.clear();
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    const bool goes_on = t > 0 &&
+                         tokens[t].block_table == tokens[t - 1].block_table &&
+                         tokens[t].position == tokens[t - 1].position + 1 &&
+                         runs_.back().n_tokens < kQueriesPerTask;
+    if (goes_on) {
+      ++runs_.back().n_tokens;
+    } else {
+      runs_.push_back({t, 1});
+    }
+  }
 }
 
 void Stage::Gate(int n_tokens) {

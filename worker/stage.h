@@ -88,6 +88,11 @@ class Stage {
     int32_t position;
     const int32_t* block_table;
   };
+  // Consecutive tokens of one sequence, whose queries attend together.
+  struct QueryRun {
+    size_t first;  // token of the tile
+    int n_tokens;
+  };
   struct Output {  // of a matrix: y [tokens, stride]
     const TernaryView* w;
     float* y;
@@ -103,6 +108,8 @@ class Stage {
   void Multiply(StageOp op, absl::Span<const Output> outputs, int n_tokens);
   void RotateAndStore(int layer, absl::Span<const Token> tokens);
   void Attend(int layer, absl::Span<const Token> tokens);
+  // Fills runs_.
+  void FindQueryRuns(absl::Span<const Token> tokens);
   void Gate(int n_tokens);
   void AddResidual(float* x, const float* y, int n_tokens);
   void HeadInt8(int count);
@@ -122,6 +129,7 @@ class Stage {
 
   HugeBuffer hidden_;                 // float [max_step_tokens, hidden_size]
   std::vector<Token> tokens_;         // of the step
+  std::vector<QueryRun> runs_;        // of the tile
   std::vector<int> sampling_tokens_;  // index of the token of each sampling row
   int64_t rows_embedded_ = 0;         // since the file's pages were handed back
 
