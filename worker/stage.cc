@@ -74,11 +74,14 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
       AllocateFloats(tile * std::max({c.hidden_size, c.q_size(), c.ffn_size}));
   room_b_ =
       AllocateFloats(tile * std::max({c.hidden_size, attention, c.ffn_size}));
-  normed_a_ = q_ = o_ = gate_ = Floats(room_a_);
-  k_ = up_ = normed_b_ = down_ = Floats(room_b_);
+  q_ = o_ = gate_ = Floats(room_a_);
+  k_ = up_ = down_ = Floats(room_b_);
   v_ = k_ + tile * c.kv_size();
   a_ = v_ + tile * c.kv_size();
 
+  // Lines of their own for each thread.
+  normed_stride_ = RoundUp(WidestInput(c), 64 / sizeof(float));
+  normed_.resize(pool->size() * normed_stride_);
   // The head's input is quantised here too.
   const size_t quantized_tokens = std::max<size_t>(tile, kLogitRows);
   quantized_ = AllocateRoom(quantized_tokens * WidestInput(c));
@@ -124,20 +127,23 @@ void Stage::RunLayer(int layer, absl::Span<const Token> tokens, float* x) {
   const LayerWeights& w = weights_->layers[layer];
   const int n = static_cast<int>(tokens.size());
 
-  NormAndQuantize(x, n, c.hidden_size, w.attn_norm, normed_a_);
+  NormAndQuantize(x, n, c.hidden_size, w.attn_norm);
   Multiply(StageOp::kQkv, {{&w.q, q_}, {&w.k, k_}, {&w.v, v_}}, n);
   RotateAndStore(layer, tokens);
   Attend(layer, tokens);
-  NormAndQuantize(a_, n, c.q_size(), w.attn_sub_norm, normed_a_);
+  NormAndQuantize(a_, n, c.q_size(), w.attn_sub_norm);
   Multiply(StageOp::kOutput, {{&w.o, o_}}, n);
-  AddResidual(x, o_, n);
 
-  NormAndQuantize(x, n, c.hidden_size, w.ffn_norm, normed_a_);
+  // What only passes over a token is done where the token is read next, while
+  // it is in the cache.
+  NormAndQuantize(x, n, c.hidden_size, w.ffn_norm,
+                  [&](size_t t) { AddResidual(t, o_, x); });
   Multiply(StageOp::kGateAndUp, {{&w.gate, gate_}, {&w.up, up_}}, n);
-  Gate(n);
-  NormAndQuantize(gate_, n, c.ffn_size, w.ffn_sub_norm, normed_b_);
+  NormAndQuantize(gate_, n, c.ffn_size, w.ffn_sub_norm,
+                  [&](size_t t) { Gate(t); });
   Multiply(StageOp::kDown, {{&w.down, down_}}, n);
-  AddResidual(x, down_, n);
+  const StageTimer timer(profile_, StageOp::kResidual);
+  ForEachToken(n, [&](size_t t, int) { AddResidual(t, down_, x); });
 }
 
 void Stage::ComputeLogits(int begin, int count, const float* hidden) {
@@ -170,7 +176,7 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
 
 void Stage::HeadInt8(int count) {
   const ModelConfig& c = weights_->config;
-  NormAndQuantize(head_in_.data(), count, c.hidden_size, {}, nullptr);
+  NormAndQuantize(head_in_.data(), count, c.hidden_size, {});
   const StageTimer timer(profile_, StageOp::kHead);
   const QuantizedTokens in = {
       reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
@@ -203,8 +209,8 @@ void Stage::HeadStored(int count) {
 
 template <typename Fn>
 void Stage::ForEachToken(int n_tokens, Fn fn) {
-  pool_->ParallelFor(n_tokens, 1, [&fn](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) fn(static_cast<size_t>(t));
+  pool_->ParallelForEach(n_tokens, [&fn](int64_t t, int thread) {
+    fn(static_cast<size_t>(t), thread);
   });
 }
 
@@ -217,7 +223,7 @@ void Stage::Embed(float* hidden) {
   const int64_t n_tokens = static_cast<int64_t>(tokens_.size());
   for (int64_t begin = 0; begin < n_tokens; begin += kEmbeddedRowsMax) {
     const int64_t count = std::min(kEmbeddedRowsMax, n_tokens - begin);
-    ForEachToken(static_cast<int>(count), [&](size_t t) {
+    ForEachToken(static_cast<int>(count), [&](size_t t, int) {
       // A row that is not finite shows in the logits, where it is reported.
       kernels_.widen_row(e, tokens_[begin + t].id, hidden + (begin + t) * n);
     });
@@ -230,15 +236,17 @@ void Stage::Embed(float* hidden) {
 }
 
 void Stage::NormAndQuantize(const float* x, int n_tokens, int n,
-                            const std::vector<float>& norm, float* normed) {
+                            const std::vector<float>& norm,
+                            absl::FunctionRef<void(size_t t)> finish) {
   const StageTimer timer(profile_, StageOp::kNormAndQuantize);
   quantized_n_ = n;
-  ForEachToken(n_tokens, [&](size_t t) {
+  ForEachToken(n_tokens, [&](size_t t, int thread) {
+    finish(t);
     const float* h = x + t * n;
     if (!norm.empty()) {
-      float* const out = normed + t * n;
-      kernels_.rms_norm(h, norm.data(), n, weights_->config.norm_eps, out);
-      h = out;
+      float* const normed = &normed_[thread * normed_stride_];
+      kernels_.rms_norm(h, norm.data(), n, weights_->config.norm_eps, normed);
+      h = normed;
     }
     const QuantizedScale scale = kernels_.quantize_token(
         h, n, reinterpret_cast<int8_t*>(quantized_.data()) + t * n);
@@ -276,7 +284,7 @@ void Stage::Multiply(StageOp op, absl::Span<const Output> outputs,
 void Stage::RotateAndStore(int layer, absl::Span<const Token> tokens) {
   const StageTimer timer(profile_, StageOp::kRopeAndStore);
   const ModelConfig& c = weights_->config;
-  ForEachToken(static_cast<int>(tokens.size()), [&](size_t t) {
+  ForEachToken(static_cast<int>(tokens.size()), [&](size_t t, int) {
     const Token& token = tokens[t];
     const float* const cos = rope_.cos(token.position);
     const float* const sin = rope_.sin(token.position);
@@ -345,22 +353,17 @@ void Stage::FindQueryRuns(absl::Span<const Token> tokens) {
   }
 }
 
-void Stage::Gate(int n_tokens) {
-  const StageTimer timer(profile_, StageOp::kGate);
+void Stage::Gate(size_t t) {
   const int n = weights_->config.ffn_size;
   const auto gate = weights_->config.activation == Activation::kRelu2
                         ? kernels_.relu2_gate
                         : kernels_.silu_gate;
-  ForEachToken(n_tokens, [&](size_t t) {
-    gate(&gate_[t * n], &up_[t * n], n, &gate_[t * n]);
-  });
+  gate(&gate_[t * n], &up_[t * n], n, &gate_[t * n]);
 }
 
-void Stage::AddResidual(float* x, const float* y, int n_tokens) {
-  const StageTimer timer(profile_, StageOp::kResidual);
+void Stage::AddResidual(size_t t, const float* y, float* x) {
   const int n = weights_->config.hidden_size;
-  ForEachToken(n_tokens,
-               [&](size_t t) { kernels_.add(x + t * n, y + t * n, n); });
+  kernels_.add(x + t * n, y + t * n, n);
 }
 
 }  // namespace tern

@@ -6,6 +6,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "kernels/kernels.h"
 #include "kernels/rope_table.h"
@@ -100,20 +101,23 @@ class Stage {
 
   void Embed(float* hidden);
   void RunLayer(int layer, absl::Span<const Token> tokens, float* x);
-  // h = N(x, norm), then its int8 form; without a norm the int8 form of x.
-  // h [tokens, n] is left in `normed`, which is not x.
-  void NormAndQuantize(const float* x, int n_tokens, int n,
-                       const std::vector<float>& norm, float* normed);
+  // The int8 form of N(x, norm), or of x without a norm, x being [tokens, n].
+  // finish(t) is called first and completes row t of x.
+  void NormAndQuantize(
+      const float* x, int n_tokens, int n, const std::vector<float>& norm,
+      absl::FunctionRef<void(size_t t)> finish = [](size_t) {});
   // Multiplies the quantised activations with each matrix.
   void Multiply(StageOp op, absl::Span<const Output> outputs, int n_tokens);
   void RotateAndStore(int layer, absl::Span<const Token> tokens);
   void Attend(int layer, absl::Span<const Token> tokens);
   // Fills runs_.
   void FindQueryRuns(absl::Span<const Token> tokens);
-  void Gate(int n_tokens);
-  void AddResidual(float* x, const float* y, int n_tokens);
+  // Of one token: gate = act(gate) * up, x = x + y.
+  void Gate(size_t t);
+  void AddResidual(size_t t, const float* y, float* x);
   void HeadInt8(int count);
   void HeadStored(int count);
+  // fn(t, thread) for each token.
   template <typename Fn>
   void ForEachToken(int n_tokens, Fn fn);
 
@@ -136,22 +140,23 @@ class Stage {
   // Of a tile of tokens: two rooms that take turns, since what a layer computes
   // is soon used up.
   //
-  //            attention             feed-forward
-  //   room a   N(x); q; o's output   N(x); gate
-  //   room b   k, v, attention       up; N(gate * up); down's output
+  //            attention         feed-forward
+  //   room a   q; o's output     gate
+  //   room b   k, v, attention   up; down's output
   HugeBuffer room_a_;
   HugeBuffer room_b_;
-  float* normed_a_;  // [tile, hidden_size] or [tile, q_size]
-  float* q_;         // [tile, q_size]
-  float* o_;         // [tile, hidden_size], to be added to x
-  float* gate_;      // [tile, ffn_size]
-  float* k_;         // [tile, kv_size]
-  float* v_;         // [tile, kv_size]
-  float* a_;         // [tile, q_size], output of attention
-  float* up_;        // [tile, ffn_size]
-  float* normed_b_;  // [tile, ffn_size]
-  float* down_;      // [tile, hidden_size], to be added to x
+  float* q_;     // [tile, q_size]
+  float* o_;     // [tile, hidden_size], to be added to x
+  float* gate_;  // [tile, ffn_size]
+  float* k_;     // [tile, kv_size]
+  float* v_;     // [tile, kv_size]
+  float* a_;     // [tile, q_size], output of attention
+  float* up_;    // [tile, ffn_size]
+  float* down_;  // [tile, hidden_size], to be added to x
 
+  // float [threads, normed_stride_]: N of one token, before it is quantised.
+  std::vector<float> normed_;
+  size_t normed_stride_;
   HugeBuffer quantized_;  // int8 [tile, n]
   std::vector<float> quantized_s_;
   std::vector<int32_t> quantized_sum_;

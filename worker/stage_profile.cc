@@ -18,8 +18,6 @@ absl::string_view StageOpName(StageOp op) {
       return "output";
     case StageOp::kGateAndUp:
       return "gate, up";
-    case StageOp::kGate:
-      return "gating";
     case StageOp::kDown:
       return "down";
     case StageOp::kResidual:

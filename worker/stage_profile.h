@@ -9,7 +9,8 @@
 
 namespace tern {
 
-// The operations of a stage's graph, in their order.
+// The operations of a stage's graph. What only passes over a token (gating, the
+// residual after the attention) counts to the norm that follows it.
 enum class StageOp {
   kEmbed,
   kNormAndQuantize,
@@ -18,7 +19,6 @@ enum class StageOp {
   kAttention,
   kOutput,  // of the attention
   kGateAndUp,
-  kGate,
   kDown,
   kResidual,
   kHead,
