@@ -153,9 +153,9 @@ void HeadBlocks(const DenseView& w, const float* x, int row_begin, int row_end,
 }
 
 constexpr int kTokensPerTile = 12;
-// How far ahead a panel is asked for: with many tokens a line lasts longer than
-// the hardware looks ahead.
-constexpr int kPrefetchBytes = 2048;
+// How far ahead a tile that stands alone asks for its own panels: two of them
+// side by side are more than the hardware foresees.
+constexpr int kAheadBytes = 2048;
 
 // Four activations in every lane.
 __m512i BroadcastQuad(const int8_t* q) {
@@ -170,10 +170,12 @@ __m512i BroadcastQuad(const int8_t* q) {
 // the difference fits.
 //
 // Two panels at a time share the loads of the activations, of which one panel
-// would need one for each multiplication.
+// would need one for each multiplication. Meanwhile a panel's bytes from
+// `ahead` on come to the second cache; without it, for a tile that stands
+// alone, the panels' own next bytes.
 template <int kTokens, int kPanels>
 void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
-              __m512i (*sums)[2]) {
+              const int8_t* ahead, __m512i (*sums)[2]) {
   // Few tokens need several chains each to hide the latency of vpdpbusd.
   constexpr int kChains = kTokens == 1 ? 4 : kTokens <= 3 ? 2 : 1;
   const size_t panel_bytes = static_cast<size_t>(n_columns) * kHeadPanelRows;
@@ -191,12 +193,20 @@ void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
     const int8_t* const blocks = panel + kHeadPanelRows * k;
 #pragma GCC unroll 4
     for (int b = 0; b < 4; ++b) {
+      const size_t at = kHeadPanelRows * (k + 4 * b);
+      if (ahead != nullptr) {
+        _mm_prefetch(ahead + at, _MM_HINT_T1);
+      } else {
+#pragma GCC unroll 2
+        for (int p = 0; p < kPanels; ++p) {
+          _mm_prefetch(panel + p * panel_bytes + at + kAheadBytes, _MM_HINT_T0);
+        }
+      }
       __m512i w[kPanels];
 #pragma GCC unroll 2
       for (int p = 0; p < kPanels; ++p) {
         const int8_t* const block =
             blocks + p * panel_bytes + 4 * kHeadPanelRows * b;
-        _mm_prefetch(block + kPrefetchBytes, _MM_HINT_T0);
         w[p] = _mm512_xor_si512(_mm512_load_si512(block), flip);
       }
 #pragma GCC unroll 12
@@ -225,7 +235,7 @@ void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
   }
 }
 
-using TileFunction = void (*)(const int8_t*, int, const int8_t*,
+using TileFunction = void (*)(const int8_t*, int, const int8_t*, const int8_t*,
                               __m512i (*)[2]);
 template <int kPanels>
 constexpr TileFunction kTiles[kTokensPerTile + 1] = {
@@ -243,6 +253,13 @@ constexpr TileFunction kTiles[kTokensPerTile + 1] = {
     Int8Tile<11, kPanels>,
     Int8Tile<12, kPanels>,
 };
+
+// At least two from six tokens on: while one computes on a panel in the cache,
+// the next one comes from memory.
+int TileCount(int n_tokens) {
+  const int n = (n_tokens + kTokensPerTile - 1) / kTokensPerTile;
+  return n == 1 && n_tokens >= 6 ? 2 : n;
+}
 
 // The logits of a panel's rows of [row_begin, row_end) for one token.
 void StoreLogits(const Int8View& w, const QuantizedTokens& x, int t,
@@ -284,7 +301,7 @@ void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
 void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
               int row_end, float* logits, size_t logits_stride) {
   const size_t panel_bytes = static_cast<size_t>(w.n_columns) * kHeadPanelRows;
-  const int n_tiles = (x.n_tokens + kTokensPerTile - 1) / kTokensPerTile;
+  const int n_tiles = TileCount(x.n_tokens);
   const int last = HeadPanelCount(row_end);
   for (int panel = row_begin / kHeadPanelRows; panel < last;) {
     // One token alone reads memory fastest in one sequence.
@@ -293,9 +310,16 @@ void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
     for (int tile = 0; tile < n_tiles; ++tile) {
       const int begin = x.n_tokens * tile / n_tiles;
       const int end = x.n_tokens * (tile + 1) / n_tiles;
+      const int8_t* const packed = w.packed + panel * panel_bytes;
+      // Of several tiles, the last asks for the second of the next two panels,
+      // the others for the first. Nothing is read beyond the last panel.
+      const int8_t* const ahead =
+          n_tiles == 1
+              ? nullptr
+              : packed + (n_panels + (tile == n_tiles - 1)) * panel_bytes;
       __m512i sums[kTokensPerTile][2];
-      tiles[end - begin](w.packed + panel * panel_bytes, w.n_columns,
-                         x.q + static_cast<size_t>(begin) * x.n, sums);
+      tiles[end - begin](packed, w.n_columns,
+                         x.q + static_cast<size_t>(begin) * x.n, ahead, sums);
       for (int t = begin; t < end; ++t) {
         for (int p = 0; p < n_panels; ++p) {
           StoreLogits(w, x, t, sums[t - begin][p], panel + p, row_begin,
