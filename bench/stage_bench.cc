@@ -141,7 +141,8 @@ class Bench {
         peaks_(*peaks),
         pool_(n_threads),
         kernels_(KernelsOfFlag()),
-        stage_(weights_, kv, &pool_, &kernels_, max_step_tokens) {}
+        stage_(weights_, kv, &pool_, &kernels_, max_step_tokens),
+        scratch_(n_threads) {}
 
   static const Kernels& KernelsOfFlag() {
     const std::string name = absl::GetFlag(FLAGS_isa);
@@ -209,12 +210,13 @@ class Bench {
       for (int first = 0; first < scenario.batch; first += Stage::kLogitRows) {
         const int count = std::min(Stage::kLogitRows, scenario.batch - first);
         stage_.ComputeLogits(first, count, stage_.hidden());
-        for (int i = 0; i < count; ++i) {
-          const auto token = SampleToken(stage_.logits(i), greedy,
-                                         scenario.context + 1, &scratch_);
+        pool_.ParallelForEach(count, [&](int64_t i, int thread) {
+          const auto token =
+              SampleToken(stage_.logits(static_cast<int>(i)), greedy,
+                          scenario.context + 1, &scratch_[thread]);
           CHECK(token.ok()) << token.status().ToString();
           tokens[first + i] = *token;
-        }
+        });
       }
       ++n_steps;
     }
@@ -250,7 +252,7 @@ class Bench {
   ThreadPool pool_;
   const Kernels& kernels_;
   Stage stage_;
-  SamplerScratch scratch_;
+  std::vector<SamplerScratch> scratch_;  // [threads]
   double bandwidth_ = 0;
   double multiply_adds_ = 0;
   std::vector<double> bandwidths_;

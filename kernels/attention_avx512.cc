@@ -81,9 +81,9 @@ void PrefetchPair(const uint16_t* block, int i) {
   _mm_prefetch(block + 64 * i + 32, _MM_HINT_T0);
 }
 
-// scores[r][j] of the 64 positions of a chunk, used or not. Each key is one
-// lane, which adds over d in order. Meanwhile the next keys come to the cache,
-// block by block as they lie in memory.
+// scores[r][j] of the positions of a chunk, and of some that follow. Each key
+// is one lane, which adds over d in order. Meanwhile the next keys come to the
+// cache, block by block as they lie in memory.
 template <int kRows>
 void Scores(const Chunk& chunk, const Chunk& next, const Row* rows,
             int head_dim, float scale, float (*scores)[kAttentionChunk]) {
@@ -92,7 +92,8 @@ void Scores(const Chunk& chunk, const Chunk& next, const Row* rows,
   const float* q[kRows];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) q[r] = rows[r].q;
-  for (int first = 0; first < kBlocksPerChunk; first += kBlocks) {
+  for (int first = 0; first * kKvBlockSize < chunk.n_positions;
+       first += kBlocks) {
     __m512 acc[kRows][kBlocks];
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {

@@ -28,15 +28,15 @@ constexpr Kernels kAvx2Kernels = {
     avx2::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
 };
 
-// What does little more than pass over a token's activations is bound by
-// latency and the first cache: wider registers gain nothing there. Nor do rows
-// that are widened once, at load.
+// The norm is a chain of additions; what else passes over a token once waits
+// for the caches, and rows are widened once, at load: wider registers gain
+// nothing there.
 constexpr Kernels kAvx512VnniKernels = {
-    Isa::kAvx512Vnni, avx2::QuantizeToken, avx512::TernaryMatmul,
-    avx2::RmsNorm,    avx2::RopeRotate,    avx2::StoreKv,
-    avx512::Attend,   avx2::Relu2Gate,     avx512::SiluGate,
-    avx2::Add,        avx512::ExpEach,     avx512::HeadStored,
-    avx512::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
+    Isa::kAvx512Vnni, avx512::QuantizeToken, avx512::TernaryMatmul,
+    avx2::RmsNorm,    avx2::RopeRotate,      avx2::StoreKv,
+    avx512::Attend,   avx2::Relu2Gate,       avx512::SiluGate,
+    avx2::Add,        avx512::ExpEach,       avx512::HeadStored,
+    avx512::HeadInt8, avx2::WidenRow,        avx2::QuantizeHeadRow,
 };
 
 #endif
