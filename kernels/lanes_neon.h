@@ -42,7 +42,8 @@ static inline int8x16_t Quantize16(const float* x, float s) {
   return vmaxq_s8(vqmovn_high_s16(vqmovn_s16(ab), cd), vdupq_n_s8(-127));
 }
 
-// docs/exactness.md, section 7.
+// docs/exactness.md, section 7. NaN needs no care: it converts to 0, leaves the
+// exponent field as it is and compares as neither tiny nor huge.
 static inline float32x4_t Exp(float32x4_t x) {
   const float32x4_t n = vrndnq_f32(vmulq_n_f32(x, 0x1.715476p+0f));
   float32x4_t r = vfmaq_n_f32(x, n, -0x1.62e430p-1f);
@@ -55,14 +56,14 @@ static inline float32x4_t Exp(float32x4_t x) {
   p = vfmaq_f32(vdupq_n_f32(0.5f), p, r);
   p = vfmaq_f32(vdupq_n_f32(1.0f), p, r);
   p = vfmaq_f32(vdupq_n_f32(1.0f), p, r);
-  const int32x4_t exponent = vshlq_n_s32(vcvtq_s32_f32(n), 23);
-  p = vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(p), exponent));
+  // Unsigned: what lies outside the range may wrap, and is replaced below.
+  const uint32x4_t exponent =
+      vshlq_n_u32(vreinterpretq_u32_s32(vcvtq_s32_f32(n)), 23);
+  p = vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(p), exponent));
   const uint32x4_t tiny = vcltq_f32(x, vdupq_n_f32(-0x1.5d589ep+6f));
   const uint32x4_t huge = vcgtq_f32(x, vdupq_n_f32(0x1.62e42ep+6f));
-  const uint32x4_t number = vceqq_f32(x, x);
   p = vbslq_f32(tiny, vdupq_n_f32(0.0f), p);
-  p = vbslq_f32(huge, vdupq_n_f32(__builtin_inff()), p);
-  return vbslq_f32(number, p, x);
+  return vbslq_f32(huge, vdupq_n_f32(__builtin_inff()), p);
 }
 
 }  // namespace tern::neon
