@@ -1,7 +1,7 @@
 """qemu_test: runs a cc_test of this repository, built for 64-bit ARM, in an emulator."""
 
 # As .bazelrc has them, in its configuration asan.
-_ADDRESS_SANITIZER = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+_ADDRESS_SANITIZER = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-O1"]
 
 # Of the outer configuration's flags the address sanitizer's alone reach the cross
 # compiler: the others are for another compiler (--config=clang), or need what an
