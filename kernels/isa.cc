@@ -2,12 +2,16 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace tern {
 namespace {
 
-constexpr Isa kAllIsas[] = {Isa::kRef, Isa::kAvx2, Isa::kAvx512Vnni};
+// Those of one machine slowest first.
+constexpr Isa kAllIsas[] = {Isa::kRef, Isa::kAvx2, Isa::kAvx512Vnni,
+                            Isa::kNeonDotprod, Isa::kNeonI8mm};
 
 #if defined(__x86_64__)
 
@@ -41,6 +45,20 @@ bool CpuHasAvx512Vnni() { return false; }
 
 #endif
 
+#if defined(__aarch64__) && defined(__linux__)
+
+bool CpuHasDotprod() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+bool CpuHasI8mm() {
+  return CpuHasDotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+}
+
+#else
+
+bool CpuHasDotprod() { return false; }
+bool CpuHasI8mm() { return false; }
+
+#endif
+
 }  // namespace
 
 absl::string_view IsaName(Isa isa) {
@@ -51,6 +69,10 @@ absl::string_view IsaName(Isa isa) {
       return "avx2";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
+    case Isa::kNeonDotprod:
+      return "neon_dotprod";
+    case Isa::kNeonI8mm:
+      return "neon_i8mm";
   }
   return "unknown";
 }
@@ -73,6 +95,10 @@ bool IsaSupported(Isa isa) {
       return CpuHasAvx2();
     case Isa::kAvx512Vnni:
       return CpuHasAvx512Vnni();
+    case Isa::kNeonDotprod:
+      return CpuHasDotprod();
+    case Isa::kNeonI8mm:
+      return CpuHasI8mm();
   }
   return false;
 }

@@ -10,12 +10,14 @@ namespace tern {
 // The instruction sets that kernels are written for. Every one gives the same
 // bits (docs/exactness.md); they differ in speed alone.
 enum class Isa {
-  kRef,         // plain C++, slow and obviously right: the oracle
-  kAvx2,        // AVX2 + FMA + F16C
-  kAvx512Vnni,  // AVX-512 F/BW/VL/DQ + VNNI
+  kRef,          // plain C++, slow and obviously right: the oracle
+  kAvx2,         // AVX2 + FMA + F16C
+  kAvx512Vnni,   // AVX-512 F/BW/VL/DQ + VNNI
+  kNeonDotprod,  // 64-bit ARM with SDOT (FEAT_DotProd)
+  kNeonI8mm,     // the same with USDOT and USMMLA (FEAT_I8MM)
 };
 
-// "ref", "avx2", "avx512vnni".
+// "ref", "avx2", "avx512vnni", "neon_dotprod", "neon_i8mm".
 absl::string_view IsaName(Isa isa);
 
 // Writes the instruction set of that name to *isa; false if there is none.

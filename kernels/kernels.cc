@@ -6,6 +6,9 @@
 #if defined(__x86_64__)
 #include "kernels/avx2.h"
 #include "kernels/avx512.h"
+#elif defined(__aarch64__)
+#include "kernels/i8mm.h"
+#include "kernels/neon.h"
 #endif
 
 namespace tern {
@@ -39,6 +42,25 @@ constexpr Kernels kAvx512VnniKernels = {
     avx512::HeadInt8, avx2::WidenRow,        avx2::QuantizeHeadRow,
 };
 
+#elif defined(__aarch64__)
+
+constexpr Kernels kNeonDotprodKernels = {
+    Isa::kNeonDotprod, neon::QuantizeToken, neon::TernaryMatmul,
+    neon::RmsNorm,     neon::RopeRotate,    neon::StoreKv,
+    neon::Attend,      neon::Relu2Gate,     neon::SiluGate,
+    neon::Add,         neon::ExpEach,       neon::HeadStored,
+    neon::HeadInt8,    neon::WidenRow,      neon::QuantizeHeadRow,
+};
+
+// The instructions that it adds multiply int8.
+constexpr Kernels kNeonI8mmKernels = {
+    Isa::kNeonI8mm, neon::QuantizeToken, i8mm::TernaryMatmul,
+    neon::RmsNorm,  neon::RopeRotate,    neon::StoreKv,
+    neon::Attend,   neon::Relu2Gate,     neon::SiluGate,
+    neon::Add,      neon::ExpEach,       neon::HeadStored,
+    neon::HeadInt8, neon::WidenRow,      neon::QuantizeHeadRow,
+};
+
 #endif
 
 }  // namespace
@@ -52,6 +74,11 @@ const Kernels& KernelsFor(Isa isa) {
       return kAvx2Kernels;
     case Isa::kAvx512Vnni:
       return kAvx512VnniKernels;
+#elif defined(__aarch64__)
+    case Isa::kNeonDotprod:
+      return kNeonDotprodKernels;
+    case Isa::kNeonI8mm:
+      return kNeonI8mmKernels;
 #endif
     default:
       return kRefKernels;
