@@ -10,12 +10,15 @@ namespace tern {
 // The instruction sets that kernels are written for. Every one gives the same
 // bits (docs/exactness.md); they differ in speed alone.
 enum class Isa {
-  kRef,         // plain C++, slow and obviously right: the oracle
-  kAvx2,        // AVX2 + FMA + F16C
-  kAvx512Vnni,  // AVX-512 F/BW/VL/DQ + VNNI
+  kRef,            // plain C++, slow and obviously right: the oracle
+  kAvx2,           // AVX2 + FMA + F16C
+  kAvxVnni,        // that and AVX-VNNI: dot products on 256-bit registers
+  kAvx512Vnni256,  // the same by AVX-512 VNNI + VL, for CPUs that are slower at
+                   // 512 bits than at 256
+  kAvx512Vnni,     // AVX-512 F/BW/VL/DQ + VNNI
 };
 
-// "ref", "avx2", "avx512vnni".
+// "ref", "avx2", "avxvnni", "avx512vnni256", "avx512vnni".
 absl::string_view IsaName(Isa isa);
 
 // Writes the instruction set of that name to *isa; false if there is none.

@@ -7,7 +7,8 @@ namespace tern {
 namespace {
 
 TEST(Isa, NamesParseBack) {
-  for (Isa isa : {Isa::kRef, Isa::kAvx2, Isa::kAvx512Vnni}) {
+  for (Isa isa : {Isa::kRef, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512Vnni256,
+                  Isa::kAvx512Vnni}) {
     Isa parsed;
     ASSERT_TRUE(ParseIsa(IsaName(isa), &parsed)) << IsaName(isa);
     EXPECT_EQ(parsed, isa);

@@ -6,6 +6,7 @@
 #if defined(__x86_64__)
 #include "kernels/avx2.h"
 #include "kernels/avx512.h"
+#include "kernels/vnni256.h"
 #endif
 
 namespace tern {
@@ -26,6 +27,33 @@ constexpr Kernels kAvx2Kernels = {
     avx2::Attend,   avx2::Relu2Gate,     avx2::SiluGate,
     avx2::Add,      avx2::ExpEach,       avx2::HeadStored,
     avx2::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
+};
+
+// Where a dot product pays: the rest is AVX2.
+constexpr Kernels kAvxVnniKernels = {
+    Isa::kAvxVnni,     avx2::QuantizeToken, avxvnni::TernaryMatmul,
+    avx2::RmsNorm,     avx2::RopeRotate,    avx2::StoreKv,
+    avx2::Attend,      avx2::Relu2Gate,     avx2::SiluGate,
+    avx2::Add,         avx2::ExpEach,       avx2::HeadStored,
+    avxvnni::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
+};
+
+constexpr Kernels kAvx512Vnni256Kernels = {
+    Isa::kAvx512Vnni256,
+    avx2::QuantizeToken,
+    avx512vnni256::TernaryMatmul,
+    avx2::RmsNorm,
+    avx2::RopeRotate,
+    avx2::StoreKv,
+    avx2::Attend,
+    avx2::Relu2Gate,
+    avx2::SiluGate,
+    avx2::Add,
+    avx2::ExpEach,
+    avx2::HeadStored,
+    avx512vnni256::HeadInt8,
+    avx2::WidenRow,
+    avx2::QuantizeHeadRow,
 };
 
 // What does little more than pass over a token's activations is bound by
@@ -50,6 +78,10 @@ const Kernels& KernelsFor(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2:
       return kAvx2Kernels;
+    case Isa::kAvxVnni:
+      return kAvxVnniKernels;
+    case Isa::kAvx512Vnni256:
+      return kAvx512Vnni256Kernels;
     case Isa::kAvx512Vnni:
       return kAvx512VnniKernels;
 #endif

@@ -33,8 +33,8 @@ ABSL_FLAG(std::string, head_mode, "stored",
           "How the output head is computed: stored, as the file has it, or "
           "int8.");
 ABSL_FLAG(std::string, isa, "auto",
-          "Instruction set: auto, ref, avx2 or avx512vnni. Changes the speed "
-          "and no result.");
+          "Instruction set: auto, ref, avx2, avxvnni, avx512vnni256 or "
+          "avx512vnni. Changes the speed and no result.");
 
 namespace tern {
 namespace {

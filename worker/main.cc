@@ -35,8 +35,8 @@ ABSL_FLAG(int64_t, memory_bytes, 0,
           "Bytes that weights and KV cache may take together. 0: 80 % of what "
           "is available at the start.");
 ABSL_FLAG(std::string, isa, "auto",
-          "Instruction set of the kernels: auto, ref, avx2, avx512vnni. All "
-          "compute the same bits.");
+          "Instruction set of the kernels: auto, ref, avx2, avxvnni, "
+          "avx512vnni256, avx512vnni. All compute the same bits.");
 ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once the server listens. Empty: none.");
 
