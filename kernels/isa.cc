@@ -95,6 +95,15 @@ bool IsaSupported(Isa isa) {
   return false;
 }
 
+bool CpuHasAvx512Vbmi() {
+#if defined(__x86_64__)
+  return CpuHasAvx512Vnni() && __builtin_cpu_supports("avx512vbmi") &&
+         __builtin_cpu_supports("avx512vbmi2");
+#else
+  return false;
+#endif
+}
+
 std::vector<Isa> SupportedIsas() {
   std::vector<Isa> isas;
   for (Isa isa : kAllIsas) {

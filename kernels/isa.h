@@ -27,6 +27,10 @@ bool ParseIsa(absl::string_view name, Isa* isa);
 // Whether this CPU (and operating system) can run `isa`.
 bool IsaSupported(Isa isa);
 
+// Whether this CPU has, beside kAvx512Vnni, AVX-512 VBMI and VBMI2, by which
+// one kernel of that set is written (base 3, kernels/ternary_layout.h).
+bool CpuHasAvx512Vbmi();
+
 // All supported instruction sets, slowest first. Never empty.
 std::vector<Isa> SupportedIsas();
 

@@ -31,10 +31,10 @@ TEST(Isa, EveryTableIsThatOfItsIsaAndComplete) {
   for (Isa isa : SupportedIsas()) {
     const Kernels& k = KernelsFor(isa);
     EXPECT_EQ(k.isa, isa);
-    EXPECT_TRUE(k.quantize_token && k.ternary_matmul && k.rms_norm &&
-                k.rope_rotate && k.store_kv && k.attend && k.relu2_gate &&
-                k.silu_gate && k.add && k.exp_each && k.head_stored &&
-                k.head_int8)
+    EXPECT_TRUE(k.quantize_token && k.has_packing(TernaryPacking::k2Bit) &&
+                k.rms_norm && k.rope_rotate && k.store_kv && k.attend &&
+                k.relu2_gate && k.silu_gate && k.add && k.exp_each &&
+                k.head_stored && k.head_int8)
         << IsaName(isa);
   }
 }

@@ -6,6 +6,7 @@
 #if defined(__x86_64__)
 #include "kernels/avx2.h"
 #include "kernels/avx512.h"
+#include "kernels/avx512vbmi.h"
 #include "kernels/vnni256.h"
 #endif
 
@@ -13,35 +14,66 @@ namespace tern {
 namespace {
 
 constexpr Kernels kRefKernels = {
-    Isa::kRef,       ref::QuantizeToken, ref::TernaryMatmul,   ref::RmsNorm,
-    ref::RopeRotate, ref::StoreKv,       ref::Attend,          ref::Relu2Gate,
-    ref::SiluGate,   ref::Add,           ref::ExpEach,         ref::HeadStored,
-    ref::HeadInt8,   ref::WidenRow,      ref::QuantizeHeadRow,
+    Isa::kRef,
+    ref::QuantizeToken,
+    {ref::TernaryMatmul, ref::TernaryMatmul, ref::TernaryMatmul},
+    ref::RmsNorm,
+    ref::RopeRotate,
+    ref::StoreKv,
+    ref::Attend,
+    ref::Relu2Gate,
+    ref::SiluGate,
+    ref::Add,
+    ref::ExpEach,
+    ref::HeadStored,
+    ref::HeadInt8,
+    ref::WidenRow,
+    ref::QuantizeHeadRow,
 };
 
 #if defined(__x86_64__)
 
 constexpr Kernels kAvx2Kernels = {
-    Isa::kAvx2,     avx2::QuantizeToken, avx2::TernaryMatmul,
-    avx2::RmsNorm,  avx2::RopeRotate,    avx2::StoreKv,
-    avx2::Attend,   avx2::Relu2Gate,     avx2::SiluGate,
-    avx2::Add,      avx2::ExpEach,       avx2::HeadStored,
-    avx2::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
+    Isa::kAvx2,
+    avx2::QuantizeToken,
+    {avx2::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
+    avx2::RmsNorm,
+    avx2::RopeRotate,
+    avx2::StoreKv,
+    avx2::Attend,
+    avx2::Relu2Gate,
+    avx2::SiluGate,
+    avx2::Add,
+    avx2::ExpEach,
+    avx2::HeadStored,
+    avx2::HeadInt8,
+    avx2::WidenRow,
+    avx2::QuantizeHeadRow,
 };
 
 // Where a dot product pays: the rest is AVX2.
 constexpr Kernels kAvxVnniKernels = {
-    Isa::kAvxVnni,     avx2::QuantizeToken, avxvnni::TernaryMatmul,
-    avx2::RmsNorm,     avx2::RopeRotate,    avx2::StoreKv,
-    avx2::Attend,      avx2::Relu2Gate,     avx2::SiluGate,
-    avx2::Add,         avx2::ExpEach,       avx2::HeadStored,
-    avxvnni::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
+    Isa::kAvxVnni,
+    avx2::QuantizeToken,
+    {avxvnni::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
+    avx2::RmsNorm,
+    avx2::RopeRotate,
+    avx2::StoreKv,
+    avx2::Attend,
+    avx2::Relu2Gate,
+    avx2::SiluGate,
+    avx2::Add,
+    avx2::ExpEach,
+    avx2::HeadStored,
+    avxvnni::HeadInt8,
+    avx2::WidenRow,
+    avx2::QuantizeHeadRow,
 };
 
 constexpr Kernels kAvx512Vnni256Kernels = {
     Isa::kAvx512Vnni256,
     avx2::QuantizeToken,
-    avx512vnni256::TernaryMatmul,
+    {avx512vnni256::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
     avx2::RmsNorm,
     avx2::RopeRotate,
     avx2::StoreKv,
@@ -59,13 +91,28 @@ constexpr Kernels kAvx512Vnni256Kernels = {
 // What does little more than pass over a token's activations is bound by
 // latency and the first cache: wider registers gain nothing there. Nor do rows
 // that are widened once, at load.
-constexpr Kernels kAvx512VnniKernels = {
-    Isa::kAvx512Vnni, avx2::QuantizeToken, avx512::TernaryMatmul,
-    avx2::RmsNorm,    avx2::RopeRotate,    avx2::StoreKv,
-    avx512::Attend,   avx2::Relu2Gate,     avx512::SiluGate,
-    avx2::Add,        avx512::ExpEach,     avx512::HeadStored,
-    avx512::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
-};
+constexpr Kernels Avx512VnniKernels(TernaryMatmulFunction base3) {
+  return {
+      Isa::kAvx512Vnni,
+      avx2::QuantizeToken,
+      {avx512::TernaryMatmul, base3, avx2::TernaryMatmulTl2},
+      avx2::RmsNorm,
+      avx2::RopeRotate,
+      avx2::StoreKv,
+      avx512::Attend,
+      avx2::Relu2Gate,
+      avx512::SiluGate,
+      avx2::Add,
+      avx512::ExpEach,
+      avx512::HeadStored,
+      avx512::HeadInt8,
+      avx2::WidenRow,
+      avx2::QuantizeHeadRow,
+  };
+}
+constexpr Kernels kAvx512VnniKernels = Avx512VnniKernels(nullptr);
+constexpr Kernels kAvx512VbmiKernels =
+    Avx512VnniKernels(avx512vbmi::TernaryMatmulBase3);
 
 #endif
 
@@ -83,7 +130,7 @@ const Kernels& KernelsFor(Isa isa) {
     case Isa::kAvx512Vnni256:
       return kAvx512Vnni256Kernels;
     case Isa::kAvx512Vnni:
-      return kAvx512VnniKernels;
+      return CpuHasAvx512Vbmi() ? kAvx512VbmiKernels : kAvx512VnniKernels;
 #endif
     default:
       return kRefKernels;

@@ -11,6 +11,8 @@
 // are those of the entries of `Kernels` with the same name; the oracle
 // (kernels/ref.h) checks them.
 //
+// TernaryMatmul REQUIRES: w.packing is k2Bit.
+//
 // One source is compiled twice. As with kernels/avx2.h, its files share no
 // inline function or template with anything else.
 
