@@ -21,10 +21,12 @@
 #include "kernels/head.h"
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
+#include "kernels/ternary_layout.h"
 #include "model/model_source.h"
 #include "util/logging.h"
 #include "worker/kv_cache.h"
 #include "worker/machine.h"
+#include "worker/packing_choice.h"
 #include "worker/sampler.h"
 #include "worker/stage.h"
 #include "worker/stage_weights.h"
@@ -34,6 +36,8 @@ ABSL_FLAG(std::string, model, "",
           "GGUF file, or directory with safetensors. Required.");
 ABSL_FLAG(int, threads, 0, "Compute threads. 0: all processors.");
 ABSL_FLAG(std::string, head, "int8", "Head mode: int8 or stored.");
+ABSL_FLAG(std::string, weights_packing, "2bit",
+          "Packing of ternary weights: 2bit, base3, tl2 or auto.");
 ABSL_FLAG(int, prompt_tokens, 256, "Tokens of the prompt.");
 ABSL_FLAG(int, decode_tokens, 32, "Tokens to decode after it.");
 ABSL_FLAG(int, batch, 1, "Sequences decoded together.");
@@ -57,6 +61,11 @@ int Main() {
                             ? absl::GetFlag(FLAGS_threads)
                             : AvailableProcessors();
   ThreadPool pool(n_threads);
+  const Kernels& kernels = BestKernels();
+  const auto packing =
+      ChoosePacking(absl::GetFlag(FLAGS_weights_packing), kernels, &pool);
+  CHECK(packing.ok()) << packing.status().ToString();
+  spec.packing = *packing;
 
   absl::Time begin = absl::Now();
   const auto weights = LoadStageWeights(
@@ -73,10 +82,10 @@ int Main() {
                        n_blocks * batch, config->context_length});
   CHECK(made.ok()) << made.status().ToString();
   KvCache& kv = **made;
-  const Kernels& kernels = BestKernels();
   Stage stage(*weights, &kv, &pool, &kernels, std::max(n_prompt, batch));
-  std::printf("isa %s  threads %d  head %s\n",
-              std::string(IsaName(kernels.isa)).c_str(), n_threads,
+  std::printf("isa %s  packing %s  threads %d  head %s\n",
+              std::string(IsaName(kernels.isa)).c_str(),
+              std::string(TernaryPackingName(spec.packing)).c_str(), n_threads,
               std::string(HeadModeName(spec.head_mode)).c_str());
   std::printf("load    %8.0f ms  %.1f MB packed  %.1f MB resident\n", load_ms,
               (*weights)->bytes / 1e6, ResidentBytes() / 1e6);
