@@ -97,15 +97,22 @@ int WeightAtBase3(const uint8_t* block, int panel_row, int column) {
 constexpr int kTl2HalfBytes = kGroupBlockBytes / 2;
 constexpr int kTl2HalfColumns = kGroupBlockColumns / 2;
 
+// The bytes of one row of a block of TL2.
 void PackTl2Row(const uint8_t* codes, int panel_row, uint8_t* block) {
   for (int half = 0; half < 2; ++half) {
     uint8_t* const bytes = block + half * kTl2HalfBytes + panel_row;
-    for (int group = 0; group < 8; ++group) {
-      const uint8_t* c = codes + half * kTl2HalfColumns + 3 * group;
-      const int v = c[0] + 3 * c[1] + 9 * c[2] - 13;
-      if (v < 0) bytes[0] |= 1 << (7 - group);
-      bytes[32 * (1 + group / 2)] |= std::abs(v) << (4 * (group % 2));
+    unsigned int signs = 0;  // group 0 in bit 7
+    for (int run = 0; run < 4; ++run) {
+      unsigned int indices = 0;
+      for (int i = 0; i < 2; ++i) {
+        const uint8_t* c = codes + half * kTl2HalfColumns + 6 * run + 3 * i;
+        const int v = c[0] + 3 * c[1] + 9 * c[2] - 13;
+        signs = signs << 1 | (v < 0);
+        indices |= static_cast<unsigned int>(std::abs(v)) << (4 * i);
+      }
+      bytes[32 * (1 + run)] = static_cast<uint8_t>(indices);
     }
+    bytes[0] = static_cast<uint8_t>(signs);
   }
 }
 
@@ -126,9 +133,6 @@ void PackGroups(const uint8_t* codes, int n_rows, int n_in,
   for (int column = 0; column < n_in; column += kGroupBlockColumns) {
     const int n_columns = std::min(kGroupBlockColumns, n_in - column);
     uint64_t words[kLines][kStrings] = {};
-    if (packing == TernaryPacking::kTl2) {
-      std::memset(panel, 0, kGroupBlockBytes);
-    }
     for (int row = 0; row < kPanelRows; ++row) {
       uint8_t row_codes[kGroupBlockColumns];
       std::memset(row_codes, 1, sizeof(row_codes));

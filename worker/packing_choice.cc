@@ -1,11 +1,10 @@
 #include "worker/packing_choice.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <random>
+#include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -17,6 +16,7 @@
 #include "util/logging.h"
 #include "util/status_macros.h"
 #include "worker/huge_buffer.h"
+#include "worker/machine.h"
 
 namespace tern {
 namespace {
@@ -27,14 +27,12 @@ constexpr size_t kMostBytes = size_t{512} << 20;
 // Columns of a common model.
 constexpr int kColumns = 2560;
 // Passes over the weights; the best counts, since other work only slows.
-constexpr int kPasses = 4;
+constexpr int kPasses = 6;
 // Another packing has to be so much faster than k2Bit.
 constexpr double kMargin = 1.03;
 
 size_t MeasuredBytes() {
-  const int64_t last_cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-  const size_t wanted =
-      last_cache > 0 ? 2 * static_cast<size_t>(last_cache) : 0;
+  const size_t wanted = 2 * static_cast<size_t>(LastCacheBytes());
   return std::clamp(wanted, kLeastBytes, kMostBytes);
 }
 
@@ -65,26 +63,30 @@ absl::StatusOr<std::vector<PackingSpeed>> MeasurePackings(
 
   std::vector<PackingSpeed> speeds;
   for (const TernaryPacking packing : kAllTernaryPackings) {
-    if (!kernels.has_packing(packing)) continue;
-    const int n_panels =
-        static_cast<int>(bytes / PanelBytes(kColumns, packing));
-    const TernaryView view = {weights.data(), n_panels * kPanelRows, kColumns,
-                              1.0f, packing};
-    std::vector<float> y(view.n_out);
-    absl::Duration best = absl::InfiniteDuration();
-    for (int pass = 0; pass < kPasses; ++pass) {
+    if (kernels.has_packing(packing)) speeds.push_back({packing, 0});
+  }
+  std::vector<float> y;
+  // In turns, so that what disturbs for a while disturbs all of them.
+  for (int pass = 0; pass < kPasses; ++pass) {
+    for (PackingSpeed& speed : speeds) {
+      const int n_panels =
+          static_cast<int>(bytes / PanelBytes(kColumns, speed.packing));
+      const TernaryView view = {weights.data(), n_panels * kPanelRows, kColumns,
+                                1.0f, speed.packing};
+      y.resize(view.n_out);
       const absl::Time start = absl::Now();
       pool->ParallelFor(n_panels, 1, [&](int64_t begin, int64_t end) {
         kernels.ternary_matmul(
             view, token, static_cast<int>(begin) * kPanelRows,
             static_cast<int>(end) * kPanelRows, y.data(), y.size());
       });
-      best = std::min(best, absl::Now() - start);
+      // A clock that stood still measures nothing; one nanosecond is less.
+      const double seconds =
+          std::max(absl::ToDoubleSeconds(absl::Now() - start), 1e-9);
+      const double n_weights = static_cast<double>(view.n_out) * kColumns;
+      speed.weights_per_second =
+          std::max(speed.weights_per_second, n_weights / seconds);
     }
-    const double n_weights = static_cast<double>(view.n_out) * kColumns;
-    // A clock that stood still measures nothing; one nanosecond is less.
-    speeds.push_back(
-        {packing, n_weights / std::max(absl::ToDoubleSeconds(best), 1e-9)});
   }
   return speeds;
 }
@@ -109,6 +111,7 @@ absl::StatusOr<TernaryPacking> ChoosePacking(absl::string_view name,
   // The oracle's speed matters to nobody, and would take minutes to measure.
   if (name == "auto" && kernels.isa == Isa::kRef) return TernaryPacking::k2Bit;
   if (name == "auto") {
+    const absl::Time start = absl::Now();
     ASSIGN_OR_RETURN(const std::vector<PackingSpeed> speeds,
                      MeasurePackings(kernels, pool));
     const TernaryPacking packing = FastestPacking(speeds);
@@ -119,6 +122,7 @@ absl::StatusOr<TernaryPacking> ChoosePacking(absl::string_view name,
     }
     LOG(INFO) << "event=packing_chosen packing=" << TernaryPackingName(packing)
               << " threads=" << pool->size()
+              << " took_ms=" << absl::ToInt64Milliseconds(absl::Now() - start)
               << " million_weights_per_second:" << measured;
     return packing;
   }
