@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -182,30 +183,45 @@ void HeadStored(benchmark::State& state, Isa isa, DenseType type) {
        static_cast<double>(kRows) * kColumns);
 }
 
-// 20 query heads, 5 key-value heads of 128.
-void Attend(benchmark::State& state, Isa isa) {
+// One task of a step after the other, each `queries` tokens of a sequence of
+// its own, whose last sees all positions. 20 query heads of 128 that share 5
+// heads of keys and values, or 16 of 96 that share none.
+void Attend(benchmark::State& state, Isa isa, int n_heads, int n_kv_heads,
+            int head_dim) {
   const int n_positions = static_cast<int>(state.range(0));
-  constexpr int kHeads = 20, kKvHeads = 5, kHeadDim = 128;
+  const int n_queries = static_cast<int>(state.range(1));
+  const int n_sequences = static_cast<int>(state.range(2));
   const int n_blocks = (n_positions + kKvBlockSize - 1) / kKvBlockSize;
-  const size_t elements = n_blocks * KvBlockElements(kKvHeads, kHeadDim);
+  const size_t elements =
+      n_sequences * n_blocks * KvBlockElements(n_kv_heads, head_dim);
   HugeBuffer k(elements * 2);
   HugeBuffer v(elements * 2);
   std::memset(k.as<char>(), 0x31, elements * 2);
   std::memset(v.as<char>(), 0x32, elements * 2);
-  std::vector<int32_t> table;
-  for (int b = 0; b < n_blocks; ++b) table.push_back(b);
-  const std::vector<float> q(kHeads * kHeadDim, 0.01f);
+  std::vector<int32_t> table(n_sequences * n_blocks);
+  std::iota(table.begin(), table.end(), 0);
+  const std::vector<float> q(n_queries * n_heads * head_dim, 0.01f);
   std::vector<float> y(q.size());
-  const AttentionArgs args = {q.data(),     k.as<uint16_t>(), v.as<uint16_t>(),
-                              table.data(), n_positions,      kHeads,
-                              kKvHeads,     kHeadDim,         0.088388346f};
+  int sequence = 0;
   const Kernels& kernels = KernelsFor(isa);
   for (auto _ : state) {
-    kernels.attend(args, 0, kHeads, y.data());
+    const AttentionArgs args = {q.data(),
+                                k.as<uint16_t>(),
+                                v.as<uint16_t>(),
+                                &table[sequence * n_blocks],
+                                n_positions - n_queries + 1,
+                                n_heads,
+                                n_kv_heads,
+                                head_dim,
+                                0.088388346f,
+                                n_queries};
+    kernels.attend(args, 0, n_heads, y.data());
     benchmark::ClobberMemory();
+    sequence = (sequence + 1) % n_sequences;
   }
-  Rate(state, 4.0 * n_positions * kKvHeads * kHeadDim,
-       2.0 * n_positions * kHeads * kHeadDim);
+  Rate(state, 4.0 * n_positions * n_kv_heads * head_dim,
+       2.0 * n_queries * (n_positions - 0.5 * (n_queries - 1)) * n_heads *
+           head_dim);
 }
 
 // What passes over one token of 6912 elements; bytes of the input.
@@ -255,6 +271,12 @@ void RegisterAll() {
           ->Args({1, 2560, 262144})
           ->Args({1, 2560, 2560})
           ->Args({2, 2560, 262144})
+          ->Args({4, 2560, 262144})
+          ->Args({6, 2560, 262144})
+          ->Args({8, 2560, 262144})
+          ->Args({12, 2560, 262144})
+          ->Args({16, 2560, 262144})
+          ->Args({64, 2560, 262144})
           ->Args({3, 2560, 6912})
           ->Args({4, 2560, 6912})
           ->Args({8, 2560, 6912})
@@ -269,7 +291,8 @@ void RegisterAll() {
         ->ArgName("tokens")
         ->Arg(1)
         ->Arg(4)
-        ->Arg(12);
+        ->Arg(12)
+        ->Arg(32);
     const struct {
       const char* name;
       DenseType type;
@@ -282,12 +305,27 @@ void RegisterAll() {
       const DenseType type = dense.type;
       add(dense.name, [=](benchmark::State& s) { HeadStored(s, isa, type); });
     }
-    add("Attend", [=](benchmark::State& s) { Attend(s, isa); })
-        ->ArgName("positions")
-        ->Arg(64)
-        ->Arg(512)
-        ->Arg(4096)
-        ->Arg(32768);
+    const auto attend = [=](int n_heads, int n_kv_heads, int head_dim) {
+      return [=](benchmark::State& s) {
+        Attend(s, isa, n_heads, n_kv_heads, head_dim);
+      };
+    };
+    add("AttendShared", attend(20, 5, 128))
+        ->ArgNames({"positions", "queries", "sequences"})
+        ->Args({64, 1, 1})
+        ->Args({512, 1, 1})
+        ->Args({4096, 1, 1})
+        ->Args({32768, 1, 1})
+        ->Args({97, 1, 1})
+        ->Args({97, 1, 1024})
+        ->Args({256, 256, 1})
+        ->Args({4096, 256, 1});
+    add("AttendAlone", attend(16, 16, 96))
+        ->ArgNames({"positions", "queries", "sequences"})
+        ->Args({512, 1, 1})
+        ->Args({97, 1, 1})
+        ->Args({97, 1, 512})
+        ->Args({256, 256, 1});
     add("QuantizeToken", [=](benchmark::State& s) { PerToken(s, isa, 0); });
     add("RmsNorm", [=](benchmark::State& s) { PerToken(s, isa, 1); });
     add("SiluGate", [=](benchmark::State& s) { PerToken(s, isa, 2); });

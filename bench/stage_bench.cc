@@ -1,22 +1,32 @@
-// Loads a whole model into one stage and measures loading, prefill and decode,
-// without the network around it.
+// A whole model in one stage, without the network around it: loading, prompts
+// and decoding, each beside what the machine could do at most, measured in the
+// same rounds.
 //
-//   bazel run -c opt //bench:stage_bench -- --model=/path/to/model.gguf
+//   bazel run //bench:stage_bench -- --model=/path/to/model.gguf
+//
+// What is read at decoding is the packed weights and the keys and values of the
+// context; what is multiplied at a prompt is the linear layers of every token.
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "bench/machine_peaks.h"
 #include "kernels/attention.h"
 #include "kernels/head.h"
 #include "kernels/isa.h"
@@ -29,128 +39,341 @@
 #include "worker/packing_choice.h"
 #include "worker/sampler.h"
 #include "worker/stage.h"
+#include "worker/stage_profile.h"
 #include "worker/stage_weights.h"
 #include "worker/thread_pool.h"
 
 ABSL_FLAG(std::string, model, "",
           "GGUF file, or directory with safetensors. Required.");
-ABSL_FLAG(int, threads, 0, "Compute threads. 0: all processors.");
+ABSL_FLAG(std::string, threads, "",
+          "Counts of compute threads, such as 1,2. Empty: one and all.");
 ABSL_FLAG(std::string, head, "int8", "Head mode: int8 or stored.");
 ABSL_FLAG(std::string, weights_packing, "2bit",
           "Packing of ternary weights: 2bit, base3, tl2 or auto.");
-ABSL_FLAG(int, prompt_tokens, 256, "Tokens of the prompt.");
-ABSL_FLAG(int, decode_tokens, 32, "Tokens to decode after it.");
-ABSL_FLAG(int, batch, 1, "Sequences decoded together.");
-ABSL_FLAG(float, temperature, 0, "Temperature; 0 is greedy.");
+ABSL_FLAG(std::string, isa, "", "Instruction set. Empty: the best.");
+ABSL_FLAG(std::string, prompts, "512", "Lengths of prompts, in tokens.");
+ABSL_FLAG(std::string, decodes, "1@128,4@96,16@96,64@96",
+          "Decodings: sequences decoded together @ tokens of context of each.");
+ABSL_FLAG(int, rounds, 3, "Rounds; the median of each figure is shown.");
+ABSL_FLAG(bool, profile, false, "Also show where the time goes.");
 
 namespace tern {
 namespace {
 
-double Milliseconds(absl::Time begin) {
-  return absl::ToDoubleMilliseconds(absl::Now() - begin);
+constexpr absl::Duration kDecodeTime = absl::Seconds(1);
+constexpr int kDecodeStepsMin = 4;
+
+struct Scenario {
+  bool is_prompt;
+  int batch;
+  int context;  // tokens of a prompt, or before the decoded ones
+};
+
+// Median figures of a scenario with one number of threads.
+struct Figures {
+  std::vector<double> tokens_per_s;
+  std::vector<double> share;  // of the limit
+  StageProfile profile;
+  int64_t profiled_steps = 0;
+};
+
+double Median(std::vector<double> v) {
+  CHECK(!v.empty());
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+int Number(absl::string_view text) {
+  int value = 0;
+  CHECK(absl::SimpleAtoi(text, &value) && value > 0)
+      << "not a positive number: '" << text << "'";
+  return value;
+}
+
+std::vector<Scenario> ParseScenarios() {
+  std::vector<Scenario> scenarios;
+  for (absl::string_view text :
+       absl::StrSplit(absl::GetFlag(FLAGS_prompts), ',', absl::SkipEmpty())) {
+    scenarios.push_back({true, 1, Number(text)});
+  }
+  for (absl::string_view text :
+       absl::StrSplit(absl::GetFlag(FLAGS_decodes), ',', absl::SkipEmpty())) {
+    const std::pair<absl::string_view, absl::string_view> parts =
+        absl::StrSplit(text, absl::MaxSplits('@', 1));
+    scenarios.push_back({false, Number(parts.first), Number(parts.second)});
+  }
+  return scenarios;
+}
+
+std::vector<int> ParseThreads() {
+  std::vector<int> counts;
+  for (absl::string_view text :
+       absl::StrSplit(absl::GetFlag(FLAGS_threads), ',', absl::SkipEmpty())) {
+    counts.push_back(Number(text));
+  }
+  if (counts.empty()) {
+    counts.push_back(1);
+    if (AvailableProcessors() > 1) counts.push_back(AvailableProcessors());
+  }
+  return counts;
+}
+
+std::string Name(const Scenario& s) {
+  return s.is_prompt ? absl::StrCat("prompt of ", s.context)
+                     : absl::StrCat("decode ", s.batch, " at ", s.context);
+}
+
+// Multiply-adds of the ternary matrices for one token.
+double LinearMultiplyAdds(const StageWeights& weights) {
+  double sum = 0;
+  for (const LayerWeights& layer : weights.layers) {
+    for (const TernaryView* w : {&layer.q, &layer.k, &layer.v, &layer.o,
+                                 &layer.gate, &layer.up, &layer.down}) {
+      sum += static_cast<double>(w->n_out) * w->n_in;
+    }
+  }
+  return sum;
+}
+
+// A stage of the whole model on a number of threads.
+class Bench {
+ public:
+  Bench(std::shared_ptr<const StageWeights> weights, KvCache* kv,
+        const MachinePeaks* peaks, int n_threads, int max_step_tokens)
+      : weights_(std::move(weights)),
+        kv_(*kv),
+        peaks_(*peaks),
+        pool_(n_threads),
+        kernels_(KernelsOfFlag()),
+        stage_(weights_, kv, &pool_, &kernels_, max_step_tokens),
+        scratch_(n_threads) {}
+
+  static const Kernels& KernelsOfFlag() {
+    const std::string name = absl::GetFlag(FLAGS_isa);
+    if (name.empty()) return BestKernels();
+    Isa isa;
+    CHECK(ParseIsa(name, &isa)) << "no instruction set '" << name << "'";
+    return KernelsFor(isa);
+  }
+
+  void MeasurePeaks() {
+    bandwidth_ = peaks_.ReadBandwidth(&pool_);
+    multiply_adds_ = peaks_.MultiplyAdds(&pool_);
+    bandwidths_.push_back(bandwidth_);
+    rates_.push_back(multiply_adds_);
+  }
+
+  void Run(const Scenario& scenario, Figures* figures) {
+    stage_.set_profile(&figures->profile);
+    if (scenario.is_prompt) {
+      Prompt(scenario, figures);
+    } else {
+      Decode(scenario, figures);
+    }
+    stage_.set_profile(nullptr);
+  }
+
+  int n_threads() const { return pool_.size(); }
+  double bandwidth() const { return Median(bandwidths_); }
+  double multiply_adds() const { return Median(rates_); }
+
+ private:
+  void Prompt(const Scenario& scenario, Figures* figures) {
+    std::vector<int32_t> tokens;
+    for (int i = 0; i < scenario.context; ++i) {
+      tokens.push_back(i * 7919 % weights_->config.vocab_size);
+    }
+    const std::vector<int32_t> table = BlockTable(0, scenario.context);
+    const absl::Time begin = absl::Now();
+    stage_.Forward({{tokens, 0, table, true}}, stage_.hidden());
+    stage_.ComputeLogits(0, 1, stage_.hidden());
+    const double s = absl::ToDoubleSeconds(absl::Now() - begin);
+    ++figures->profiled_steps;
+    figures->tokens_per_s.push_back(scenario.context / s);
+    figures->share.push_back(LinearMultiplyAdds(*weights_) * scenario.context /
+                             s / multiply_adds_);
+  }
+
+  void Decode(const Scenario& scenario, Figures* figures) {
+    std::vector<std::vector<int32_t>> tables;
+    for (int i = 0; i < scenario.batch; ++i) {
+      tables.push_back(BlockTable(i, scenario.context + 1));
+    }
+    std::vector<int32_t> tokens(scenario.batch, 1);
+    std::vector<MicroBatchRow> rows;
+    for (int i = 0; i < scenario.batch; ++i) {
+      rows.push_back({absl::MakeConstSpan(&tokens[i], 1), scenario.context,
+                      tables[i], true});
+    }
+    SamplerParams greedy;
+    greedy.temperature = 0;
+    const absl::Time begin = absl::Now();
+    int n_steps = 0;
+    while (n_steps < kDecodeStepsMin || absl::Now() - begin < kDecodeTime) {
+      stage_.Forward(rows, stage_.hidden());
+      for (int first = 0; first < scenario.batch; first += Stage::kLogitRows) {
+        const int count = std::min(Stage::kLogitRows, scenario.batch - first);
+        stage_.ComputeLogits(first, count, stage_.hidden());
+        pool_.ParallelForEach(count, [&](int64_t i, int thread) {
+          const auto token =
+              SampleToken(stage_.logits(static_cast<int>(i)), greedy,
+                          scenario.context + 1, &scratch_[thread]);
+          CHECK(token.ok()) << token.status().ToString();
+          tokens[first + i] = *token;
+        });
+      }
+      ++n_steps;
+    }
+    const double step_s = absl::ToDoubleSeconds(absl::Now() - begin) / n_steps;
+    figures->profiled_steps += n_steps;
+    figures->tokens_per_s.push_back(scenario.batch / step_s);
+    // A step must read all weights and do all multiplications: the longer of
+    // the two is its limit.
+    const double read_s = StepBytes(scenario) / bandwidth_;
+    const double multiply_s = LinearMultiplyAdds(*weights_) * scenario.batch /
+                              std::max(multiply_adds_, 1.0);
+    figures->share.push_back(std::max(read_s, multiply_s) / step_s);
+  }
+
+  double StepBytes(const Scenario& scenario) const {
+    const KvCache::Shape& shape = kv_.shape();
+    const double kv_bytes = 4.0 * shape.n_layers * shape.n_kv_heads *
+                            shape.head_dim * (scenario.context + 1) *
+                            scenario.batch;
+    return weights_->bytes + kv_bytes;
+  }
+
+  static std::vector<int32_t> BlockTable(int sequence, int n_tokens) {
+    const int n_blocks = (n_tokens + kKvBlockSize - 1) / kKvBlockSize;
+    std::vector<int32_t> table(n_blocks);
+    std::iota(table.begin(), table.end(), sequence * n_blocks);
+    return table;
+  }
+
+  const std::shared_ptr<const StageWeights> weights_;
+  const KvCache& kv_;
+  const MachinePeaks& peaks_;
+  ThreadPool pool_;
+  const Kernels& kernels_;
+  Stage stage_;
+  std::vector<SamplerScratch> scratch_;  // [threads]
+  double bandwidth_ = 0;
+  double multiply_adds_ = 0;
+  std::vector<double> bandwidths_;
+  std::vector<double> rates_;
+};
+
+// Makes every page of the pool resident, with values of an ordinary size.
+void FillPool(KvCache* kv) {
+  const KvCache::Shape& shape = kv->shape();
+  const size_t n = KvBlockElements(shape.n_kv_heads, shape.head_dim);
+  for (int layer = 0; layer < shape.n_layers; ++layer) {
+    for (int block = 0; block < shape.n_blocks; ++block) {
+      const KvBlockView view = kv->Block(layer, block);
+      std::fill_n(view.k, n, uint16_t{0x2e66});  // 0.1
+      std::fill_n(view.v, n, uint16_t{0x2e66});
+    }
+  }
+}
+
+void ShowProfile(const Figures& figures) {
+  const StageProfile& profile = figures.profile;
+  for (int i = 0; i < kStageOpCount; ++i) {
+    const StageOp op = static_cast<StageOp>(i);
+    const double ms = profile.milliseconds(op);
+    if (ms == 0) continue;
+    std::printf("    %-16s %9.3f ms %5.1f %%\n",
+                std::string(StageOpName(op)).c_str(),
+                ms / static_cast<double>(figures.profiled_steps),
+                100 * ms / profile.total_milliseconds());
+  }
 }
 
 int Main() {
+  const std::vector<Scenario> scenarios = ParseScenarios();
+  const std::vector<int> thread_counts = ParseThreads();
+  const int max_threads =
+      *std::max_element(thread_counts.begin(), thread_counts.end());
+
   auto opened = ModelSource::Open(absl::GetFlag(FLAGS_model));
   CHECK(opened.ok()) << opened.status().ToString();
   const std::shared_ptr<const ModelSource> source = std::move(opened).value();
-  const ModelConfig* const config = &source->config();
-  StageSpec spec{{0, config->n_layers, true, true}, HeadMode::kInt8};
+  const ModelConfig& config = source->config();
+  StageSpec spec{{0, config.n_layers, true, true}, HeadMode::kInt8};
   CHECK(ParseHeadMode(absl::GetFlag(FLAGS_head), &spec.head_mode));
-  const int n_threads = absl::GetFlag(FLAGS_threads) > 0
-                            ? absl::GetFlag(FLAGS_threads)
-                            : AvailableProcessors();
-  ThreadPool pool(n_threads);
-  const Kernels& kernels = BestKernels();
-  const auto packing =
-      ChoosePacking(absl::GetFlag(FLAGS_weights_packing), kernels, &pool);
-  CHECK(packing.ok()) << packing.status().ToString();
-  spec.packing = *packing;
 
-  absl::Time begin = absl::Now();
-  const auto weights = LoadStageWeights(
-      source, spec, &pool, [](int64_t, int64_t) {}, [] { return false; });
-  CHECK(weights.ok()) << weights.status().ToString();
-  const double load_ms = Milliseconds(begin);
+  std::shared_ptr<const StageWeights> weights;
+  absl::Time begin;
+  {
+    ThreadPool pool(max_threads);
+    const auto packing = ChoosePacking(absl::GetFlag(FLAGS_weights_packing),
+                                       Bench::KernelsOfFlag(), &pool);
+    CHECK(packing.ok()) << packing.status().ToString();
+    spec.packing = *packing;
+    begin = absl::Now();
+    auto loaded = LoadStageWeights(
+        source, spec, &pool, [](int64_t, int64_t) {}, [] { return false; });
+    CHECK(loaded.ok()) << loaded.status().ToString();
+    weights = std::move(loaded).value();
+  }
+  const double load_s = absl::ToDoubleSeconds(absl::Now() - begin);
+  std::printf("%s, head %s, isa %s, packing %s\n",
+              absl::GetFlag(FLAGS_model).c_str(),
+              std::string(HeadModeName(spec.head_mode)).c_str(),
+              std::string(IsaName(Bench::KernelsOfFlag().isa)).c_str(),
+              std::string(TernaryPackingName(spec.packing)).c_str());
+  std::printf("load %.2f s with %d threads; %.1f MB packed, %.1f MB resident\n",
+              load_s, max_threads, weights->bytes / 1e6, ResidentBytes() / 1e6);
 
-  const int batch = absl::GetFlag(FLAGS_batch);
-  const int n_prompt = absl::GetFlag(FLAGS_prompt_tokens);
-  const int n_decode = absl::GetFlag(FLAGS_decode_tokens);
-  const int n_blocks = (n_prompt + n_decode + kKvBlockSize - 1) / kKvBlockSize;
+  int n_blocks = 0;
+  int max_step_tokens = 1;
+  for (const Scenario& s : scenarios) {
+    const int per_sequence = (s.context + 1 + kKvBlockSize - 1) / kKvBlockSize;
+    n_blocks = std::max(n_blocks, per_sequence * s.batch);
+    max_step_tokens =
+        std::max(max_step_tokens, s.is_prompt ? s.context : s.batch);
+  }
   auto made =
-      KvCache::Create({config->n_layers, config->n_kv_heads, config->head_dim,
-                       n_blocks * batch, config->context_length});
+      KvCache::Create({config.n_layers, config.n_kv_heads, config.head_dim,
+                       n_blocks, config.context_length});
   CHECK(made.ok()) << made.status().ToString();
   KvCache& kv = **made;
-  Stage stage(*weights, &kv, &pool, &kernels, std::max(n_prompt, batch));
-  std::printf("isa %s  packing %s  threads %d  head %s\n",
-              std::string(IsaName(kernels.isa)).c_str(),
-              std::string(TernaryPackingName(spec.packing)).c_str(), n_threads,
-              std::string(HeadModeName(spec.head_mode)).c_str());
-  std::printf("load    %8.0f ms  %.1f MB packed  %.1f MB resident\n", load_ms,
-              (*weights)->bytes / 1e6, ResidentBytes() / 1e6);
+  FillPool(&kv);
 
-  double prefill_ms = 0;
-  for (int s = 0; s < batch; ++s) {
-    CHECK(kv.Open(s).ok());
-    std::vector<int32_t> blocks;
-    for (int b = 0; b < n_blocks; ++b) blocks.push_back(s * n_blocks + b);
-    CHECK(kv.Extend(s, blocks, 0, n_prompt).ok());
-    std::vector<int32_t> prompt;
-    for (int i = 0; i < n_prompt; ++i) {
-      prompt.push_back((i * 7919 + s) % config->vocab_size);
-    }
-    begin = absl::Now();
-    stage.Forward({{prompt, 0, kv.BlockTable(s), true}}, stage.hidden());
-    stage.ComputeLogits(0, 1, stage.hidden());
-    prefill_ms += Milliseconds(begin);
+  const MachinePeaks peaks;
+  std::vector<std::unique_ptr<Bench>> benches;
+  for (const int n_threads : thread_counts) {
+    benches.push_back(std::make_unique<Bench>(weights, &kv, &peaks, n_threads,
+                                              max_step_tokens));
   }
-  std::printf("prefill %8.1f tokens/s\n", batch * n_prompt / prefill_ms * 1e3);
-
-  std::vector<int32_t> tokens(batch, 1);
-  SamplerParams params;
-  params.temperature = absl::GetFlag(FLAGS_temperature);
-  SamplerScratch scratch;
-  absl::Duration layers;
-  absl::Duration head;
-  absl::Duration sampling;
-  for (int i = 0; i < n_decode; ++i) {
-    std::vector<MicroBatchRow> rows;
-    for (int s = 0; s < batch; ++s) {
-      CHECK(kv.Extend(s, {}, n_prompt + i, 1).ok());
-      rows.push_back({absl::MakeConstSpan(&tokens[s], 1), n_prompt + i,
-                      kv.BlockTable(s), true});
-    }
-    const absl::Time t0 = absl::Now();
-    stage.Forward(rows, stage.hidden());
-    const absl::Time t1 = absl::Now();
-    layers += t1 - t0;
-    for (int first = 0; first < batch; first += Stage::kLogitRows) {
-      const int count = std::min(Stage::kLogitRows, batch - first);
-      const absl::Time t2 = absl::Now();
-      stage.ComputeLogits(first, count, stage.hidden());
-      const absl::Time t3 = absl::Now();
-      for (int s = 0; s < count; ++s) {
-        const auto token =
-            SampleToken(stage.logits(s), params, n_prompt + i + 1, &scratch);
-        CHECK(token.ok()) << token.status().ToString();
-        tokens[first + s] = *token;
+  std::vector<std::vector<Figures>> figures(
+      benches.size(), std::vector<Figures>(scenarios.size()));
+  for (int round = 0; round < absl::GetFlag(FLAGS_rounds); ++round) {
+    for (size_t s = 0; s < scenarios.size(); ++s) {
+      for (size_t b = 0; b < benches.size(); ++b) {
+        benches[b]->MeasurePeaks();
+        benches[b]->Run(scenarios[s], &figures[b][s]);
       }
-      head += t3 - t2;
-      sampling += absl::Now() - t3;
     }
   }
-  const double ms = absl::ToDoubleMilliseconds(layers + head + sampling);
-  std::printf(
-      "decode  %8.1f tokens/s  %.2f ms a step: layers %.2f, head %.2f, "
-      "sampling %.2f\n",
-      n_decode * batch / ms * 1e3, ms / n_decode,
-      absl::ToDoubleMilliseconds(layers) / n_decode,
-      absl::ToDoubleMilliseconds(head) / n_decode,
-      absl::ToDoubleMilliseconds(sampling) / n_decode);
-  std::printf("weights read at %.2f GB/s; %.1f MB resident, KV pool %.1f MB\n",
-              (*weights)->bytes / (ms / n_decode) / 1e6, ResidentBytes() / 1e6,
-              kv.pool_bytes() / 1e6);
+
+  for (const auto& bench : benches) {
+    std::printf("%d thread%s: reads %.1f GB/s, %.0f G multiply-adds/s\n",
+                bench->n_threads(), bench->n_threads() == 1 ? "" : "s",
+                bench->bandwidth() / 1e9, bench->multiply_adds() / 1e9);
+  }
+  std::printf("\n%-20s %8s %10s %8s %10s\n", "", "threads", "tokens/s",
+              "of limit", "of 1st row");
+  for (size_t s = 0; s < scenarios.size(); ++s) {
+    const double first = Median(figures[0][s].tokens_per_s);
+    for (size_t b = 0; b < benches.size(); ++b) {
+      const double rate = Median(figures[b][s].tokens_per_s);
+      std::printf("%-20s %8d %10.1f %6.0f %% %8.2f x\n",
+                  Name(scenarios[s]).c_str(), benches[b]->n_threads(), rate,
+                  100 * Median(figures[b][s].share), rate / first);
+      if (absl::GetFlag(FLAGS_profile)) ShowProfile(figures[b][s]);
+    }
+  }
   return EXIT_SUCCESS;
 }
 

@@ -255,6 +255,24 @@ __m128i ToHalf8(__m256 x) {
                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
 
+// The first query.
+void AttendOne(const AttentionArgs& args, int head_begin, int head_end,
+               float* y) {
+  const int group = args.n_heads / args.n_kv_heads;
+  int head = head_begin;
+  while (head < head_end) {
+    const int group_end = (head / group + 1) * group;
+    const int end = group_end < head_end ? group_end : head_end;
+    if (end - head >= kMaxHeads) {
+      AttendHeads<kMaxHeads>(args, head, y);
+      head += kMaxHeads;
+    } else {
+      AttendHeads<1>(args, head, y);
+      ++head;
+    }
+  }
+}
+
 }  // namespace
 
 void StoreKv(const KvBlockView& block, int slot, const float* k,
@@ -283,18 +301,12 @@ void StoreKv(const KvBlockView& block, int slot, const float* k,
 }
 
 void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y) {
-  const int group = args.n_heads / args.n_kv_heads;
-  int head = head_begin;
-  while (head < head_end) {
-    const int group_end = (head / group + 1) * group;
-    const int end = group_end < head_end ? group_end : head_end;
-    if (end - head >= kMaxHeads) {
-      AttendHeads<kMaxHeads>(args, head, y);
-      head += kMaxHeads;
-    } else {
-      AttendHeads<1>(args, head, y);
-      ++head;
-    }
+  const size_t stride = static_cast<size_t>(args.n_heads) * args.head_dim;
+  for (int i = 0; i < args.n_queries; ++i) {
+    AttentionArgs one = args;
+    one.q += i * stride;
+    one.n_positions += i;
+    AttendOne(one, head_begin, head_end, y + i * stride);
   }
 }
 

@@ -7,12 +7,29 @@ namespace tern::avx512 {
 namespace {
 
 constexpr int kMaxHeadDim = 256;
-// Query heads that share the loads of one key-value head.
-constexpr int kMaxHeads = 4;
+// Rows, each a query and a query head, that pass over the keys and values
+// together, a chunk at a time. Rows of several key-value heads make the reads
+// of a block one sequence, which the hardware foresees: asking for one head's
+// chunks ahead reached half the speed of memory.
+constexpr int kMaxRows = 32;
+// As many rows or fewer compute faster than memory gives keys and values.
+constexpr int kFewRows = 4;
 constexpr int kBlocksPerChunk = kAttentionChunk / kKvBlockSize;
 static_assert(kKvBlockSize == 16, "one register holds the scores of a block");
 
-// The softmax of the positions so far of one head, before the division.
+template <int kValue>
+struct Constant {
+  static constexpr int value = kValue;
+};
+
+// One query of one query head.
+struct Row {
+  const float* q;  // [head_dim]
+  float* y;        // [head_dim]
+  int n_positions;
+};
+
+// The softmax of the positions so far of one row, before the division.
 struct State {
   float max;
   float sum;
@@ -34,10 +51,11 @@ struct Factors {
 };
 
 // The chunk of positions [begin, begin + 64), as far as they exist.
-Chunk MakeChunk(const AttentionArgs& a, int kv_head, int begin) {
+Chunk MakeChunk(const AttentionArgs& a, int kv_head, int begin,
+                int n_positions) {
   const size_t head_elements = static_cast<size_t>(a.head_dim) * kKvBlockSize;
   const size_t block_elements = a.n_kv_heads * head_elements;
-  const int left = a.n_positions - begin;
+  const int left = n_positions - begin;
   Chunk chunk;
   chunk.n_positions = left < kAttentionChunk ? left : kAttentionChunk;
   const int32_t* table = a.block_table + begin / kKvBlockSize;
@@ -56,48 +74,65 @@ __m512 LoadHalf16(const uint16_t* at) {
       _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
 }
 
-// scores[h][j] of the 64 positions of a chunk, used or not. Each key is one
-// lane, which adds over d in order. Meanwhile the next chunk comes to the
-// cache: blocks are too short and too far apart for the hardware to foresee.
-template <int kHeads>
-void Scores(const Chunk& chunk, const Chunk& next, const float* q, int head_dim,
-            float scale, float (*scores)[kAttentionChunk]) {
-  __m512 acc[kHeads][kBlocksPerChunk];
+// Asks for two cache lines, the i-th pair of a head's keys or values in a
+// block. May lie beyond.
+void PrefetchPair(const uint16_t* block, int i) {
+  _mm_prefetch(block + 64 * i, _MM_HINT_T0);
+  _mm_prefetch(block + 64 * i + 32, _MM_HINT_T0);
+}
+
+// scores[r][j] of the positions of a chunk, and of some that follow. Each key
+// is one lane, which adds over d in order. Meanwhile the next keys come to the
+// cache, block by block as they lie in memory.
+template <int kRows>
+void Scores(const Chunk& chunk, const Chunk& next, const Row* rows,
+            int head_dim, float scale, float (*scores)[kAttentionChunk]) {
+  // 16 sums fill the pipes and leave registers for what they share.
+  constexpr int kBlocks = kRows > 4 ? 2 : 4;
+  const float* q[kRows];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) q[r] = rows[r].q;
+  for (int first = 0; first * kKvBlockSize < chunk.n_positions;
+       first += kBlocks) {
+    __m512 acc[kRows][kBlocks];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-  for (int h = 0; h < kHeads; ++h) {
-#pragma GCC unroll 4
-    for (int b = 0; b < kBlocksPerChunk; ++b) acc[h][b] = _mm512_setzero_ps();
-  }
-  const uint16_t* k0 = chunk.k[0];
-  const uint16_t* k1 = chunk.k[1];
-  const uint16_t* k2 = chunk.k[2];
-  const uint16_t* k3 = chunk.k[3];
-  for (int d = 0; d < head_dim; ++d) {
-    const int at = d * kKvBlockSize;
-    // A head has head_dim / 2 cache lines of keys in a block, and of values.
-    const uint16_t* const* ahead = d % 2 == 0 ? next.k : next.v;
-#pragma GCC unroll 4
-    for (int b = 0; b < kBlocksPerChunk; ++b) {
-      _mm_prefetch(ahead[b] + d / 2 * 32, _MM_HINT_T0);
+      for (int b = 0; b < kBlocks; ++b) acc[r][b] = _mm512_setzero_ps();
     }
-    const __m512 k[kBlocksPerChunk] = {LoadHalf16(k0 + at), LoadHalf16(k1 + at),
-                                       LoadHalf16(k2 + at),
-                                       LoadHalf16(k3 + at)};
+    const uint16_t* const* keys = chunk.k + first;
+    int ahead = 0;  // block asked for, of head_dim / 4 pairs of lines
+    int ahead_pair = 0;
+    for (int d = 0; d < head_dim; ++d) {
+      const int at = d * kKvBlockSize;
+      if (kRows <= kFewRows) {
+        if (ahead_pair == head_dim / 4 && ahead < kBlocksPerChunk - 1) {
+          ++ahead;
+          ahead_pair = 0;
+        }
+        PrefetchPair(next.k[ahead], ahead_pair++);
+      }
+      __m512 k[kBlocks];
 #pragma GCC unroll 4
-    for (int h = 0; h < kHeads; ++h) {
-      const __m512 qd = _mm512_set1_ps(q[h * head_dim + d]);
+      for (int b = 0; b < kBlocks; ++b) {
+        k[b] = LoadHalf16(keys[b] + at);
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+        const __m512 qd = _mm512_set1_ps(q[r][d]);
 #pragma GCC unroll 4
-      for (int b = 0; b < kBlocksPerChunk; ++b) {
-        acc[h][b] = _mm512_fmadd_ps(qd, k[b], acc[h][b]);
+        for (int b = 0; b < kBlocks; ++b) {
+          acc[r][b] = _mm512_fmadd_ps(qd, k[b], acc[r][b]);
+        }
       }
     }
-  }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-  for (int h = 0; h < kHeads; ++h) {
-#pragma GCC unroll 4
-    for (int b = 0; b < kBlocksPerChunk; ++b) {
-      _mm512_store_ps(scores[h] + b * kKvBlockSize,
-                      _mm512_mul_ps(acc[h][b], _mm512_set1_ps(scale)));
+      for (int b = 0; b < kBlocks; ++b) {
+        _mm512_store_ps(scores[r] + (first + b) * kKvBlockSize,
+                        _mm512_mul_ps(acc[r][b], _mm512_set1_ps(scale)));
+      }
     }
   }
 }
@@ -138,120 +173,210 @@ Factors Softmax(float* scores, int n, bool first, State* state) {
 }
 
 // Merges dims [d, d + 16 * kVectors) of the chunk's weighted values into out;
-// `last` has the dims of the last vector that exist.
-template <int kHeads, int kVectors>
-void Values(const Chunk& chunk, const float (*p)[kAttentionChunk], int head_dim,
-            int d, __mmask16 last, bool first, const Factors* factors,
-            State* states) {
-  __m512 acc[kHeads][kVectors];
+// `last` has the dims of the last vector that exist. Row r sees the first n[r]
+// positions, all rows at least n_common. Meanwhile the next values come to the
+// cache.
+template <int kRows, int kVectors>
+void Values(const Chunk& chunk, const Chunk& next,
+            const float (*p)[kAttentionChunk], const int* n, int n_common,
+            int head_dim, int d, __mmask16 last, bool first,
+            const Factors* factors, State* states) {
+  __m512 acc[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-  for (int h = 0; h < kHeads; ++h) {
-#pragma GCC unroll 4
-    for (int i = 0; i < kVectors; ++i) acc[h][i] = _mm512_setzero_ps();
+    for (int i = 0; i < kVectors; ++i) acc[r][i] = _mm512_setzero_ps();
   }
-  for (int j = 0; j < chunk.n_positions; ++j) {
+  const auto load = [&](int j, __m512* v) __attribute__((always_inline)) {
     const uint16_t* row =
         chunk.v[j / kKvBlockSize] + j % kKvBlockSize * head_dim + d;
-    __m512 v[kVectors];
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors - 1; ++i) v[i] = LoadHalf16(row + 16 * i);
     v[kVectors - 1] = _mm512_cvtph_ps(
         _mm256_maskz_loadu_epi16(last, row + 16 * (kVectors - 1)));
-#pragma GCC unroll 4
-    for (int h = 0; h < kHeads; ++h) {
-      const __m512 pj = _mm512_set1_ps(p[h][j]);
+  };
+  for (int j = 0; j < n_common; ++j) {
+    if (kRows <= kFewRows) {
+      PrefetchPair(next.v[j / kKvBlockSize], d / 4 + j % kKvBlockSize);
+    }
+    __m512 v[kVectors];
+    load(j, v);
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const __m512 pj = _mm512_set1_ps(p[r][j]);
 #pragma GCC unroll 4
       for (int i = 0; i < kVectors; ++i) {
-        acc[h][i] = _mm512_fmadd_ps(pj, v[i], acc[h][i]);
+        acc[r][i] = _mm512_fmadd_ps(pj, v[i], acc[r][i]);
       }
     }
   }
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+    // Of the queries of a tile the later ones see a few positions more.
+    for (int j = n_common; j < n[r]; ++j) {
+      __m512 v[kVectors];
+      load(j, v);
+      const __m512 pj = _mm512_set1_ps(p[r][j]);
 #pragma GCC unroll 4
-  for (int h = 0; h < kHeads; ++h) {
+      for (int i = 0; i < kVectors; ++i) {
+        acc[r][i] = _mm512_fmadd_ps(pj, v[i], acc[r][i]);
+      }
+    }
+    if (n[r] == 0) continue;
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors; ++i) {
       // Lanes beyond head_dim stay within `out`, which is a multiple of 64
       // wide.
-      float* out = states[h].out + d + 16 * i;
-      __m512 merged = acc[h][i];
+      float* out = states[r].out + d + 16 * i;
+      __m512 merged = acc[r][i];
       if (!first) {
         merged = _mm512_fmadd_ps(
-            _mm512_load_ps(out), _mm512_set1_ps(factors[h].old_factor),
-            _mm512_mul_ps(merged, _mm512_set1_ps(factors[h].new_factor)));
+            _mm512_load_ps(out), _mm512_set1_ps(factors[r].old_factor),
+            _mm512_mul_ps(merged, _mm512_set1_ps(factors[r].new_factor)));
       }
       _mm512_store_ps(out, merged);
     }
   }
 }
 
-template <int kHeads>
-void AttendHeads(const AttentionArgs& a, int head, float* y) {
+// Adds the chunk of positions [begin, begin + 64) to the states of rows of one
+// key-value head, none of which sees fewer positions than the one before.
+// `next` is what is needed afterwards.
+template <int kRows>
+void AddChunk(const AttentionArgs& a, const Chunk& chunk, const Chunk& next,
+              const Row* rows, int begin, State* states) {
+  constexpr int kVectors = kRows > 4 ? 2 : 4;
+  const bool first = begin == 0;
   const int head_dim = a.head_dim;
-  const int kv_head = head / (a.n_heads / a.n_kv_heads);
-  const float* q = a.q + static_cast<size_t>(head) * head_dim;
-
-  State states[kHeads];
-  alignas(64) float scores[kHeads][kAttentionChunk];
-  Factors factors[kHeads];
-  Chunk next = MakeChunk(a, kv_head, 0);
-  for (int begin = 0; begin < a.n_positions; begin += kAttentionChunk) {
-    const bool first = begin == 0;
-    const Chunk chunk = next;
-    if (begin + kAttentionChunk < a.n_positions) {
-      next = MakeChunk(a, kv_head, begin + kAttentionChunk);
-    }
-    Scores<kHeads>(chunk, next, q, head_dim, a.scale, scores);
-    for (int h = 0; h < kHeads; ++h) {
-      factors[h] = Softmax(scores[h], chunk.n_positions, first, &states[h]);
-    }
-    for (int d = 0; d < head_dim; d += 64) {
-      const int dims = head_dim - d;
-      const __mmask16 last = FirstLanes(dims >= 64 ? 16 : (dims - 1) % 16 + 1);
-      if (dims > 48) {
-        Values<kHeads, 4>(chunk, scores, head_dim, d, last, first, factors,
-                          states);
-      } else if (dims > 32) {
-        Values<kHeads, 3>(chunk, scores, head_dim, d, last, first, factors,
-                          states);
-      } else if (dims > 16) {
-        Values<kHeads, 2>(chunk, scores, head_dim, d, last, first, factors,
-                          states);
-      } else {
-        Values<kHeads, 1>(chunk, scores, head_dim, d, last, first, factors,
-                          states);
-      }
-    }
+  alignas(64) float scores[kRows][kAttentionChunk];
+  Scores<kRows>(chunk, next, rows, head_dim, a.scale, scores);
+  Factors factors[kRows];
+  int n[kRows];  // positions of the chunk that a row sees
+  for (int r = 0; r < kRows; ++r) {
+    const int left = rows[r].n_positions - begin;
+    n[r] = left < 0 ? 0 : left < kAttentionChunk ? left : kAttentionChunk;
+    if (n[r] > 0) factors[r] = Softmax(scores[r], n[r], first, &states[r]);
   }
-  for (int h = 0; h < kHeads; ++h) {
-    float* out = y + static_cast<size_t>(head + h) * head_dim;
-    const __m512 sum = _mm512_set1_ps(states[h].sum);
-    for (int d = 0; d < head_dim; d += 16) {
-      _mm512_mask_storeu_ps(
-          out + d, FirstLanes(head_dim - d),
-          _mm512_div_ps(_mm512_load_ps(states[h].out + d), sum));
+  for (int d = 0; d < head_dim; d += 16 * kVectors) {
+    const int dims = head_dim - d;
+    const int n_vectors = (dims + 15) / 16;
+    const __mmask16 last =
+        FirstLanes(dims >= 16 * kVectors ? 16 : (dims - 1) % 16 + 1);
+    const auto values = [&](auto vectors) {
+      Values<kRows, decltype(vectors)::value>(chunk, next, scores, n, n[0],
+                                              head_dim, d, last, first, factors,
+                                              states);
+    };
+    if (n_vectors >= kVectors) {
+      values(Constant<kVectors>());
+    } else if (n_vectors == 3) {
+      values(Constant < kVectors < 3 ? kVectors : 3 > ());
+    } else if (n_vectors == 2) {
+      values(Constant<2>());
+    } else {
+      values(Constant<1>());
     }
   }
 }
+
+// Rows that are attended together.
+class RowBatch {
+ public:
+  RowBatch(const AttentionArgs& args) : args_(args) {}
+
+  // Rows of a key-value head come one after the other, by their positions.
+  void Add(int kv_head, const Row& row) {
+    rows_[n_rows_] = row;
+    kv_heads_[n_rows_] = kv_head;
+    if (row.n_positions > n_positions_) n_positions_ = row.n_positions;
+    if (++n_rows_ == kMaxRows) Attend();
+  }
+
+  // Attends all rows and forgets them.
+  void Attend() {
+    if (n_rows_ == 0) return;
+    Chunk chunk = ChunkOf(0, 0);
+    for (int begin = 0; begin < n_positions_; begin += kAttentionChunk) {
+      for (int r = 0; r < n_rows_;) {
+        const int n = RowsTogether(r);
+        const bool last = r + n == n_rows_;
+        const Chunk next =
+            last ? ChunkOf(0, begin + kAttentionChunk) : ChunkOf(r + n, begin);
+        AddChunkToRows(chunk, next, r, n, begin);
+        chunk = next;
+        r += n;
+      }
+    }
+    for (int r = 0; r < n_rows_; ++r) {
+      const __m512 sum = _mm512_set1_ps(states_[r].sum);
+      for (int d = 0; d < args_.head_dim; d += 16) {
+        _mm512_mask_storeu_ps(
+            rows_[r].y + d, FirstLanes(args_.head_dim - d),
+            _mm512_div_ps(_mm512_load_ps(states_[r].out + d), sum));
+      }
+    }
+    n_rows_ = 0;
+    n_positions_ = 0;
+  }
+
+ private:
+  // How many rows from `r` on share loads: 8, 4, 2 or 1 of one head.
+  int RowsTogether(int r) const {
+    int n = 1;
+    while (n < 8 && r + n < n_rows_ && kv_heads_[r + n] == kv_heads_[r]) ++n;
+    return n >= 8 ? 8 : n >= 4 ? 4 : n >= 2 ? 2 : 1;
+  }
+
+  // Of a row's head; of the sequence's beginning where there is no such chunk.
+  Chunk ChunkOf(int r, int begin) const {
+    return MakeChunk(args_, kv_heads_[r], begin < n_positions_ ? begin : 0,
+                     n_positions_);
+  }
+
+  void AddChunkToRows(const Chunk& chunk, const Chunk& next, int r, int n,
+                      int begin) {
+    const Row* const rows = rows_ + r;
+    State* const states = states_ + r;
+    if (rows[n - 1].n_positions <= begin) return;
+    switch (n) {
+      case 8:
+        return AddChunk<8>(args_, chunk, next, rows, begin, states);
+      case 4:
+        return AddChunk<4>(args_, chunk, next, rows, begin, states);
+      case 2:
+        return AddChunk<2>(args_, chunk, next, rows, begin, states);
+      default:
+        return AddChunk<1>(args_, chunk, next, rows, begin, states);
+    }
+  }
+
+  const AttentionArgs& args_;
+  int n_rows_ = 0;
+  int n_positions_ = 0;  // of the row that sees most
+  Row rows_[kMaxRows];
+  int kv_heads_[kMaxRows];
+  State states_[kMaxRows];
+};
 
 }  // namespace
 
 void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y) {
   const int group = args.n_heads / args.n_kv_heads;
-  int head = head_begin;
-  while (head < head_end) {
-    const int group_end = (head / group + 1) * group;
+  const size_t stride = static_cast<size_t>(args.n_heads) * args.head_dim;
+  RowBatch batch(args);
+  for (int head = head_begin; head < head_end;) {
+    const int kv_head = head / group;
+    const int group_end = (kv_head + 1) * group;
     const int end = group_end < head_end ? group_end : head_end;
-    if (end - head >= kMaxHeads) {
-      AttendHeads<kMaxHeads>(args, head, y);
-      head += kMaxHeads;
-    } else if (end - head >= 2) {
-      AttendHeads<2>(args, head, y);
-      head += 2;
-    } else {
-      AttendHeads<1>(args, head, y);
-      ++head;
+    for (int i = 0; i < args.n_queries; ++i) {
+      for (int h = head; h < end; ++h) {
+        const size_t at = i * stride + static_cast<size_t>(h) * args.head_dim;
+        batch.Add(kv_head, {args.q + at, y + at, args.n_positions + i});
+      }
     }
+    head = end;
   }
+  batch.Attend();
 }
 
 }  // namespace tern::avx512

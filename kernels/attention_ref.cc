@@ -82,6 +82,21 @@ void Merge(const Partial& later, int head_dim, Partial* state) {
   }
 }
 
+// The first query.
+void AttendOne(const AttentionArgs& args, int head_begin, int head_end,
+               float* y) {
+  const int n = args.n_positions;
+  for (int head = head_begin; head < head_end; ++head) {
+    Partial state = AttendChunk(args, head, 0, std::min(n, kAttentionChunk));
+    for (int j = kAttentionChunk; j < n; j += kAttentionChunk) {
+      Merge(AttendChunk(args, head, j, std::min(n, j + kAttentionChunk)),
+            args.head_dim, &state);
+    }
+    float* out = y + static_cast<size_t>(head) * args.head_dim;
+    for (int d = 0; d < args.head_dim; ++d) out[d] = state.out[d] / state.sum;
+  }
+}
+
 }  // namespace
 
 void StoreKv(const KvBlockView& block, int slot, const float* k,
@@ -98,18 +113,15 @@ void StoreKv(const KvBlockView& block, int slot, const float* k,
 }
 
 void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y) {
-  DCHECK(args.n_positions >= 1);
+  DCHECK(args.n_positions >= 1 && args.n_queries >= 1);
   DCHECK(args.n_heads % args.n_kv_heads == 0);
   DCHECK(args.head_dim % 2 == 0 && args.head_dim <= kMaxHeadDim);
-  const int n = args.n_positions;
-  for (int head = head_begin; head < head_end; ++head) {
-    Partial state = AttendChunk(args, head, 0, std::min(n, kAttentionChunk));
-    for (int j = kAttentionChunk; j < n; j += kAttentionChunk) {
-      Merge(AttendChunk(args, head, j, std::min(n, j + kAttentionChunk)),
-            args.head_dim, &state);
-    }
-    float* out = y + static_cast<size_t>(head) * args.head_dim;
-    for (int d = 0; d < args.head_dim; ++d) out[d] = state.out[d] / state.sum;
+  const size_t stride = static_cast<size_t>(args.n_heads) * args.head_dim;
+  for (int i = 0; i < args.n_queries; ++i) {
+    AttentionArgs one = args;
+    one.q += i * stride;
+    one.n_positions += i;
+    AttendOne(one, head_begin, head_end, y + i * stride);
   }
 }
 

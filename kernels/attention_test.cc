@@ -75,11 +75,33 @@ class Cache {
             static_cast<float>(1 / std::sqrt(double{1} * shape_.head_dim))};
   }
 
+  // The query of the last position.
   std::vector<float> Attend(const Kernels& kernels, int head_begin,
                             int head_end) const {
     std::vector<float> y(q_.size(), kUntouched);
     kernels.attend(Args(), head_begin, head_end, y.data());
     return y;
+  }
+
+  // The queries of the last n_queries positions together.
+  std::vector<float> AttendLast(const Kernels& kernels, int n_queries,
+                                int head_begin, int head_end) const {
+    std::mt19937 rng(n_queries);
+    const std::vector<float> q =
+        testing::RandomFloats(n_queries * q_.size(), &rng);
+    std::vector<float> y(q.size(), kUntouched);
+    AttentionArgs args = Args();
+    args.q = q.data();
+    args.n_positions = n_positions_ - n_queries + 1;
+    args.n_queries = n_queries;
+    kernels.attend(args, head_begin, head_end, y.data());
+    return y;
+  }
+
+  // Puts a NaN, which nothing stores, where the value of a position is.
+  void PoisonValue(int position) {
+    const KvBlockView block = Block(position);
+    block.v[position % kKvBlockSize * shape_.head_dim] = kHalfNan;
   }
 
   std::vector<float>& q() { return q_; }
@@ -135,6 +157,47 @@ TEST_P(Attention, EqualsTheOracleForEveryGroupAndHeadRange) {
             << " kv heads, range [" << begin << ", " << end << ")";
       }
     }
+  }
+}
+
+TEST_P(Attention, QueriesTogetherEqualTheOracle) {
+  for (const Shape& shape : {Shape{1, 1, 18}, Shape{4, 4, 16}, Shape{8, 2, 36},
+                             Shape{6, 2, 64}, Shape{5, 1, 72}}) {
+    for (int n_positions : {5, 16, 64, 65, 70, 130, 192, 200}) {
+      for (int n_queries : {1, 2, 3, 5, 8, 17, 70}) {
+        if (n_queries > n_positions) continue;
+        const Cache cache(shape, n_positions, n_positions);
+        ASSERT_TRUE(SameArrays(
+            cache.AttendLast(ref(), n_queries, 0, shape.n_heads),
+            cache.AttendLast(kernels(), n_queries, 0, shape.n_heads)))
+            << shape.n_heads << " heads of " << shape.head_dim << ", "
+            << n_positions << " positions, " << n_queries << " queries";
+      }
+    }
+  }
+}
+
+TEST_P(Attention, QueriesTogetherKeepToTheirHeads) {
+  const Cache cache({6, 2, 16}, 70, 5);
+  for (int begin = 0; begin <= 6; ++begin) {
+    for (int end = begin; end <= 6; ++end) {
+      ASSERT_TRUE(SameArrays(cache.AttendLast(ref(), 9, begin, end),
+                             cache.AttendLast(kernels(), 9, begin, end)))
+          << "heads [" << begin << ", " << end << ")";
+    }
+  }
+}
+
+TEST_P(Attention, QueriesDoNotSeeLaterPositions) {
+  for (int n_positions : {12, 66, 129}) {
+    Cache cache({2, 1, 16}, n_positions, 8);
+    cache.PoisonValue(n_positions - 2);
+    const std::vector<float> y = cache.AttendLast(kernels(), 10, 0, 2);
+    for (int i = 0; i < 8; ++i) {
+      EXPECT_FALSE(std::isnan(y[i * 32])) << n_positions << " query " << i;
+    }
+    EXPECT_TRUE(std::isnan(y[8 * 32]));
+    EXPECT_TRUE(std::isnan(y[9 * 32]));
   }
 }
 

@@ -19,6 +19,7 @@
 // kept would run everywhere. What they need of each other has internal linkage.
 namespace tern::avx512 {
 
+QuantizedScale QuantizeToken(const float* x, int n, int8_t* q);
 void TernaryMatmul(const TernaryView& w, const QuantizedTokens& x,
                    int row_begin, int row_end, float* y, size_t y_stride);
 void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y);

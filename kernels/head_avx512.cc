@@ -153,51 +153,130 @@ void HeadBlocks(const DenseView& w, const float* x, int row_begin, int row_end,
 }
 
 constexpr int kTokensPerTile = 12;
+// How far ahead a tile that stands alone asks for its own panels: two of them
+// side by side are more than the hardware foresees.
+constexpr int kAheadBytes = 2048;
 
-// 16 rows of a panel against kTokens tokens. vpdpbusd wants one unsigned
-// operand: w + 128, so that 128 times the sum of q is to be subtracted. Partial
-// sums may wrap modulo 2^32; the difference fits.
-template <int kTokens>
+// Four activations in every lane.
+__m512i BroadcastQuad(const int8_t* q) {
+  int32_t quad;
+  __builtin_memcpy(&quad, q, sizeof(quad));
+  return _mm512_set1_epi32(quad);
+}
+
+// kPanels panels of 16 rows, one behind the other, against kTokens tokens;
+// sums[t][panel]. vpdpbusd wants one unsigned operand: w + 128, so that 128
+// times the sum of q is to be subtracted. Partial sums may wrap modulo 2^32;
+// the difference fits.
+//
+// Two panels at a time share the loads of the activations, of which one panel
+// would need one for each multiplication. Meanwhile a panel's bytes from
+// `ahead` on come to the second cache; without it, for a tile that stands
+// alone, the panels' own next bytes.
+template <int kTokens, int kPanels>
 void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
-              __m512i* sums) {
+              const int8_t* ahead, __m512i (*sums)[2]) {
   // Few tokens need several chains each to hide the latency of vpdpbusd.
   constexpr int kChains = kTokens == 1 ? 4 : kTokens <= 3 ? 2 : 1;
+  const size_t panel_bytes = static_cast<size_t>(n_columns) * kHeadPanelRows;
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(0x80));
-  __m512i acc[kTokens][kChains];
+  __m512i acc[kTokens][kPanels][kChains];
 #pragma GCC unroll 12
   for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanels; ++p) {
 #pragma GCC unroll 4
-    for (int c = 0; c < kChains; ++c) acc[t][c] = _mm512_setzero_si512();
+      for (int c = 0; c < kChains; ++c) acc[t][p][c] = _mm512_setzero_si512();
+    }
   }
   for (int k = 0; k < n_columns; k += 16) {
+    const int8_t* const blocks = panel + kHeadPanelRows * k;
 #pragma GCC unroll 4
     for (int b = 0; b < 4; ++b) {
-      const __m512i w = _mm512_xor_si512(
-          _mm512_load_si512(panel + kHeadPanelRows * (k + 4 * b)), flip);
+      const size_t at = kHeadPanelRows * (k + 4 * b);
+      if (ahead != nullptr) {
+        _mm_prefetch(ahead + at, _MM_HINT_T1);
+      } else {
+#pragma GCC unroll 2
+        for (int p = 0; p < kPanels; ++p) {
+          _mm_prefetch(panel + p * panel_bytes + at + kAheadBytes, _MM_HINT_T0);
+        }
+      }
+      __m512i w[kPanels];
+#pragma GCC unroll 2
+      for (int p = 0; p < kPanels; ++p) {
+        const int8_t* const block =
+            blocks + p * panel_bytes + 4 * kHeadPanelRows * b;
+        w[p] = _mm512_xor_si512(_mm512_load_si512(block), flip);
+      }
 #pragma GCC unroll 12
       for (int t = 0; t < kTokens; ++t) {
-        __m512i& chain = acc[t][b % kChains];
-        chain = DotQuad(chain, w,
-                        q + static_cast<size_t>(t) * n_columns + k + 4 * b);
+        const int8_t* const at =
+            q + static_cast<size_t>(t) * n_columns + k + 4 * b;
+        const __m512i quad = BroadcastQuad(at);
+#pragma GCC unroll 2
+        for (int p = 0; p < kPanels; ++p) {
+          __m512i& chain = acc[t][p][b % kChains];
+          chain = _mm512_dpbusd_epi32(chain, w[p], quad);
+        }
       }
     }
   }
 #pragma GCC unroll 12
   for (int t = 0; t < kTokens; ++t) {
-    sums[t] = acc[t][0];
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanels; ++p) {
+      sums[t][p] = acc[t][p][0];
 #pragma GCC unroll 4
-    for (int c = 1; c < kChains; ++c) {
-      sums[t] = _mm512_add_epi32(sums[t], acc[t][c]);
+      for (int c = 1; c < kChains; ++c) {
+        sums[t][p] = _mm512_add_epi32(sums[t][p], acc[t][p][c]);
+      }
     }
   }
 }
 
-using TileFunction = void (*)(const int8_t*, int, const int8_t*, __m512i*);
+using TileFunction = void (*)(const int8_t*, int, const int8_t*, const int8_t*,
+                              __m512i (*)[2]);
+template <int kPanels>
 constexpr TileFunction kTiles[kTokensPerTile + 1] = {
-    nullptr,      Int8Tile<1>,  Int8Tile<2>,  Int8Tile<3>, Int8Tile<4>,
-    Int8Tile<5>,  Int8Tile<6>,  Int8Tile<7>,  Int8Tile<8>, Int8Tile<9>,
-    Int8Tile<10>, Int8Tile<11>, Int8Tile<12>,
+    nullptr,
+    Int8Tile<1, kPanels>,
+    Int8Tile<2, kPanels>,
+    Int8Tile<3, kPanels>,
+    Int8Tile<4, kPanels>,
+    Int8Tile<5, kPanels>,
+    Int8Tile<6, kPanels>,
+    Int8Tile<7, kPanels>,
+    Int8Tile<8, kPanels>,
+    Int8Tile<9, kPanels>,
+    Int8Tile<10, kPanels>,
+    Int8Tile<11, kPanels>,
+    Int8Tile<12, kPanels>,
 };
+
+// At least two from six tokens on: while one computes on a panel in the cache,
+// the next one comes from memory.
+int TileCount(int n_tokens) {
+  const int n = (n_tokens + kTokensPerTile - 1) / kTokensPerTile;
+  return n == 1 && n_tokens >= 6 ? 2 : n;
+}
+
+// The logits of a panel's rows of [row_begin, row_end) for one token.
+void StoreLogits(const Int8View& w, const QuantizedTokens& x, int t,
+                 __m512i sums, int panel_index, int row_begin, int row_end,
+                 float* logits) {
+  const int first = panel_index * kHeadPanelRows;
+  const __mmask16 mask =
+      FirstLanes(row_end - first) & ~FirstLanes(row_begin - first);
+  // Unsigned, since the product may wrap.
+  const uint32_t offset = 128u * static_cast<uint32_t>(x.sum[t]);
+  const __m512i exact =
+      _mm512_sub_epi32(sums, _mm512_set1_epi32(static_cast<int32_t>(offset)));
+  const __m512 scaled =
+      _mm512_div_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(x.s[t]));
+  const __m512 d = _mm512_maskz_loadu_ps(mask, w.row_scale + first);
+  _mm512_mask_storeu_ps(logits + first, mask, _mm512_mul_ps(scaled, d));
+}
 
 }  // namespace
 
@@ -222,32 +301,33 @@ void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
 void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
               int row_end, float* logits, size_t logits_stride) {
   const size_t panel_bytes = static_cast<size_t>(w.n_columns) * kHeadPanelRows;
-  const int n_tiles = (x.n_tokens + kTokensPerTile - 1) / kTokensPerTile;
-  for (int panel_index = row_begin / kHeadPanelRows;
-       panel_index * kHeadPanelRows < row_end; ++panel_index) {
-    const int8_t* panel = w.packed + panel_index * panel_bytes;
-    const int first = panel_index * kHeadPanelRows;
-    // The rows of this panel that are asked for.
-    const __mmask16 mask =
-        FirstLanes(row_end - first) & ~FirstLanes(row_begin - first);
-    const __m512 d = _mm512_maskz_loadu_ps(mask, w.row_scale + first);
+  const int n_tiles = TileCount(x.n_tokens);
+  const int last = HeadPanelCount(row_end);
+  for (int panel = row_begin / kHeadPanelRows; panel < last;) {
+    // One token alone reads memory fastest in one sequence.
+    const int n_panels = x.n_tokens > 1 && panel + 1 < last ? 2 : 1;
+    const TileFunction* const tiles = n_panels == 2 ? kTiles<2> : kTiles<1>;
     for (int tile = 0; tile < n_tiles; ++tile) {
       const int begin = x.n_tokens * tile / n_tiles;
       const int end = x.n_tokens * (tile + 1) / n_tiles;
-      __m512i sums[kTokensPerTile];
-      kTiles[end - begin](panel, w.n_columns,
-                          x.q + static_cast<size_t>(begin) * x.n, sums);
+      const int8_t* const packed = w.packed + panel * panel_bytes;
+      // Of several tiles, the last asks for the second of the next two panels,
+      // the others for the first. Nothing is read beyond the last panel.
+      const int8_t* const ahead =
+          n_tiles == 1
+              ? nullptr
+              : packed + (n_panels + (tile == n_tiles - 1)) * panel_bytes;
+      __m512i sums[kTokensPerTile][2];
+      tiles[end - begin](packed, w.n_columns,
+                         x.q + static_cast<size_t>(begin) * x.n, ahead, sums);
       for (int t = begin; t < end; ++t) {
-        // Unsigned, since the product may wrap.
-        const uint32_t offset = 128u * static_cast<uint32_t>(x.sum[t]);
-        const __m512i exact = _mm512_sub_epi32(
-            sums[t - begin], _mm512_set1_epi32(static_cast<int32_t>(offset)));
-        const __m512 scaled =
-            _mm512_div_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(x.s[t]));
-        _mm512_mask_storeu_ps(logits + t * logits_stride + first, mask,
-                              _mm512_mul_ps(scaled, d));
+        for (int p = 0; p < n_panels; ++p) {
+          StoreLogits(w, x, t, sums[t - begin][p], panel + p, row_begin,
+                      row_end, logits + t * logits_stride);
+        }
       }
     }
+    panel += n_panels;
   }
 }
 

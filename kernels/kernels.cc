@@ -88,13 +88,13 @@ constexpr Kernels kAvx512Vnni256Kernels = {
     avx2::QuantizeHeadRow,
 };
 
-// What does little more than pass over a token's activations is bound by
-// latency and the first cache: wider registers gain nothing there. Nor do rows
-// that are widened once, at load.
+// The norm is a chain of additions; what else passes over a token once waits
+// for the caches, and rows are widened once, at load: wider registers gain
+// nothing there.
 constexpr Kernels Avx512VnniKernels(TernaryMatmulFunction base3) {
   return {
       Isa::kAvx512Vnni,
-      avx2::QuantizeToken,
+      avx512::QuantizeToken,
       {avx512::TernaryMatmul, base3, avx2::TernaryMatmulTl2},
       avx2::RmsNorm,
       avx2::RopeRotate,

@@ -63,8 +63,8 @@ struct Kernels {
   void (*store_kv)(const KvBlockView& block, int slot, const float* k,
                    const float* v);
 
-  // Attends one query token for query heads [head_begin, head_end), see
-  // kernels/attention.h.
+  // Attends query tokens of one sequence for query heads [head_begin,
+  // head_end), see kernels/attention.h.
   void (*attend)(const AttentionArgs& args, int head_begin, int head_end,
                  float* y);
 

@@ -18,6 +18,10 @@ constexpr int64_t kEmbeddedRowsMax = 64;
 // Tasks per thread that make the last ones to end not matter.
 constexpr int kTasksPerThread = 4;
 
+// Queries of one sequence that attend in one task: enough to share the loads of
+// keys and values, few enough to leave tasks for all threads.
+constexpr int kQueriesPerTask = 16;
+
 // Rows of a stored head that stay in the cache while every token visits them.
 constexpr int kStoredHeadRows = 64;
 
@@ -63,6 +67,7 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
   const size_t tile = std::min(max_step_tokens, kTileTokens);
   hidden_ = AllocateFloats(step * c.hidden_size);
   tokens_.reserve(step);
+  runs_.reserve(tile);
   sampling_tokens_.reserve(step);
 
   const int attention = 2 * c.kv_size() + c.q_size();
@@ -70,11 +75,14 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
       AllocateFloats(tile * std::max({c.hidden_size, c.q_size(), c.ffn_size}));
   room_b_ =
       AllocateFloats(tile * std::max({c.hidden_size, attention, c.ffn_size}));
-  normed_a_ = q_ = o_ = gate_ = Floats(room_a_);
-  k_ = up_ = normed_b_ = down_ = Floats(room_b_);
+  q_ = o_ = gate_ = Floats(room_a_);
+  k_ = up_ = down_ = Floats(room_b_);
   v_ = k_ + tile * c.kv_size();
   a_ = v_ + tile * c.kv_size();
 
+  // Lines of their own for each thread.
+  normed_stride_ = RoundUp(WidestInput(c), 64 / sizeof(float));
+  normed_.resize(pool->size() * normed_stride_);
   // The head's input is quantised here too.
   const size_t quantized_tokens = std::max<size_t>(tile, kLogitRows);
   quantized_ = AllocateRoom(quantized_tokens * WidestInput(c));
@@ -120,20 +128,23 @@ void Stage::RunLayer(int layer, absl::Span<const Token> tokens, float* x) {
   const LayerWeights& w = weights_->layers[layer];
   const int n = static_cast<int>(tokens.size());
 
-  NormAndQuantize(x, n, c.hidden_size, w.attn_norm, normed_a_);
-  Multiply({{&w.q, q_}, {&w.k, k_}, {&w.v, v_}}, n);
+  NormAndQuantize(x, n, c.hidden_size, w.attn_norm);
+  Multiply(StageOp::kQkv, {{&w.q, q_}, {&w.k, k_}, {&w.v, v_}}, n);
   RotateAndStore(layer, tokens);
   Attend(layer, tokens);
-  NormAndQuantize(a_, n, c.q_size(), w.attn_sub_norm, normed_a_);
-  Multiply({{&w.o, o_}}, n);
-  AddResidual(x, o_, n);
+  NormAndQuantize(a_, n, c.q_size(), w.attn_sub_norm);
+  Multiply(StageOp::kOutput, {{&w.o, o_}}, n);
 
-  NormAndQuantize(x, n, c.hidden_size, w.ffn_norm, normed_a_);
-  Multiply({{&w.gate, gate_}, {&w.up, up_}}, n);
-  Gate(n);
-  NormAndQuantize(gate_, n, c.ffn_size, w.ffn_sub_norm, normed_b_);
-  Multiply({{&w.down, down_}}, n);
-  AddResidual(x, down_, n);
+  // What only passes over a token is done where the token is read next, while
+  // it is in the cache.
+  NormAndQuantize(x, n, c.hidden_size, w.ffn_norm,
+                  [&](size_t t) { AddResidual(t, o_, x); });
+  Multiply(StageOp::kGateAndUp, {{&w.gate, gate_}, {&w.up, up_}}, n);
+  NormAndQuantize(gate_, n, c.ffn_size, w.ffn_sub_norm,
+                  [&](size_t t) { Gate(t); });
+  Multiply(StageOp::kDown, {{&w.down, down_}}, n);
+  const StageTimer timer(profile_, StageOp::kResidual);
+  ForEachToken(n, [&](size_t t, int) { AddResidual(t, down_, x); });
 }
 
 void Stage::ComputeLogits(int begin, int count, const float* hidden) {
@@ -166,7 +177,8 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
 
 void Stage::HeadInt8(int count) {
   const ModelConfig& c = weights_->config;
-  NormAndQuantize(head_in_.data(), count, c.hidden_size, {}, nullptr);
+  NormAndQuantize(head_in_.data(), count, c.hidden_size, {});
+  const StageTimer timer(profile_, StageOp::kHead);
   const QuantizedTokens in = {
       reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
       quantized_sum_.data(), count, c.hidden_size};
@@ -179,6 +191,7 @@ void Stage::HeadInt8(int count) {
 }
 
 void Stage::HeadStored(int count) {
+  const StageTimer timer(profile_, StageOp::kHead);
   const ModelConfig& c = weights_->config;
   pool_->ParallelFor(
       c.vocab_size, kStoredHeadRows, [&](int64_t begin, int64_t end) {
@@ -197,12 +210,13 @@ void Stage::HeadStored(int count) {
 
 template <typename Fn>
 void Stage::ForEachToken(int n_tokens, Fn fn) {
-  pool_->ParallelFor(n_tokens, 1, [&fn](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) fn(static_cast<size_t>(t));
+  pool_->ParallelForEach(n_tokens, [&fn](int64_t t, int thread) {
+    fn(static_cast<size_t>(t), thread);
   });
 }
 
 void Stage::Embed(float* hidden) {
+  const StageTimer timer(profile_, StageOp::kEmbed);
   const size_t n = weights_->config.hidden_size;
   const DenseView& e = weights_->embedding;
   // Not where the head is read from the same pages in every step.
@@ -210,7 +224,7 @@ void Stage::Embed(float* hidden) {
   const int64_t n_tokens = static_cast<int64_t>(tokens_.size());
   for (int64_t begin = 0; begin < n_tokens; begin += kEmbeddedRowsMax) {
     const int64_t count = std::min(kEmbeddedRowsMax, n_tokens - begin);
-    ForEachToken(static_cast<int>(count), [&](size_t t) {
+    ForEachToken(static_cast<int>(count), [&](size_t t, int) {
       // A row that is not finite shows in the logits, where it is reported.
       kernels_.widen_row(e, tokens_[begin + t].id, hidden + (begin + t) * n);
     });
@@ -223,14 +237,17 @@ void Stage::Embed(float* hidden) {
 }
 
 void Stage::NormAndQuantize(const float* x, int n_tokens, int n,
-                            const std::vector<float>& norm, float* normed) {
+                            const std::vector<float>& norm,
+                            absl::FunctionRef<void(size_t t)> finish) {
+  const StageTimer timer(profile_, StageOp::kNormAndQuantize);
   quantized_n_ = n;
-  ForEachToken(n_tokens, [&](size_t t) {
+  ForEachToken(n_tokens, [&](size_t t, int thread) {
+    finish(t);
     const float* h = x + t * n;
     if (!norm.empty()) {
-      float* const out = normed + t * n;
-      kernels_.rms_norm(h, norm.data(), n, weights_->config.norm_eps, out);
-      h = out;
+      float* const normed = &normed_[thread * normed_stride_];
+      kernels_.rms_norm(h, norm.data(), n, weights_->config.norm_eps, normed);
+      h = normed;
     }
     const QuantizedScale scale = kernels_.quantize_token(
         h, n, reinterpret_cast<int8_t*>(quantized_.data()) + t * n);
@@ -239,7 +256,9 @@ void Stage::NormAndQuantize(const float* x, int n_tokens, int n,
   });
 }
 
-void Stage::Multiply(absl::Span<const Output> outputs, int n_tokens) {
+void Stage::Multiply(StageOp op, absl::Span<const Output> outputs,
+                     int n_tokens) {
+  const StageTimer timer(profile_, op);
   const QuantizedTokens in = {
       reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
       quantized_sum_.data(), n_tokens, quantized_n_};
@@ -264,8 +283,9 @@ void Stage::Multiply(absl::Span<const Output> outputs, int n_tokens) {
 }
 
 void Stage::RotateAndStore(int layer, absl::Span<const Token> tokens) {
+  const StageTimer timer(profile_, StageOp::kRopeAndStore);
   const ModelConfig& c = weights_->config;
-  ForEachToken(static_cast<int>(tokens.size()), [&](size_t t) {
+  ForEachToken(static_cast<int>(tokens.size()), [&](size_t t, int) {
     const Token& token = tokens[t];
     const float* const cos = rope_.cos(token.position);
     const float* const sin = rope_.sin(token.position);
@@ -284,46 +304,67 @@ void Stage::RotateAndStore(int layer, absl::Span<const Token> tokens) {
 }
 
 void Stage::Attend(int layer, absl::Span<const Token> tokens) {
+  const StageTimer timer(profile_, StageOp::kAttention);
   const ModelConfig& c = weights_->config;
-  // Query heads that share keys are computed together, so that those are read
-  // once; with few tokens that leaves too few tasks for the threads.
   const int group = c.n_heads / c.n_kv_heads;
-  const int64_t n_groups = static_cast<int64_t>(tokens.size()) * c.n_kv_heads;
-  const bool share = n_groups >= int64_t{kTasksPerThread} * pool_->size();
-  const int task_heads = share ? group : 1;
-  const int64_t tasks_per_token = c.n_heads / task_heads;
-  const int64_t n_tasks = static_cast<int64_t>(tokens.size()) * tasks_per_token;
+  FindQueryRuns(tokens);
+  // As many heads in a task as leave enough tasks for the threads: whole groups
+  // share keys, and one group's come to the cache while the one before is
+  // computed.
+  int task_heads = c.n_heads;
+  while (task_heads > 1 &&
+         (c.n_heads % task_heads != 0 ||
+          (task_heads % group != 0 && group % task_heads != 0) ||
+          static_cast<int>(runs_.size()) * (c.n_heads / task_heads) <
+              kTasksPerThread * pool_->size())) {
+    --task_heads;
+  }
+  const int64_t tasks_per_run = c.n_heads / task_heads;
+  const int64_t n_tasks = static_cast<int64_t>(runs_.size()) * tasks_per_run;
   pool_->ParallelForEach(n_tasks, [&](int64_t task, int /*thread*/) {
-    const size_t t = task / tasks_per_token;
-    const int head = static_cast<int>(task % tasks_per_token) * task_heads;
+    const QueryRun& run = runs_[task / tasks_per_run];
+    const int head = static_cast<int>(task % tasks_per_run) * task_heads;
     AttentionArgs args;
-    args.q = &q_[t * c.q_size()];
+    args.q = &q_[run.first * c.q_size()];
     args.k_pool = kv_->k_pool(layer);
     args.v_pool = kv_->v_pool(layer);
-    args.block_table = tokens[t].block_table;
-    args.n_positions = tokens[t].position + 1;
+    args.block_table = tokens[run.first].block_table;
+    args.n_positions = tokens[run.first].position + 1;
     args.n_heads = c.n_heads;
     args.n_kv_heads = c.n_kv_heads;
     args.head_dim = c.head_dim;
     args.scale = attention_scale_;
-    kernels_.attend(args, head, head + task_heads, &a_[t * c.q_size()]);
+    args.n_queries = run.n_tokens;
+    kernels_.attend(args, head, head + task_heads, &a_[run.first * c.q_size()]);
   });
 }
 
-void Stage::Gate(int n_tokens) {
+void Stage::FindQueryRuns(absl::Span<const Token> tokens) {
+  runs_.clear();
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    const bool goes_on = t > 0 &&
+                         tokens[t].block_table == tokens[t - 1].block_table &&
+                         tokens[t].position == tokens[t - 1].position + 1 &&
+                         runs_.back().n_tokens < kQueriesPerTask;
+    if (goes_on) {
+      ++runs_.back().n_tokens;
+    } else {
+      runs_.push_back({t, 1});
+    }
+  }
+}
+
+void Stage::Gate(size_t t) {
   const int n = weights_->config.ffn_size;
   const auto gate = weights_->config.activation == Activation::kRelu2
                         ? kernels_.relu2_gate
                         : kernels_.silu_gate;
-  ForEachToken(n_tokens, [&](size_t t) {
-    gate(&gate_[t * n], &up_[t * n], n, &gate_[t * n]);
-  });
+  gate(&gate_[t * n], &up_[t * n], n, &gate_[t * n]);
 }
 
-void Stage::AddResidual(float* x, const float* y, int n_tokens) {
+void Stage::AddResidual(size_t t, const float* y, float* x) {
   const int n = weights_->config.hidden_size;
-  ForEachToken(n_tokens,
-               [&](size_t t) { kernels_.add(x + t * n, y + t * n, n); });
+  kernels_.add(x + t * n, y + t * n, n);
 }
 
 }  // namespace tern

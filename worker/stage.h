@@ -6,11 +6,13 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "kernels/kernels.h"
 #include "kernels/rope_table.h"
 #include "worker/huge_buffer.h"
 #include "worker/kv_cache.h"
+#include "worker/stage_profile.h"
 #include "worker/stage_weights.h"
 #include "worker/thread_pool.h"
 
@@ -74,6 +76,9 @@ class Stage {
 
   const StageWeights& weights() const { return *weights_; }
 
+  // Adds where time goes to *profile from now on; null to stop.
+  void set_profile(StageProfile* profile) { profile_ = profile; }
+
  private:
   static float* Floats(const HugeBuffer& buffer) {
     return reinterpret_cast<float*>(buffer.data());
@@ -85,6 +90,11 @@ class Stage {
     int32_t position;
     const int32_t* block_table;
   };
+  // Consecutive tokens of one sequence, whose queries attend together.
+  struct QueryRun {
+    size_t first;  // token of the tile
+    int n_tokens;
+  };
   struct Output {  // of a matrix: y [tokens, stride]
     const TernaryView* w;
     float* y;
@@ -92,18 +102,23 @@ class Stage {
 
   void Embed(float* hidden);
   void RunLayer(int layer, absl::Span<const Token> tokens, float* x);
-  // h = N(x, norm), then its int8 form; without a norm the int8 form of x.
-  // h [tokens, n] is left in `normed`, which is not x.
-  void NormAndQuantize(const float* x, int n_tokens, int n,
-                       const std::vector<float>& norm, float* normed);
+  // The int8 form of N(x, norm), or of x without a norm, x being [tokens, n].
+  // finish(t) is called first and completes row t of x.
+  void NormAndQuantize(
+      const float* x, int n_tokens, int n, const std::vector<float>& norm,
+      absl::FunctionRef<void(size_t t)> finish = [](size_t) {});
   // Multiplies the quantised activations with each matrix.
-  void Multiply(absl::Span<const Output> outputs, int n_tokens);
+  void Multiply(StageOp op, absl::Span<const Output> outputs, int n_tokens);
   void RotateAndStore(int layer, absl::Span<const Token> tokens);
   void Attend(int layer, absl::Span<const Token> tokens);
-  void Gate(int n_tokens);
-  void AddResidual(float* x, const float* y, int n_tokens);
+  // Fills runs_.
+  void FindQueryRuns(absl::Span<const Token> tokens);
+  // Of one token: gate = act(gate) * up, x = x + y.
+  void Gate(size_t t);
+  void AddResidual(size_t t, const float* y, float* x);
   void HeadInt8(int count);
   void HeadStored(int count);
+  // fn(t, thread) for each token.
   template <typename Fn>
   void ForEachToken(int n_tokens, Fn fn);
 
@@ -115,31 +130,34 @@ class Stage {
   const RopePairing pairing_;
   const float attention_scale_;
   const size_t logits_stride_;
+  StageProfile* profile_ = nullptr;
 
   HugeBuffer hidden_;                 // float [max_step_tokens, hidden_size]
   std::vector<Token> tokens_;         // of the step
+  std::vector<QueryRun> runs_;        // of the tile
   std::vector<int> sampling_tokens_;  // index of the token of each sampling row
   int64_t rows_embedded_ = 0;         // since the file's pages were handed back
 
   // Of a tile of tokens: two rooms that take turns, since what a layer computes
   // is soon used up.
   //
-  //            attention             feed-forward
-  //   room a   N(x); q; o's output   N(x); gate
-  //   room b   k, v, attention       up; N(gate * up); down's output
+  //            attention         feed-forward
+  //   room a   q; o's output     gate
+  //   room b   k, v, attention   up; down's output
   HugeBuffer room_a_;
   HugeBuffer room_b_;
-  float* normed_a_;  // [tile, hidden_size] or [tile, q_size]
-  float* q_;         // [tile, q_size]
-  float* o_;         // [tile, hidden_size], to be added to x
-  float* gate_;      // [tile, ffn_size]
-  float* k_;         // [tile, kv_size]
-  float* v_;         // [tile, kv_size]
-  float* a_;         // [tile, q_size], output of attention
-  float* up_;        // [tile, ffn_size]
-  float* normed_b_;  // [tile, ffn_size]
-  float* down_;      // [tile, hidden_size], to be added to x
+  float* q_;     // [tile, q_size]
+  float* o_;     // [tile, hidden_size], to be added to x
+  float* gate_;  // [tile, ffn_size]
+  float* k_;     // [tile, kv_size]
+  float* v_;     // [tile, kv_size]
+  float* a_;     // [tile, q_size], output of attention
+  float* up_;    // [tile, ffn_size]
+  float* down_;  // [tile, hidden_size], to be added to x
 
+  // float [threads, normed_stride_]: N of one token, before it is quantised.
+  std::vector<float> normed_;
+  size_t normed_stride_;
   HugeBuffer quantized_;  // int8 [tile, n]
   std::vector<float> quantized_s_;
   std::vector<int32_t> quantized_sum_;

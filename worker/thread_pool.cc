@@ -12,6 +12,10 @@ namespace {
 // a forward pass, short enough to cost nothing when the machine is idle.
 constexpr int kSpinCount = 2000;
 
+// Pieces of a thread's part of a loop: more make a thread that was stopped hold
+// back less, fewer read memory in longer runs.
+constexpr int64_t kPiecesPerPart = 8;
+
 inline void Pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -26,7 +30,8 @@ inline void Pause() {
 // for from running.
 ThreadPool::ThreadPool(int n_threads)
     : n_threads_(n_threads),
-      spin_count_(n_threads <= AvailableProcessors() ? kSpinCount : 0) {
+      spin_count_(n_threads <= AvailableProcessors() ? kSpinCount : 0),
+      parts_(n_threads) {
   CHECK(n_threads >= 1);
   for (int i = 1; i < n_threads; ++i) {
     threads_.emplace_back([this, i] { ThreadMain(i); });
@@ -52,13 +57,26 @@ void ThreadPool::ParallelFor(
     fn(0, n);
     return;
   }
-  auto part = [&](int thread) {
-    const int64_t begin = n_grains * thread / n_threads_ * grain;
-    const int64_t end =
-        std::min(n, n_grains * (thread + 1) / n_threads_ * grain);
-    if (begin < end) fn(begin, end);
+  for (int i = 0; i < n_threads_; ++i) {
+    Part& part = parts_[i];
+    const int64_t begin = n_grains * i / n_threads_;
+    part.end = n_grains * (i + 1) / n_threads_;
+    part.piece = std::max<int64_t>(1, (part.end - begin) / kPiecesPerPart);
+    part.next.store(begin, std::memory_order_relaxed);
+  }
+  auto job = [&](int thread) {
+    for (int i = 0; i < n_threads_; ++i) {
+      Part& part = parts_[(thread + i) % n_threads_];
+      while (true) {
+        const int64_t begin =
+            part.next.fetch_add(part.piece, std::memory_order_relaxed);
+        if (begin >= part.end) break;
+        const int64_t end = std::min(begin + part.piece, part.end);
+        fn(begin * grain, std::min(n, end * grain));
+      }
+    }
   };
-  Run(part);
+  Run(job);
 }
 
 void ThreadPool::ParallelForEach(

@@ -28,10 +28,11 @@ class ThreadPool {
 
   int size() const { return n_threads_; }
 
-  // Calls fn(begin, end) for one contiguous range of [0, n) per thread; the
-  // ranges begin at multiples of `grain` and are as even as that allows. The
-  // same thread gets the same range each time. For work that is even and reads
-  // memory in order.
+  // Calls fn(begin, end) for ranges that together are [0, n) and begin at
+  // multiples of `grain`. Each thread has one contiguous part, as even as that
+  // allows and the same each time, which it takes in a few pieces; who is done
+  // takes pieces of others, so that a thread that the system stopped holds back
+  // one piece. For work that is even and reads memory in order.
   void ParallelFor(int64_t n, int64_t grain,
                    absl::FunctionRef<void(int64_t begin, int64_t end)> fn);
 
@@ -43,6 +44,14 @@ class ThreadPool {
  private:
   using Job = absl::FunctionRef<void(int thread)>;
 
+  // What is left of a thread's part of a loop, in grains. On a cache line of
+  // its own.
+  struct alignas(64) Part {
+    std::atomic<int64_t> next;
+    int64_t end;
+    int64_t piece;
+  };
+
   void Run(Job job);
   void ThreadMain(int thread);
 
@@ -50,6 +59,7 @@ class ThreadPool {
   const int spin_count_;
   std::vector<std::thread> threads_;
 
+  std::vector<Part> parts_;  // [n_threads], of the current loop
   // The job of the current generation; written before generation_ grows.
   const Job* job_ = nullptr;
   std::atomic<uint64_t> generation_{0};

@@ -7,6 +7,8 @@
 #include <vector>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 
 namespace tern {
@@ -83,6 +85,22 @@ TEST(ThreadPool, LoopsFollowEachOther) {
     }
     EXPECT_EQ(values, std::vector<int64_t>(64, expected));
   }
+}
+
+// A thread that is held up at its first piece leaves all others to the rest.
+TEST(ThreadPool, WhoIsDoneTakesPiecesOfOthers) {
+  ThreadPool pool(2);
+  std::atomic<int64_t> n_done{0};
+  absl::Notification others_done;
+  pool.ParallelFor(64, 1, [&](int64_t begin, int64_t end) {
+    if (begin == 32) {
+      EXPECT_TRUE(
+          others_done.WaitForNotificationWithTimeout(absl::Seconds(60)));
+      return;
+    }
+    if ((n_done += end - begin) == 60) others_done.Notify();
+  });
+  EXPECT_EQ(n_done, 60);
 }
 
 TEST(ThreadPool, IdlePoolsEnd) {
