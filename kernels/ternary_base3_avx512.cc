@@ -15,14 +15,13 @@ using avx512::FirstLanes;
 constexpr int kHalfPanelRows = kPanelRows / 2;
 constexpr int kRuns = 8;  // of 64 codes in a block
 constexpr int kQuadsPerBlock = kGroupBlockColumns / 4;
-// How far ahead a panel is fetched for one or two tokens. Unpacking leaves the
-// core too little room to run ahead by itself: from memory, without it, a third
-// slower.
+// How far ahead a panel is fetched. Unpacking leaves the core too little room
+// to run ahead by itself: one token, from memory, is a third slower without it.
 constexpr int kPrefetchBytes = 5120;
 
 // Up to so many tokens, unpacking for each pair anew is faster than unpacking
 // to memory once.
-constexpr int kTokensInPairs = 8;
+constexpr int kTokensInPairs = 4;
 constexpr int kTokensPerTile = 12;
 // Tokens whose activations stay in the L2 cache while all rows pass by.
 constexpr int kTokensPerBlock = 96;
@@ -70,6 +69,14 @@ constexpr Table OneDigit(int f) {
 
 constexpr Table kAllDigits = AllDigits();
 constexpr Table kOneDigit[3] = {OneDigit(0), OneDigit(1), OneDigit(2)};
+
+// Asks for a block, which need not be there.
+inline __attribute__((always_inline)) void Prefetch(const uint8_t* block) {
+#pragma GCC unroll 5
+  for (int line = 0; line < 5; ++line) {
+    _mm_prefetch(reinterpret_cast<const char*>(block) + 64 * line, _MM_HINT_T0);
+  }
+}
 
 // The runs of a block as bytes whose low five bits are codes. A run that begins
 // in the upper half of a line is shifted together from two; the others are
@@ -145,12 +152,7 @@ inline __attribute__((always_inline)) void AddBlock(const uint8_t* block,
                                                     PanelSums* sums1) {
   const __m512i table = _mm512_load_si512(kAllDigits.bytes);
   const Runs runs = LoadRuns(block);
-#pragma GCC unroll 5
-  for (int line = 0; line < 5; ++line) {
-    _mm_prefetch(
-        reinterpret_cast<const char*>(block) + kPrefetchBytes + 64 * line,
-        _MM_HINT_T0);
-  }
+  Prefetch(block + kPrefetchBytes);
   const auto add = [&](__m512i top_codes, __m512i bottom_codes, int column)
       __attribute__((always_inline)) {
     const __m512i top = _mm512_permutexvar_epi8(top_codes, table);
@@ -239,8 +241,9 @@ void Unpack(const uint8_t* blocks, int n_blocks, Slice* slice) {
   const __m512i digit1 = _mm512_load_si512(kOneDigit[1].bytes);
   const __m512i digit2 = _mm512_load_si512(kOneDigit[2].bytes);
   for (int b = 0; b < n_blocks; ++b) {
-    const Runs runs =
-        LoadRuns(blocks + static_cast<size_t>(b) * kGroupBlockBytes);
+    const uint8_t* block = blocks + static_cast<size_t>(b) * kGroupBlockBytes;
+    Prefetch(block + kPrefetchBytes);
+    const Runs runs = LoadRuns(block);
     const __m512i all[kRuns] = {runs.r0, runs.r1, runs.r2, runs.r3,
                                 runs.r4, runs.r5, runs.r6, runs.r7};
 #pragma GCC unroll 8

@@ -120,8 +120,9 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
-// Every cut with every number of threads and every instruction set; and one cut
-// with every other packing that an instruction set has.
+// Every cut with every number of threads and every instruction set; one cut
+// with sets that differ from AVX2 by two kernels, and with every other packing
+// that a set has.
 struct Split {
   HeadMode head_mode;
   Isa isa;
@@ -137,6 +138,9 @@ std::vector<Split> Splits() {
       for (const int n_stages : {1, 2, 3, 4}) {
         for (const int n_threads : {1, 2}) {
           if (kSanitized && isa == Isa::kRef && n_stages != 2) continue;
+          const bool is_nearly_avx2 =
+              isa == Isa::kAvxVnni || isa == Isa::kAvx512Vnni256;
+          if (is_nearly_avx2 && n_stages != 3) continue;
           splits.push_back(
               {mode, isa, n_stages, n_threads, TernaryPacking::k2Bit});
         }
