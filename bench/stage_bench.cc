@@ -2,7 +2,7 @@
 // and decoding, each beside what the machine could do at most, measured in the
 // same rounds.
 //
-//   bazel run //bench:stage_bench -- --model=/path/to/model.gguf
+//   tern bench stage --model=/path/to/model.gguf
 //
 // What is read at decoding is the packed weights and the keys and values of the
 // context; what is multiplied at a prompt is the linear layers of every token.
@@ -19,8 +19,12 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
@@ -34,6 +38,7 @@
 #include "kernels/ternary_layout.h"
 #include "model/model_source.h"
 #include "util/logging.h"
+#include "util/status_macros.h"
 #include "worker/kv_cache.h"
 #include "worker/machine.h"
 #include "worker/packing_choice.h"
@@ -55,12 +60,12 @@ ABSL_FLAG(std::string, prompts, "512", "Lengths of prompts, in tokens.");
 ABSL_FLAG(std::string, decodes, "1@128,4@96,16@96,64@96",
           "Decodings: sequences decoded together @ tokens of context of each.");
 ABSL_FLAG(int, rounds, 3, "Rounds; the median of each figure is shown.");
+ABSL_FLAG(double, seconds, 1, "At least as long is decoded in each round.");
 ABSL_FLAG(bool, profile, false, "Also show where the time goes.");
 
 namespace tern {
 namespace {
 
-constexpr absl::Duration kDecodeTime = absl::Seconds(1);
 constexpr int kDecodeStepsMin = 4;
 
 struct Scenario {
@@ -83,39 +88,93 @@ double Median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 
-int Number(absl::string_view text) {
+// A positive number, part of an entry of a flag.
+absl::StatusOr<int> Number(absl::string_view flag, absl::string_view entry,
+                           absl::string_view part) {
   int value = 0;
-  CHECK(absl::SimpleAtoi(text, &value) && value > 0)
-      << "not a positive number: '" << text << "'";
-  return value;
+  if (absl::SimpleAtoi(part, &value) && value > 0) return value;
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--", flag, ": \"", entry, "\" is not what it lists; see --help"));
 }
 
-std::vector<Scenario> ParseScenarios() {
+std::vector<std::string> Split(const std::string& list) {
+  return absl::StrSplit(list, ',', absl::SkipEmpty());
+}
+
+absl::StatusOr<std::vector<Scenario>> ParseScenarios() {
   std::vector<Scenario> scenarios;
-  for (absl::string_view text :
-       absl::StrSplit(absl::GetFlag(FLAGS_prompts), ',', absl::SkipEmpty())) {
-    scenarios.push_back({true, 1, Number(text)});
+  for (const std::string& text : Split(absl::GetFlag(FLAGS_prompts))) {
+    ASSIGN_OR_RETURN(const int n, Number("prompts", text, text));
+    scenarios.push_back({true, 1, n});
   }
-  for (absl::string_view text :
-       absl::StrSplit(absl::GetFlag(FLAGS_decodes), ',', absl::SkipEmpty())) {
+  for (const std::string& text : Split(absl::GetFlag(FLAGS_decodes))) {
     const std::pair<absl::string_view, absl::string_view> parts =
         absl::StrSplit(text, absl::MaxSplits('@', 1));
-    scenarios.push_back({false, Number(parts.first), Number(parts.second)});
+    ASSIGN_OR_RETURN(const int batch, Number("decodes", text, parts.first));
+    ASSIGN_OR_RETURN(const int context, Number("decodes", text, parts.second));
+    scenarios.push_back({false, batch, context});
   }
   return scenarios;
 }
 
-std::vector<int> ParseThreads() {
+absl::StatusOr<std::vector<int>> ParseThreads() {
   std::vector<int> counts;
-  for (absl::string_view text :
-       absl::StrSplit(absl::GetFlag(FLAGS_threads), ',', absl::SkipEmpty())) {
-    counts.push_back(Number(text));
+  for (const std::string& text : Split(absl::GetFlag(FLAGS_threads))) {
+    ASSIGN_OR_RETURN(const int n, Number("threads", text, text));
+    counts.push_back(n);
   }
   if (counts.empty()) {
     counts.push_back(1);
     if (AvailableProcessors() > 1) counts.push_back(AvailableProcessors());
   }
   return counts;
+}
+
+absl::StatusOr<const Kernels*> ParseKernels() {
+  const std::string name = absl::GetFlag(FLAGS_isa);
+  if (name.empty()) return &BestKernels();
+  Isa isa;
+  if (!ParseIsa(name, &isa) || !IsaSupported(isa)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--isa: this machine has no \"", name, "\"; it has ",
+        absl::StrJoin(SupportedIsas(), ", ", [](std::string* out, Isa each) {
+          absl::StrAppend(out, IsaName(each));
+        })));
+  }
+  return &KernelsFor(isa);
+}
+
+// What the flags ask for.
+struct Request {
+  std::string model;
+  HeadMode head_mode = HeadMode::kInt8;
+  std::vector<Scenario> scenarios;
+  std::vector<int> thread_counts;
+  const Kernels* kernels;
+  int rounds;
+};
+
+absl::StatusOr<Request> ParseFlags() {
+  Request request;
+  request.model = absl::GetFlag(FLAGS_model);
+  if (request.model.empty()) {
+    return absl::InvalidArgumentError("--model is required");
+  }
+  if (!ParseHeadMode(absl::GetFlag(FLAGS_head), &request.head_mode)) {
+    return absl::InvalidArgumentError("--head is int8 or stored");
+  }
+  ASSIGN_OR_RETURN(request.scenarios, ParseScenarios());
+  if (request.scenarios.empty()) {
+    return absl::InvalidArgumentError(
+        "nothing to measure: --prompts and --decodes are empty");
+  }
+  ASSIGN_OR_RETURN(request.thread_counts, ParseThreads());
+  ASSIGN_OR_RETURN(request.kernels, ParseKernels());
+  request.rounds = absl::GetFlag(FLAGS_rounds);
+  if (request.rounds < 1) {
+    return absl::InvalidArgumentError("--rounds must be at least 1");
+  }
+  return request;
 }
 
 std::string Name(const Scenario& s) {
@@ -139,22 +198,14 @@ double LinearMultiplyAdds(const StageWeights& weights) {
 class Bench {
  public:
   Bench(std::shared_ptr<const StageWeights> weights, KvCache* kv,
-        const MachinePeaks* peaks, int n_threads, int max_step_tokens)
+        const MachinePeaks* peaks, const Kernels* kernels, int n_threads,
+        int max_step_tokens)
       : weights_(std::move(weights)),
         kv_(*kv),
         peaks_(*peaks),
         pool_(n_threads),
-        kernels_(KernelsOfFlag()),
-        stage_(weights_, kv, &pool_, &kernels_, max_step_tokens),
+        stage_(weights_, kv, &pool_, kernels, max_step_tokens),
         scratch_(n_threads) {}
-
-  static const Kernels& KernelsOfFlag() {
-    const std::string name = absl::GetFlag(FLAGS_isa);
-    if (name.empty()) return BestKernels();
-    Isa isa;
-    CHECK(ParseIsa(name, &isa)) << "no instruction set '" << name << "'";
-    return KernelsFor(isa);
-  }
 
   void MeasurePeaks() {
     bandwidth_ = peaks_.ReadBandwidth(&pool_);
@@ -209,7 +260,8 @@ class Bench {
     greedy.temperature = 0;
     const absl::Time begin = absl::Now();
     int n_steps = 0;
-    while (n_steps < kDecodeStepsMin || absl::Now() - begin < kDecodeTime) {
+    const absl::Duration least = absl::Seconds(absl::GetFlag(FLAGS_seconds));
+    while (n_steps < kDecodeStepsMin || absl::Now() - begin < least) {
       stage_.Forward(rows, stage_.hidden());
       for (int first = 0; first < scenario.batch; first += Stage::kLogitRows) {
         const int count = std::min(Stage::kLogitRows, scenario.batch - first);
@@ -254,7 +306,6 @@ class Bench {
   const KvCache& kv_;
   const MachinePeaks& peaks_;
   ThreadPool pool_;
-  const Kernels& kernels_;
   Stage stage_;
   std::vector<SamplerScratch> scratch_;  // [threads]
   double bandwidth_ = 0;
@@ -289,38 +340,30 @@ void ShowProfile(const Figures& figures) {
   }
 }
 
-int Main() {
-  const std::vector<Scenario> scenarios = ParseScenarios();
-  const std::vector<int> thread_counts = ParseThreads();
-  const int max_threads =
-      *std::max_element(thread_counts.begin(), thread_counts.end());
-
-  auto opened = ModelSource::Open(absl::GetFlag(FLAGS_model));
-  CHECK(opened.ok()) << opened.status().ToString();
-  const std::shared_ptr<const ModelSource> source = std::move(opened).value();
+absl::Status Run(const Request& request) {
+  const std::vector<Scenario>& scenarios = request.scenarios;
+  const int max_threads = *std::max_element(request.thread_counts.begin(),
+                                            request.thread_counts.end());
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ModelSource> source,
+                   ModelSource::Open(request.model));
   const ModelConfig& config = source->config();
-  StageSpec spec{{0, config.n_layers, true, true}, HeadMode::kInt8};
-  CHECK(ParseHeadMode(absl::GetFlag(FLAGS_head), &spec.head_mode));
-
+  StageSpec spec{{0, config.n_layers, true, true}, request.head_mode};
   std::shared_ptr<const StageWeights> weights;
   absl::Time begin;
   {
     ThreadPool pool(max_threads);
-    const auto packing = ChoosePacking(absl::GetFlag(FLAGS_weights_packing),
-                                       Bench::KernelsOfFlag(), &pool);
-    CHECK(packing.ok()) << packing.status().ToString();
-    spec.packing = *packing;
+    ASSIGN_OR_RETURN(spec.packing,
+                     ChoosePacking(absl::GetFlag(FLAGS_weights_packing),
+                                   *request.kernels, &pool));
     begin = absl::Now();
-    auto loaded = LoadStageWeights(
-        source, spec, &pool, [](int64_t, int64_t) {}, [] { return false; });
-    CHECK(loaded.ok()) << loaded.status().ToString();
-    weights = std::move(loaded).value();
+    ASSIGN_OR_RETURN(weights, LoadStageWeights(
+                                  source, spec, &pool, [](int64_t, int64_t) {},
+                                  [] { return false; }));
   }
   const double load_s = absl::ToDoubleSeconds(absl::Now() - begin);
-  std::printf("%s, head %s, isa %s, packing %s\n",
-              absl::GetFlag(FLAGS_model).c_str(),
+  std::printf("%s, head %s, isa %s, packing %s\n", request.model.c_str(),
               std::string(HeadModeName(spec.head_mode)).c_str(),
-              std::string(IsaName(Bench::KernelsOfFlag().isa)).c_str(),
+              std::string(IsaName(request.kernels->isa)).c_str(),
               std::string(TernaryPackingName(spec.packing)).c_str());
   std::printf("load %.2f s with %d threads; %.1f MB packed, %.1f MB resident\n",
               load_s, max_threads, weights->bytes / 1e6, ResidentBytes() / 1e6);
@@ -333,22 +376,22 @@ int Main() {
     max_step_tokens =
         std::max(max_step_tokens, s.is_prompt ? s.context : s.batch);
   }
-  auto made =
+  ASSIGN_OR_RETURN(
+      const std::unique_ptr<KvCache> kv,
       KvCache::Create({config.n_layers, config.n_kv_heads, config.head_dim,
-                       n_blocks, config.context_length});
-  CHECK(made.ok()) << made.status().ToString();
-  KvCache& kv = **made;
-  FillPool(&kv);
+                       n_blocks, config.context_length}));
+  FillPool(kv.get());
 
   const MachinePeaks peaks;
   std::vector<std::unique_ptr<Bench>> benches;
-  for (const int n_threads : thread_counts) {
-    benches.push_back(std::make_unique<Bench>(weights, &kv, &peaks, n_threads,
+  for (const int n_threads : request.thread_counts) {
+    benches.push_back(std::make_unique<Bench>(weights, kv.get(), &peaks,
+                                              request.kernels, n_threads,
                                               max_step_tokens));
   }
   std::vector<std::vector<Figures>> figures(
       benches.size(), std::vector<Figures>(scenarios.size()));
-  for (int round = 0; round < absl::GetFlag(FLAGS_rounds); ++round) {
+  for (int round = 0; round < request.rounds; ++round) {
     for (size_t s = 0; s < scenarios.size(); ++s) {
       for (size_t b = 0; b < benches.size(); ++b) {
         benches[b]->MeasurePeaks();
@@ -374,13 +417,30 @@ int Main() {
       if (absl::GetFlag(FLAGS_profile)) ShowProfile(figures[b][s]);
     }
   }
-  return EXIT_SUCCESS;
+  return absl::OkStatus();
+}
+
+int Main() {
+  const auto request = ParseFlags();
+  if (!request.ok()) {
+    std::fprintf(stderr, "stage_bench: %s\n",
+                 std::string(request.status().message()).c_str());
+    return 2;
+  }
+  const absl::Status status = Run(*request);
+  if (status.ok()) return EXIT_SUCCESS;
+  std::fprintf(stderr, "stage_bench: %s\n", status.ToString().c_str());
+  return EXIT_FAILURE;
 }
 
 }  // namespace
 }  // namespace tern
 
 int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "Measures prompts and decoding of a whole model in one stage, beside "
+      "the\n"
+      "machine's limits.\n\nusage: tern bench stage --model=FILE [FLAGS]");
   absl::ParseCommandLine(argc, argv);
   return tern::Main();
 }

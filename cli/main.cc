@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/arguments.h"
+#include "cli/bench.h"
 #include "cli/chat.h"
 #include "cli/command.h"
 #include "cli/doctor.h"
@@ -35,11 +36,13 @@ void PrintOverview(const std::vector<Command>& commands) {
     std::cout << absl::StrFormat("  %-12s%s\n", command.name, command.summary);
   }
   std::cout << "  help        say more about a command\n"
-            << "\nWorks on model files, without a cluster.\n\n";
+            << "\nWorks without a cluster.\n\n";
   for (const ModelTool& tool : ModelTools()) {
     std::cout << absl::StrFormat("  %-12s%s\n", tool.name, tool.summary);
   }
-  std::cout << "\n"
+  std::cout << absl::StrFormat("  %-12s%s\n", "bench",
+                               "measure this machine's speed")
+            << "\n"
             << "`tern help COMMAND` shows the command's flags.\n"
             << kExitCodes;
 }
@@ -80,6 +83,10 @@ ExitCode Main(std::vector<std::string> words) {
     words.insert(words.begin(), name);
     if (help) words.insert(words.begin(), "help");
     return RunModelTool(words);
+  }
+  if (name == "bench") {
+    if (help) words.erase(words.begin());
+    return RunBench(words, help);
   }
   const Command* command = Find(commands, name);
   if (command == nullptr) {

@@ -10,9 +10,7 @@
 
 namespace tern {
 
-// Commands of `tern` that work on model files. They are another program's,
-// tern_model, so that a client of a cluster need not carry what computes
-// models.
+// Commands of `tern` that work on model files: those of the program tern_model.
 struct ModelTool {
   absl::string_view name;
   absl::string_view summary;  // one line, for the list of commands
@@ -21,12 +19,7 @@ absl::Span<const ModelTool> ModelTools();
 
 bool IsModelTool(absl::string_view name);
 
-// Where tern_model may be, first choice first, for a `tern` in `directory`:
-// beside it, or where a build puts it.
-std::vector<std::string> ModelToolPaths(const std::string& directory);
-
-// Becomes `tern_model WORDS...`. Returns only when that cannot be, after saying
-// on stderr where it looked.
+// Becomes `tern_model WORDS...`; see RunSiblingProgram().
 ExitCode RunModelTool(const std::vector<std::string>& words);
 
 }  // namespace tern

@@ -26,17 +26,18 @@ struct Shape {
   int head_dim;
 };
 
-// A paged cache with blocks in random order, spare ones between them, and NaN
-// wherever no position is.
+// A paged cache with blocks in random order, spare ones between them, and
+// `absent` (NaN if not given) wherever no position is.
 class Cache {
  public:
-  Cache(const Shape& shape, int n_positions, unsigned seed)
+  Cache(const Shape& shape, int n_positions, unsigned seed,
+        uint16_t absent = kHalfNan)
       : shape_(shape),
         rng_(seed),
         n_blocks_((n_positions + kKvBlockSize - 1) / kKvBlockSize + 3),
         elements_(KvBlockElements(shape.n_kv_heads, shape.head_dim)),
-        k_(n_blocks_ * elements_, kHalfNan),
-        v_(n_blocks_ * elements_, kHalfNan),
+        k_(n_blocks_ * elements_, absent),
+        v_(n_blocks_ * elements_, absent),
         table_(n_blocks_),
         n_positions_(n_positions) {
     std::iota(table_.begin(), table_.end(), 0);
@@ -131,6 +132,20 @@ TEST_P(Attention, EqualsTheOracleForEveryLength) {
     const Cache cache(shape, n, n);
     ASSERT_TRUE(
         SameArrays(cache.Attend(ref(), 0, 4), cache.Attend(kernels(), 0, 4)))
+        << "n_positions " << n << " (also the seed)";
+  }
+}
+
+// A maximum passes over NaN: what does not belong to it must also be seen when
+// it is large.
+TEST_P(Attention, AbsentPositionsHaveNoInfluence) {
+  constexpr uint16_t kLargest = 0x7bff;
+  const Shape shape = {4, 1, 32};
+  for (int n = 1; n <= 70; ++n) {
+    const Cache cache(shape, n, n);
+    const Cache other(shape, n, n, kLargest);
+    ASSERT_TRUE(SameArrays(cache.Attend(kernels(), 0, 4),
+                           other.Attend(kernels(), 0, 4)))
         << "n_positions " << n << " (also the seed)";
   }
 }

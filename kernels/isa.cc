@@ -2,14 +2,17 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 namespace tern {
 namespace {
 
-// Slowest first.
-constexpr Isa kAllIsas[] = {Isa::kRef, Isa::kAvx2, Isa::kAvxVnni,
-                            Isa::kAvx512Vnni256, Isa::kAvx512Vnni};
+// Those of one machine slowest first.
+constexpr Isa kAllIsas[] = {
+    Isa::kRef,        Isa::kAvx2,        Isa::kAvxVnni, Isa::kAvx512Vnni256,
+    Isa::kAvx512Vnni, Isa::kNeonDotprod, Isa::kNeonI8mm};
 
 #if defined(__x86_64__)
 
@@ -52,6 +55,20 @@ bool CpuHasAvx512Vnni() { return false; }
 
 #endif
 
+#if defined(__aarch64__) && defined(__linux__)
+
+bool CpuHasDotprod() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
+bool CpuHasI8mm() {
+  return CpuHasDotprod() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0;
+}
+
+#else
+
+bool CpuHasDotprod() { return false; }
+bool CpuHasI8mm() { return false; }
+
+#endif
+
 }  // namespace
 
 absl::string_view IsaName(Isa isa) {
@@ -66,6 +83,10 @@ absl::string_view IsaName(Isa isa) {
       return "avx512vnni256";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
+    case Isa::kNeonDotprod:
+      return "neon_dotprod";
+    case Isa::kNeonI8mm:
+      return "neon_i8mm";
   }
   return "unknown";
 }
@@ -91,6 +112,10 @@ bool IsaSupported(Isa isa) {
     case Isa::kAvx512Vnni256:
     case Isa::kAvx512Vnni:
       return CpuHasAvx512Vnni();
+    case Isa::kNeonDotprod:
+      return CpuHasDotprod();
+    case Isa::kNeonI8mm:
+      return CpuHasI8mm();
   }
   return false;
 }

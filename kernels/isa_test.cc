@@ -1,5 +1,8 @@
 #include "kernels/isa.h"
 
+#include <cstdlib>
+#include <string>
+
 #include "gtest/gtest.h"
 #include "kernels/kernels.h"
 
@@ -8,7 +11,7 @@ namespace {
 
 TEST(Isa, NamesParseBack) {
   for (Isa isa : {Isa::kRef, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512Vnni256,
-                  Isa::kAvx512Vnni}) {
+                  Isa::kAvx512Vnni, Isa::kNeonDotprod, Isa::kNeonI8mm}) {
     Isa parsed;
     ASSERT_TRUE(ParseIsa(IsaName(isa), &parsed)) << IsaName(isa);
     EXPECT_EQ(parsed, isa);
@@ -34,13 +37,26 @@ TEST(Isa, EveryTableIsThatOfItsIsaAndComplete) {
     EXPECT_TRUE(k.quantize_token && k.has_packing(TernaryPacking::k2Bit) &&
                 k.rms_norm && k.rope_rotate && k.store_kv && k.attend &&
                 k.relu2_gate && k.silu_gate && k.add && k.exp_each &&
-                k.head_stored && k.head_int8)
+                k.head_stored && k.head_int8 && k.widen_row &&
+                k.quantize_head_row)
         << IsaName(isa);
   }
 }
 
 TEST(Isa, TheBestTableIsTheLastSupported) {
   EXPECT_EQ(BestKernels().isa, SupportedIsas().back());
+}
+
+// An emulator says in TERN_EXPECTED_ISAS what its processor has.
+TEST(Isa, WhatTheProcessorHasIsFound) {
+  const char* const expected = std::getenv("TERN_EXPECTED_ISAS");
+  if (expected == nullptr) GTEST_SKIP() << "this processor is not known";
+  std::string found;
+  for (Isa isa : SupportedIsas()) {
+    if (!found.empty()) found += ' ';
+    found += std::string(IsaName(isa));
+  }
+  EXPECT_EQ(found, expected);
 }
 
 }  // namespace

@@ -8,6 +8,9 @@
 #include "kernels/avx512.h"
 #include "kernels/avx512vbmi.h"
 #include "kernels/vnni256.h"
+#elif defined(__aarch64__)
+#include "kernels/i8mm.h"
+#include "kernels/neon.h"
 #endif
 
 namespace tern {
@@ -114,6 +117,45 @@ constexpr Kernels kAvx512VnniKernels = Avx512VnniKernels(nullptr);
 constexpr Kernels kAvx512VbmiKernels =
     Avx512VnniKernels(avx512vbmi::TernaryMatmulBase3);
 
+#elif defined(__aarch64__)
+
+constexpr Kernels kNeonDotprodKernels = {
+    Isa::kNeonDotprod,
+    neon::QuantizeToken,
+    {neon::TernaryMatmul, nullptr, nullptr},
+    neon::RmsNorm,
+    neon::RopeRotate,
+    neon::StoreKv,
+    neon::Attend,
+    neon::Relu2Gate,
+    neon::SiluGate,
+    neon::Add,
+    neon::ExpEach,
+    neon::HeadStored,
+    neon::HeadInt8,
+    neon::WidenRow,
+    neon::QuantizeHeadRow,
+};
+
+// The instructions that it adds multiply int8.
+constexpr Kernels kNeonI8mmKernels = {
+    Isa::kNeonI8mm,
+    neon::QuantizeToken,
+    {i8mm::TernaryMatmul, nullptr, nullptr},
+    neon::RmsNorm,
+    neon::RopeRotate,
+    neon::StoreKv,
+    neon::Attend,
+    neon::Relu2Gate,
+    neon::SiluGate,
+    neon::Add,
+    neon::ExpEach,
+    neon::HeadStored,
+    neon::HeadInt8,
+    neon::WidenRow,
+    neon::QuantizeHeadRow,
+};
+
 #endif
 
 }  // namespace
@@ -131,6 +173,11 @@ const Kernels& KernelsFor(Isa isa) {
       return kAvx512Vnni256Kernels;
     case Isa::kAvx512Vnni:
       return CpuHasAvx512Vbmi() ? kAvx512VbmiKernels : kAvx512VnniKernels;
+#elif defined(__aarch64__)
+    case Isa::kNeonDotprod:
+      return kNeonDotprodKernels;
+    case Isa::kNeonI8mm:
+      return kNeonI8mmKernels;
 #endif
     default:
       return kRefKernels;

@@ -19,3 +19,8 @@ def system_repositories():
     native.local_repository(name = "rules_java", path = "/usr/share/bazel/rules/java")
     native.local_repository(name = "rules_proto", path = "/usr/share/bazel/rules/proto")
     native.local_repository(name = "bazel_skylib", path = "/usr/share/bazel/tools/skylib")
+    native.new_local_repository(
+        name = "googletest_sources",
+        build_file = "//third_party:system/googletest_sources.BUILD",
+        path = "/usr/src/googletest",
+    )

@@ -32,9 +32,12 @@ ABSL_FLAG(int64_t, windows, 0, "Windows to read, from the first. 0: all.");
 ABSL_FLAG(std::string, head_mode, "stored",
           "How the output head is computed: stored, as the file has it, or "
           "int8.");
+ABSL_FLAG(bool, compare_heads, false,
+          "Also compute the other head mode and say how far it is.");
 ABSL_FLAG(std::string, isa, "auto",
-          "Instruction set: auto, ref, avx2, avxvnni, avx512vnni256 or "
-          "avx512vnni. Changes the speed and no result.");
+          "Instruction set: auto, ref, avx2, avxvnni, avx512vnni256, "
+          "avx512vnni, neon_dotprod or neon_i8mm. Changes the speed and no "
+          "result.");
 
 namespace tern {
 namespace {
@@ -68,6 +71,7 @@ absl::StatusOr<Scorer::Options> OptionsFromFlags() {
   ASSIGN_OR_RETURN(options.n_threads, ThreadsFromFlag());
   options.window_tokens = absl::GetFlag(FLAGS_window);
   options.windows_max = absl::GetFlag(FLAGS_windows);
+  options.compare_heads = absl::GetFlag(FLAGS_compare_heads);
   if (options.windows_max < 0) {
     return absl::InvalidArgumentError("--windows cannot be negative");
   }
@@ -106,6 +110,13 @@ absl::Status Measure(const std::string& path, const std::string& text_path,
       score.mean_nll(), score.perplexity(), score.bits_per_byte(),
       HeadModeName(options.head_mode), score.n_tokens / seconds,
       IsaName(options.isa), options.n_threads, scorer->together());
+  if (options.compare_heads) {
+    std::cout << absl::StrFormat(
+        "other head     divergence %.3g nats a token, same choice for %.3f "
+        "%%\n",
+        score.divergence / score.n_tokens,
+        100.0 * score.n_same_choice / score.n_tokens);
+  }
   return absl::OkStatus();
 }
 

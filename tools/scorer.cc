@@ -20,14 +20,40 @@ double TextScore::bits_per_byte() const {
   return nll / std::log(2.0) / n_bytes;
 }
 
-double NegativeLogLikelihood(absl::Span<const float> logits, int target) {
+namespace {
+
+// ln of the sum of exp(logit).
+double LogSumExp(absl::Span<const float> logits) {
   float largest = logits[0];
   for (float logit : logits) largest = std::max(largest, logit);
   double sum = 0;
   for (float logit : logits) {
     sum += std::exp(static_cast<double>(logit) - largest);
   }
-  return std::log(sum) + largest - logits[target];
+  return std::log(sum) + largest;
+}
+
+// The id that greedy sampling takes.
+size_t MostLikely(absl::Span<const float> logits) {
+  return std::max_element(logits.begin(), logits.end()) - logits.begin();
+}
+
+}  // namespace
+
+double NegativeLogLikelihood(absl::Span<const float> logits, int target) {
+  return LogSumExp(logits) - logits[target];
+}
+
+double Divergence(absl::Span<const float> logits,
+                  absl::Span<const float> other) {
+  const double norm = LogSumExp(logits);
+  const double other_norm = LogSumExp(other);
+  double sum = 0;
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double log_p = logits[i] - norm;
+    sum += std::exp(log_p) * (log_p - (other[i] - other_norm));
+  }
+  return sum;
 }
 
 absl::StatusOr<std::unique_ptr<Scorer>> Scorer::Load(const std::string& path,
@@ -46,13 +72,22 @@ absl::StatusOr<std::unique_ptr<Scorer>> Scorer::Load(const std::string& path,
                      context, ", its context"));
   }
   ASSIGN_OR_RETURN(scorer->tokenizer_, scorer->source_->LoadTokenizer());
-  RETURN_IF_ERROR(scorer->LoadStage(progress));
+  std::vector<HeadMode> modes = {options.head_mode};
+  if (options.compare_heads) {
+    modes.push_back(options.head_mode == HeadMode::kInt8 ? HeadMode::kStored
+                                                         : HeadMode::kInt8);
+  }
+  for (const HeadMode mode : modes) {
+    ASSIGN_OR_RETURN(Graph graph, scorer->LoadGraph(mode, progress));
+    scorer->graphs_.push_back(std::move(graph));
+  }
   return scorer;
 }
 
-absl::Status Scorer::LoadStage(ProgressFn progress) {
+absl::StatusOr<Scorer::Graph> Scorer::LoadGraph(HeadMode head_mode,
+                                                ProgressFn progress) {
   const ModelConfig& config = source_->config();
-  const StageSpec spec = {{0, config.n_layers, true, true}, options_.head_mode};
+  const StageSpec spec = {{0, config.n_layers, true, true}, head_mode};
   bool wanted = true;
   ASSIGN_OR_RETURN(auto weights, LoadStageWeights(
                                      source_, spec, &pool_,
@@ -70,10 +105,12 @@ absl::Status Scorer::LoadStage(ProgressFn progress) {
                         options_.kv_bytes_max /
                             static_cast<int64_t>(KvCache::PoolBytes(shape)))));
   shape.n_blocks *= together_;
-  ASSIGN_OR_RETURN(kv_, KvCache::Create(shape));
-  stage_ = std::make_unique<Stage>(std::move(weights), kv_.get(), &pool_,
-                                   &KernelsFor(options_.isa), together_);
-  return absl::OkStatus();
+  Graph graph;
+  ASSIGN_OR_RETURN(graph.kv, KvCache::Create(shape));
+  graph.stage =
+      std::make_unique<Stage>(std::move(weights), graph.kv.get(), &pool_,
+                              &KernelsFor(options_.isa), together_);
+  return graph;
 }
 
 std::vector<Scorer::Window> Scorer::Cut(
@@ -98,33 +135,42 @@ absl::Status Scorer::Run(absl::Span<Window> windows,
   const int blocks_each =
       (options_.window_tokens + kKvBlockSize - 1) / kKvBlockSize;
   size_t n_steps = 0;
-  kv_->Clear();
+  for (const Graph& graph : graphs_) graph.kv->Clear();
   for (size_t w = 0; w < windows.size(); ++w) {
-    RETURN_IF_ERROR(kv_->Open(w));
+    for (const Graph& graph : graphs_) RETURN_IF_ERROR(graph.kv->Open(w));
     n_steps = std::max(n_steps, windows[w].inputs.size());
   }
   for (size_t step = 0; step < n_steps; ++step) {
     const int position = static_cast<int>(step);
     std::vector<Window*> running;
-    std::vector<MicroBatchRow> rows;
-    for (size_t w = 0; w < windows.size(); ++w) {
-      if (step >= windows[w].inputs.size()) continue;
-      std::vector<int32_t> new_blocks;
-      if (position % kKvBlockSize == 0) {
-        new_blocks.push_back(static_cast<int32_t>(w) * blocks_each +
-                             position / kKvBlockSize);
-      }
-      RETURN_IF_ERROR(kv_->Extend(w, new_blocks, position, 1));
-      running.push_back(&windows[w]);
-      rows.push_back({absl::MakeConstSpan(&windows[w].inputs[step], 1),
-                      position, kv_->BlockTable(w), true});
+    for (Window& window : windows) {
+      if (step < window.inputs.size()) running.push_back(&window);
     }
-    const int n = static_cast<int>(rows.size());
-    stage_->Forward(rows, stage_->hidden());
-    stage_->ComputeLogits(0, n, stage_->hidden());
+    const int n = static_cast<int>(running.size());
+    for (const Graph& graph : graphs_) {
+      std::vector<MicroBatchRow> rows;
+      for (const Window* window : running) {
+        const int w = static_cast<int>(window - windows.data());
+        std::vector<int32_t> new_blocks;
+        if (position % kKvBlockSize == 0) {
+          new_blocks.push_back(w * blocks_each + position / kKvBlockSize);
+        }
+        RETURN_IF_ERROR(graph.kv->Extend(w, new_blocks, position, 1));
+        rows.push_back({absl::MakeConstSpan(&window->inputs[step], 1), position,
+                        graph.kv->BlockTable(w), true});
+      }
+      graph.stage->Forward(rows, graph.stage->hidden());
+      graph.stage->ComputeLogits(0, n, graph.stage->hidden());
+    }
     pool_.ParallelForEach(n, [&](int64_t i, int) {
-      running[i]->nll += NegativeLogLikelihood(
-          stage_->logits(static_cast<int>(i)), running[i]->targets[step]);
+      const int row = static_cast<int>(i);
+      Window& window = *running[i];
+      const absl::Span<const float> logits = graphs_[0].stage->logits(row);
+      window.nll += NegativeLogLikelihood(logits, window.targets[step]);
+      if (graphs_.size() == 1) return;
+      const absl::Span<const float> other = graphs_[1].stage->logits(row);
+      window.divergence += Divergence(logits, other);
+      window.n_same_choice += MostLikely(logits) == MostLikely(other);
     });
     if (!step_done(n)) {
       return absl::CancelledError("interrupted before the end of the text");
@@ -158,6 +204,8 @@ absl::StatusOr<TextScore> Scorer::Score(absl::string_view text,
   // windows run side by side.
   for (const Window& window : windows) {
     score.nll += window.nll;
+    score.divergence += window.divergence;
+    score.n_same_choice += window.n_same_choice;
     for (int32_t target : window.targets) {
       score.n_bytes += tokenizer_->TokenBytes(target).size();
     }

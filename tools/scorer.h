@@ -30,6 +30,11 @@ struct TextScore {
   int64_t n_windows = 0;
   int64_t n_bytes = 0;  // of text that those tokens stand for
   double nll = 0;       // sum of -ln(probability), in nats
+  // With Options::compare_heads: sum of the divergences of the other head
+  // mode's distribution from this one's, in nats, and the tokens for which both
+  // find the same id most likely.
+  double divergence = 0;
+  int64_t n_same_choice = 0;
 
   double mean_nll() const;
   double perplexity() const;  // exp(mean_nll())
@@ -42,6 +47,8 @@ class Scorer {
  public:
   struct Options {
     HeadMode head_mode = HeadMode::kStored;
+    // Also computes the other head mode: twice the memory and the time.
+    bool compare_heads = false;
     Isa isa = Isa::kRef;  // must be supported
     int n_threads = 1;    // must be > 0
     // Tokens of a window. 0: the model's context.
@@ -81,6 +88,13 @@ class Scorer {
     std::vector<int32_t> inputs;
     std::vector<int32_t> targets;
     double nll = 0;
+    double divergence = 0;
+    int64_t n_same_choice = 0;
+  };
+  // The model with one head mode.
+  struct Graph {
+    std::unique_ptr<KvCache> kv;
+    std::unique_ptr<Stage> stage;
   };
 
   Scorer(const Options& options, std::shared_ptr<const ModelSource> source)
@@ -88,7 +102,7 @@ class Scorer {
         source_(std::move(source)),
         pool_(options.n_threads) {}
 
-  absl::Status LoadStage(ProgressFn progress);
+  absl::StatusOr<Graph> LoadGraph(HeadMode head_mode, ProgressFn progress);
   std::vector<Window> Cut(absl::Span<const TokenId> tokens) const;
   // Runs windows side by side, a token of each at a time.
   absl::Status Run(absl::Span<Window> windows,
@@ -99,13 +113,17 @@ class Scorer {
   std::unique_ptr<Tokenizer> tokenizer_;
   ThreadPool pool_;
   int together_ = 1;
-  std::unique_ptr<KvCache> kv_;
-  std::unique_ptr<Stage> stage_;
+  std::vector<Graph> graphs_;  // the first is scored
 };
 
 // -ln of the probability of `target` under softmax(logits), in double; NaN when
 // a logit is not a number.
 double NegativeLogLikelihood(absl::Span<const float> logits, int target);
+
+// The Kullback-Leibler divergence of softmax(other) from softmax(logits): the
+// sum of p ln(p / q), in double.
+double Divergence(absl::Span<const float> logits,
+                  absl::Span<const float> other);
 
 }  // namespace tern
 

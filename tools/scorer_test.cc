@@ -172,6 +172,32 @@ TEST_F(ScorerTest, InterruptionIsCancelled) {
   EXPECT_TRUE(absl::IsCancelled((*scorer)->Score(kText, stop).status()));
 }
 
+TEST_F(ScorerTest, HeadsAreCompared) {
+  const auto alone = Score();
+  ASSERT_TRUE(alone.ok());
+  EXPECT_EQ(alone->divergence, 0);
+  options_.compare_heads = true;
+  const auto score = Score();
+  ASSERT_TRUE(score.ok()) << score.status();
+  EXPECT_EQ(score->nll, alone->nll);
+  // The int8 head is near the stored one, and not the same.
+  EXPECT_GT(score->divergence, 0);
+  EXPECT_LT(score->divergence / score->n_tokens, 0.01);
+  EXPECT_GT(score->n_same_choice, score->n_tokens / 2);
+  EXPECT_LE(score->n_same_choice, score->n_tokens);
+}
+
+TEST(Divergence, IsThatOfSoftmax) {
+  const std::vector<float> even = {2.0f, 2.0f};
+  // Probabilities 3/4 and 1/4.
+  const std::vector<float> odd = {std::log(3.0f), 0.0f};
+  EXPECT_NEAR(Divergence(odd, even),
+              0.75 * std::log(1.5) + 0.25 * std::log(0.5), 1e-7);
+  EXPECT_NEAR(Divergence(even, odd),
+              0.5 * std::log(0.5 / 0.75) + 0.5 * std::log(0.5 / 0.25), 1e-7);
+  EXPECT_EQ(Divergence(odd, odd), 0);
+}
+
 TEST(NegativeLogLikelihood, IsThatOfSoftmax) {
   const std::vector<float> even(8, 3.0f);
   EXPECT_NEAR(NegativeLogLikelihood(even, 5), std::log(8.0), 1e-15);

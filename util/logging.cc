@@ -1,18 +1,32 @@
 #include "util/logging.h"
 
+#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
-
 namespace tern {
 namespace {
+
 std::atomic<int> min_severity{static_cast<int>(LogSeverity::kInfo)};
+
+// The time of day in UTC, as 2026-11-22T17:26:07.123Z.
+std::string Now() {
+  timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  tm utc;
+  gmtime_r(&now.tv_sec, &utc);
+  char seconds[32];
+  strftime(seconds, sizeof(seconds), "%Y-%m-%dT%H:%M:%S", &utc);
+  char text[48];
+  snprintf(text, sizeof(text), "%s.%03ldZ", seconds, now.tv_nsec / 1000000);
+  return text;
+}
+
 }  // namespace
 
 void SetMinLogSeverity(LogSeverity severity) {
@@ -24,10 +38,8 @@ namespace internal {
 LogMessage::LogMessage(LogSeverity severity, const char* file, int line)
     : severity_(severity) {
   const char* base = std::strrchr(file, '/');
-  stream_ << "IWEF"[static_cast<int>(severity)] << " "
-          << absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(),
-                              absl::UTCTimeZone())
-          << " " << (base ? base + 1 : file) << ":" << line << "] ";
+  stream_ << "IWEF"[static_cast<int>(severity)] << " " << Now() << " "
+          << (base ? base + 1 : file) << ":" << line << "] ";
 }
 
 LogMessage::~LogMessage() {

@@ -198,6 +198,30 @@ TEST_F(TernModelTest, HelpGoesThroughTern) {
   }
 }
 
+TEST_F(TernModelTest, BenchMeasuresAModel) {
+  EXPECT_EQ(Tern({"help", "bench"}), 0);
+  EXPECT_TRUE(Said("  stage ")) << said_;
+  EXPECT_EQ(Tern({"bench", "nothing"}), 2);
+  EXPECT_EQ(Tern({"bench", "stage"}), 2);
+  EXPECT_TRUE(Said("--model")) << said_;
+  EXPECT_EQ(Tern({"bench", "stage", "--model=x", "--decodes=1"}), 2);
+  EXPECT_TRUE(Said("--decodes")) << said_;
+  EXPECT_EQ(Tern({"bench", "stage", "--model", Path("missing.gguf")}), 1);
+  EXPECT_TRUE(Said("missing.gguf")) << said_;
+
+  const std::string model =
+      testing::WriteTinyModel(testing::TinyModelOptions());
+  ASSERT_EQ(
+      Tern({"bench", "stage", "--model", model, "--rounds=1", "--prompts=5",
+            "--decodes=2@3", "--seconds=0", "--profile", "--threads=1,2"}),
+      0)
+      << said_;
+  for (const char* text : {"2 threads: reads", "prompt of 5", "decode 2 at 3",
+                           "attention", "of limit"}) {
+    EXPECT_TRUE(Said(text)) << text << " in " << said_;
+  }
+}
+
 TEST_F(TernModelTest, TernFindsTheProgramBesideItselfOrSaysWhereItLooked) {
   CopyProgram(tern_, Path("tern"));
   tern_ = Path("tern");
