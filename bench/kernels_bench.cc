@@ -115,17 +115,23 @@ void ReadMemory(benchmark::State& state) {
   Rate(state, kBytes, 0);
 }
 
-void TernaryMatmul(benchmark::State& state, Isa isa) {
+void TernaryMatmul(benchmark::State& state, Isa isa, TernaryPacking packing) {
   const int n_tokens = static_cast<int>(state.range(0));
   const int n_in = static_cast<int>(state.range(1));
   const int n_out = static_cast<int>(state.range(2));
-  HugeBuffer packed(PackedBytes(n_out, n_in));
+  const size_t bytes = PackedBytes(n_out, n_in, packing);
+  HugeBuffer packed(bytes);
   std::mt19937 rng(1);
-  FillBytes(packed.as<uint8_t>(), PackedBytes(n_out, n_in), [&] {
-    return static_cast<uint8_t>(rng() % 3 | rng() % 3 << 2 | rng() % 3 << 4 |
-                                rng() % 3 << 6);
-  });
-  const TernaryView w = {packed.as<uint8_t>(), n_out, n_in, 1.0f};
+  std::vector<uint8_t> codes(static_cast<size_t>(kPanelRows) * n_in);
+  for (uint8_t& code : codes) code = static_cast<uint8_t>(rng() % 3);
+  // All panels alike.
+  const size_t panel_bytes = PanelBytes(n_in, packing);
+  PackTernaryPanel(codes.data(), kPanelRows, n_in, packed.as<uint8_t>(),
+                   packing);
+  for (size_t at = panel_bytes; at < bytes; at += panel_bytes) {
+    std::memcpy(packed.as<uint8_t>() + at, packed.as<uint8_t>(), panel_bytes);
+  }
+  const TernaryView w = {packed.as<uint8_t>(), n_out, n_in, 1.0f, packing};
   const Tokens x(n_tokens, n_in);
   std::vector<float> y(static_cast<size_t>(n_tokens) * n_out);
   const Kernels& kernels = KernelsFor(isa);
@@ -133,7 +139,7 @@ void TernaryMatmul(benchmark::State& state, Isa isa) {
     kernels.ternary_matmul(w, x.view, 0, n_out, y.data(), n_out);
     benchmark::ClobberMemory();
   }
-  Rate(state, PackedBytes(n_out, n_in),
+  Rate(state, static_cast<double>(bytes),
        static_cast<double>(n_out) * n_in * n_tokens);
 }
 
@@ -253,29 +259,34 @@ void RegisterAll() {
     // The oracle is for comparing, not for measuring.
     if (isa == Isa::kRef) continue;
     const std::string suffix = "/" + std::string(IsaName(isa));
-    const auto add = [&](const char* name, auto function) {
+    const auto add = [&](const std::string& name, auto function) {
       return benchmark::RegisterBenchmark((name + suffix).c_str(), function);
     };
-    add("TernaryMatmul", [=](benchmark::State& s) { TernaryMatmul(s, isa); })
-        ->ArgNames({"tokens", "n_in", "n_out"})
-        ->Args({1, 2560, 262144})
-        ->Args({1, 2560, 2560})
-        ->Args({2, 2560, 262144})
-        ->Args({4, 2560, 262144})
-        ->Args({6, 2560, 262144})
-        ->Args({8, 2560, 262144})
-        ->Args({12, 2560, 262144})
-        ->Args({16, 2560, 262144})
-        ->Args({64, 2560, 262144})
-        ->Args({3, 2560, 6912})
-        ->Args({4, 2560, 6912})
-        ->Args({8, 2560, 6912})
-        ->Args({12, 2560, 6912})
-        ->Args({16, 2560, 6912})
-        ->Args({96, 2560, 6912})
-        ->Args({96, 6912, 2560})
-        ->Args({96, 4096, 4096})
-        ->Args({512, 2560, 6912});
+    for (TernaryPacking packing : kAllTernaryPackings) {
+      if (!KernelsFor(isa).has_packing(packing)) continue;
+      const std::string name =
+          "TernaryMatmul/" + std::string(TernaryPackingName(packing));
+      add(name, [=](benchmark::State& s) { TernaryMatmul(s, isa, packing); })
+          ->ArgNames({"tokens", "n_in", "n_out"})
+          ->Args({1, 2560, 262144})
+          ->Args({1, 2560, 2560})
+          ->Args({2, 2560, 262144})
+          ->Args({4, 2560, 262144})
+          ->Args({6, 2560, 262144})
+          ->Args({8, 2560, 262144})
+          ->Args({12, 2560, 262144})
+          ->Args({16, 2560, 262144})
+          ->Args({64, 2560, 262144})
+          ->Args({3, 2560, 6912})
+          ->Args({4, 2560, 6912})
+          ->Args({8, 2560, 6912})
+          ->Args({12, 2560, 6912})
+          ->Args({16, 2560, 6912})
+          ->Args({96, 2560, 6912})
+          ->Args({96, 6912, 2560})
+          ->Args({96, 4096, 4096})
+          ->Args({512, 2560, 6912});
+    }
     add("HeadInt8", [=](benchmark::State& s) { HeadInt8(s, isa); })
         ->ArgName("tokens")
         ->Arg(1)

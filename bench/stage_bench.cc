@@ -35,11 +35,13 @@
 #include "kernels/head.h"
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
+#include "kernels/ternary_layout.h"
 #include "model/model_source.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 #include "worker/kv_cache.h"
 #include "worker/machine.h"
+#include "worker/packing_choice.h"
 #include "worker/sampler.h"
 #include "worker/stage.h"
 #include "worker/stage_profile.h"
@@ -51,6 +53,8 @@ ABSL_FLAG(std::string, model, "",
 ABSL_FLAG(std::string, threads, "",
           "Counts of compute threads, such as 1,2. Empty: one and all.");
 ABSL_FLAG(std::string, head, "int8", "Head mode: int8 or stored.");
+ABSL_FLAG(std::string, weights_packing, "2bit",
+          "Packing of ternary weights: 2bit, base3, tl2 or auto.");
 ABSL_FLAG(std::string, isa, "", "Instruction set. Empty: the best.");
 ABSL_FLAG(std::string, prompts, "512", "Lengths of prompts, in tokens.");
 ABSL_FLAG(std::string, decodes, "1@128,4@96,16@96,64@96",
@@ -343,19 +347,24 @@ absl::Status Run(const Request& request) {
   ASSIGN_OR_RETURN(const std::shared_ptr<const ModelSource> source,
                    ModelSource::Open(request.model));
   const ModelConfig& config = source->config();
-  const StageSpec spec{{0, config.n_layers, true, true}, request.head_mode};
+  StageSpec spec{{0, config.n_layers, true, true}, request.head_mode};
   std::shared_ptr<const StageWeights> weights;
-  const absl::Time begin = absl::Now();
+  absl::Time begin;
   {
     ThreadPool pool(max_threads);
+    ASSIGN_OR_RETURN(spec.packing,
+                     ChoosePacking(absl::GetFlag(FLAGS_weights_packing),
+                                   *request.kernels, &pool));
+    begin = absl::Now();
     ASSIGN_OR_RETURN(weights, LoadStageWeights(
                                   source, spec, &pool, [](int64_t, int64_t) {},
                                   [] { return false; }));
   }
   const double load_s = absl::ToDoubleSeconds(absl::Now() - begin);
-  std::printf("%s, head %s, isa %s\n", request.model.c_str(),
+  std::printf("%s, head %s, isa %s, packing %s\n", request.model.c_str(),
               std::string(HeadModeName(spec.head_mode)).c_str(),
-              std::string(IsaName(request.kernels->isa)).c_str());
+              std::string(IsaName(request.kernels->isa)).c_str(),
+              std::string(TernaryPackingName(spec.packing)).c_str());
   std::printf("load %.2f s with %d threads; %.1f MB packed, %.1f MB resident\n",
               load_s, max_threads, weights->bytes / 1e6, ResidentBytes() / 1e6);
 

@@ -19,8 +19,12 @@
 namespace tern::avx2 {
 
 QuantizedScale QuantizeToken(const float* x, int n, int8_t* q);
+// REQUIRES: w.packing is k2Bit.
 void TernaryMatmul(const TernaryView& w, const QuantizedTokens& x,
                    int row_begin, int row_end, float* y, size_t y_stride);
+// REQUIRES: w.packing is kTl2.
+void TernaryMatmulTl2(const TernaryView& w, const QuantizedTokens& x,
+                      int row_begin, int row_end, float* y, size_t y_stride);
 void RmsNorm(const float* x, const float* weight, int n, float eps, float* y);
 void RopeRotate(float* x, const float* cos, const float* sin, int head_dim,
                 RopePairing pairing);

@@ -10,8 +10,9 @@ namespace tern {
 namespace {
 
 // Those of one machine slowest first.
-constexpr Isa kAllIsas[] = {Isa::kRef, Isa::kAvx2, Isa::kAvx512Vnni,
-                            Isa::kNeonDotprod, Isa::kNeonI8mm};
+constexpr Isa kAllIsas[] = {
+    Isa::kRef,        Isa::kAvx2,        Isa::kAvxVnni, Isa::kAvx512Vnni256,
+    Isa::kAvx512Vnni, Isa::kNeonDotprod, Isa::kNeonI8mm};
 
 #if defined(__x86_64__)
 
@@ -30,6 +31,14 @@ bool CpuHasAvx2() {
          CpuHasF16c();
 }
 
+// Neither do all compilers know this one: leaf 7, subleaf 1.
+bool CpuHasAvxVnni() {
+  constexpr unsigned int kAvxVnniBit = 1 << 4;
+  unsigned int eax, ebx, ecx, edx;
+  return CpuHasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
+         (eax & kAvxVnniBit) != 0;
+}
+
 bool CpuHasAvx512Vnni() {
   return CpuHasAvx2() && __builtin_cpu_supports("avx512f") &&
          __builtin_cpu_supports("avx512bw") &&
@@ -41,6 +50,7 @@ bool CpuHasAvx512Vnni() {
 #else
 
 bool CpuHasAvx2() { return false; }
+bool CpuHasAvxVnni() { return false; }
 bool CpuHasAvx512Vnni() { return false; }
 
 #endif
@@ -67,6 +77,10 @@ absl::string_view IsaName(Isa isa) {
       return "ref";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avxvnni";
+    case Isa::kAvx512Vnni256:
+      return "avx512vnni256";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
     case Isa::kNeonDotprod:
@@ -93,6 +107,9 @@ bool IsaSupported(Isa isa) {
       return true;
     case Isa::kAvx2:
       return CpuHasAvx2();
+    case Isa::kAvxVnni:
+      return CpuHasAvxVnni();
+    case Isa::kAvx512Vnni256:
     case Isa::kAvx512Vnni:
       return CpuHasAvx512Vnni();
     case Isa::kNeonDotprod:
@@ -101,6 +118,15 @@ bool IsaSupported(Isa isa) {
       return CpuHasI8mm();
   }
   return false;
+}
+
+bool CpuHasAvx512Vbmi() {
+#if defined(__x86_64__)
+  return CpuHasAvx512Vnni() && __builtin_cpu_supports("avx512vbmi") &&
+         __builtin_cpu_supports("avx512vbmi2");
+#else
+  return false;
+#endif
 }
 
 std::vector<Isa> SupportedIsas() {

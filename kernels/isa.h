@@ -10,14 +10,18 @@ namespace tern {
 // The instruction sets that kernels are written for. Every one gives the same
 // bits (docs/exactness.md); they differ in speed alone.
 enum class Isa {
-  kRef,          // plain C++, slow and obviously right: the oracle
-  kAvx2,         // AVX2 + FMA + F16C
-  kAvx512Vnni,   // AVX-512 F/BW/VL/DQ + VNNI
-  kNeonDotprod,  // 64-bit ARM with SDOT (FEAT_DotProd)
-  kNeonI8mm,     // the same with USDOT and USMMLA (FEAT_I8MM)
+  kRef,            // plain C++, slow and obviously right: the oracle
+  kAvx2,           // AVX2 + FMA + F16C
+  kAvxVnni,        // that and AVX-VNNI: dot products on 256-bit registers
+  kAvx512Vnni256,  // the same by AVX-512 VNNI + VL, for CPUs that are slower at
+                   // 512 bits than at 256
+  kAvx512Vnni,     // AVX-512 F/BW/VL/DQ + VNNI
+  kNeonDotprod,    // 64-bit ARM with SDOT (FEAT_DotProd)
+  kNeonI8mm,       // the same with USDOT and USMMLA (FEAT_I8MM)
 };
 
-// "ref", "avx2", "avx512vnni", "neon_dotprod", "neon_i8mm".
+// "ref", "avx2", "avxvnni", "avx512vnni256", "avx512vnni", "neon_dotprod",
+// "neon_i8mm".
 absl::string_view IsaName(Isa isa);
 
 // Writes the instruction set of that name to *isa; false if there is none.
@@ -25,6 +29,10 @@ bool ParseIsa(absl::string_view name, Isa* isa);
 
 // Whether this CPU (and operating system) can run `isa`.
 bool IsaSupported(Isa isa);
+
+// Whether this CPU has, beside kAvx512Vnni, AVX-512 VBMI and VBMI2, by which
+// one kernel of that set is written (base 3, kernels/ternary_layout.h).
+bool CpuHasAvx512Vbmi();
 
 // All supported instruction sets, slowest first. Never empty.
 std::vector<Isa> SupportedIsas();

@@ -10,8 +10,8 @@ namespace tern {
 namespace {
 
 TEST(Isa, NamesParseBack) {
-  for (Isa isa : {Isa::kRef, Isa::kAvx2, Isa::kAvx512Vnni, Isa::kNeonDotprod,
-                  Isa::kNeonI8mm}) {
+  for (Isa isa : {Isa::kRef, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512Vnni256,
+                  Isa::kAvx512Vnni, Isa::kNeonDotprod, Isa::kNeonI8mm}) {
     Isa parsed;
     ASSERT_TRUE(ParseIsa(IsaName(isa), &parsed)) << IsaName(isa);
     EXPECT_EQ(parsed, isa);
@@ -34,10 +34,11 @@ TEST(Isa, EveryTableIsThatOfItsIsaAndComplete) {
   for (Isa isa : SupportedIsas()) {
     const Kernels& k = KernelsFor(isa);
     EXPECT_EQ(k.isa, isa);
-    EXPECT_TRUE(k.quantize_token && k.ternary_matmul && k.rms_norm &&
-                k.rope_rotate && k.store_kv && k.attend && k.relu2_gate &&
-                k.silu_gate && k.add && k.exp_each && k.head_stored &&
-                k.head_int8 && k.widen_row && k.quantize_head_row)
+    EXPECT_TRUE(k.quantize_token && k.has_packing(TernaryPacking::k2Bit) &&
+                k.rms_norm && k.rope_rotate && k.store_kv && k.attend &&
+                k.relu2_gate && k.silu_gate && k.add && k.exp_each &&
+                k.head_stored && k.head_int8 && k.widen_row &&
+                k.quantize_head_row)
         << IsaName(isa);
   }
 }

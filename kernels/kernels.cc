@@ -6,6 +6,8 @@
 #if defined(__x86_64__)
 #include "kernels/avx2.h"
 #include "kernels/avx512.h"
+#include "kernels/avx512vbmi.h"
+#include "kernels/vnni256.h"
 #elif defined(__aarch64__)
 #include "kernels/i8mm.h"
 #include "kernels/neon.h"
@@ -15,50 +17,143 @@ namespace tern {
 namespace {
 
 constexpr Kernels kRefKernels = {
-    Isa::kRef,       ref::QuantizeToken, ref::TernaryMatmul,   ref::RmsNorm,
-    ref::RopeRotate, ref::StoreKv,       ref::Attend,          ref::Relu2Gate,
-    ref::SiluGate,   ref::Add,           ref::ExpEach,         ref::HeadStored,
-    ref::HeadInt8,   ref::WidenRow,      ref::QuantizeHeadRow,
+    Isa::kRef,
+    ref::QuantizeToken,
+    {ref::TernaryMatmul, ref::TernaryMatmul, ref::TernaryMatmul},
+    ref::RmsNorm,
+    ref::RopeRotate,
+    ref::StoreKv,
+    ref::Attend,
+    ref::Relu2Gate,
+    ref::SiluGate,
+    ref::Add,
+    ref::ExpEach,
+    ref::HeadStored,
+    ref::HeadInt8,
+    ref::WidenRow,
+    ref::QuantizeHeadRow,
 };
 
 #if defined(__x86_64__)
 
 constexpr Kernels kAvx2Kernels = {
-    Isa::kAvx2,     avx2::QuantizeToken, avx2::TernaryMatmul,
-    avx2::RmsNorm,  avx2::RopeRotate,    avx2::StoreKv,
-    avx2::Attend,   avx2::Relu2Gate,     avx2::SiluGate,
-    avx2::Add,      avx2::ExpEach,       avx2::HeadStored,
-    avx2::HeadInt8, avx2::WidenRow,      avx2::QuantizeHeadRow,
+    Isa::kAvx2,
+    avx2::QuantizeToken,
+    {avx2::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
+    avx2::RmsNorm,
+    avx2::RopeRotate,
+    avx2::StoreKv,
+    avx2::Attend,
+    avx2::Relu2Gate,
+    avx2::SiluGate,
+    avx2::Add,
+    avx2::ExpEach,
+    avx2::HeadStored,
+    avx2::HeadInt8,
+    avx2::WidenRow,
+    avx2::QuantizeHeadRow,
+};
+
+// Where a dot product pays: the rest is AVX2.
+constexpr Kernels kAvxVnniKernels = {
+    Isa::kAvxVnni,
+    avx2::QuantizeToken,
+    {avxvnni::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
+    avx2::RmsNorm,
+    avx2::RopeRotate,
+    avx2::StoreKv,
+    avx2::Attend,
+    avx2::Relu2Gate,
+    avx2::SiluGate,
+    avx2::Add,
+    avx2::ExpEach,
+    avx2::HeadStored,
+    avxvnni::HeadInt8,
+    avx2::WidenRow,
+    avx2::QuantizeHeadRow,
+};
+
+constexpr Kernels kAvx512Vnni256Kernels = {
+    Isa::kAvx512Vnni256,
+    avx2::QuantizeToken,
+    {avx512vnni256::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
+    avx2::RmsNorm,
+    avx2::RopeRotate,
+    avx2::StoreKv,
+    avx2::Attend,
+    avx2::Relu2Gate,
+    avx2::SiluGate,
+    avx2::Add,
+    avx2::ExpEach,
+    avx2::HeadStored,
+    avx512vnni256::HeadInt8,
+    avx2::WidenRow,
+    avx2::QuantizeHeadRow,
 };
 
 // The norm is a chain of additions; what else passes over a token once waits
 // for the caches, and rows are widened once, at load: wider registers gain
 // nothing there.
-constexpr Kernels kAvx512VnniKernels = {
-    Isa::kAvx512Vnni, avx512::QuantizeToken, avx512::TernaryMatmul,
-    avx2::RmsNorm,    avx2::RopeRotate,      avx2::StoreKv,
-    avx512::Attend,   avx2::Relu2Gate,       avx512::SiluGate,
-    avx2::Add,        avx512::ExpEach,       avx512::HeadStored,
-    avx512::HeadInt8, avx2::WidenRow,        avx2::QuantizeHeadRow,
-};
+constexpr Kernels Avx512VnniKernels(TernaryMatmulFunction base3) {
+  return {
+      Isa::kAvx512Vnni,
+      avx512::QuantizeToken,
+      {avx512::TernaryMatmul, base3, avx2::TernaryMatmulTl2},
+      avx2::RmsNorm,
+      avx2::RopeRotate,
+      avx2::StoreKv,
+      avx512::Attend,
+      avx2::Relu2Gate,
+      avx512::SiluGate,
+      avx2::Add,
+      avx512::ExpEach,
+      avx512::HeadStored,
+      avx512::HeadInt8,
+      avx2::WidenRow,
+      avx2::QuantizeHeadRow,
+  };
+}
+constexpr Kernels kAvx512VnniKernels = Avx512VnniKernels(nullptr);
+constexpr Kernels kAvx512VbmiKernels =
+    Avx512VnniKernels(avx512vbmi::TernaryMatmulBase3);
 
 #elif defined(__aarch64__)
 
 constexpr Kernels kNeonDotprodKernels = {
-    Isa::kNeonDotprod, neon::QuantizeToken, neon::TernaryMatmul,
-    neon::RmsNorm,     neon::RopeRotate,    neon::StoreKv,
-    neon::Attend,      neon::Relu2Gate,     neon::SiluGate,
-    neon::Add,         neon::ExpEach,       neon::HeadStored,
-    neon::HeadInt8,    neon::WidenRow,      neon::QuantizeHeadRow,
+    Isa::kNeonDotprod,
+    neon::QuantizeToken,
+    {neon::TernaryMatmul, nullptr, nullptr},
+    neon::RmsNorm,
+    neon::RopeRotate,
+    neon::StoreKv,
+    neon::Attend,
+    neon::Relu2Gate,
+    neon::SiluGate,
+    neon::Add,
+    neon::ExpEach,
+    neon::HeadStored,
+    neon::HeadInt8,
+    neon::WidenRow,
+    neon::QuantizeHeadRow,
 };
 
 // The instructions that it adds multiply int8.
 constexpr Kernels kNeonI8mmKernels = {
-    Isa::kNeonI8mm, neon::QuantizeToken, i8mm::TernaryMatmul,
-    neon::RmsNorm,  neon::RopeRotate,    neon::StoreKv,
-    neon::Attend,   neon::Relu2Gate,     neon::SiluGate,
-    neon::Add,      neon::ExpEach,       neon::HeadStored,
-    neon::HeadInt8, neon::WidenRow,      neon::QuantizeHeadRow,
+    Isa::kNeonI8mm,
+    neon::QuantizeToken,
+    {i8mm::TernaryMatmul, nullptr, nullptr},
+    neon::RmsNorm,
+    neon::RopeRotate,
+    neon::StoreKv,
+    neon::Attend,
+    neon::Relu2Gate,
+    neon::SiluGate,
+    neon::Add,
+    neon::ExpEach,
+    neon::HeadStored,
+    neon::HeadInt8,
+    neon::WidenRow,
+    neon::QuantizeHeadRow,
 };
 
 #endif
@@ -72,8 +167,12 @@ const Kernels& KernelsFor(Isa isa) {
 #if defined(__x86_64__)
     case Isa::kAvx2:
       return kAvx2Kernels;
+    case Isa::kAvxVnni:
+      return kAvxVnniKernels;
+    case Isa::kAvx512Vnni256:
+      return kAvx512Vnni256Kernels;
     case Isa::kAvx512Vnni:
-      return kAvx512VnniKernels;
+      return CpuHasAvx512Vbmi() ? kAvx512VbmiKernels : kAvx512VnniKernels;
 #elif defined(__aarch64__)
     case Isa::kNeonDotprod:
       return kNeonDotprodKernels;

@@ -18,6 +18,10 @@ enum class RopePairing {
   kNorm,  // 2i with 2i + 1
 };
 
+using TernaryMatmulFunction = void (*)(const TernaryView& w,
+                                       const QuantizedTokens& x, int row_begin,
+                                       int row_end, float* y, size_t y_stride);
+
 // The arithmetic of one instruction set: pure functions, safe to call from any
 // number of threads as long as their outputs do not overlap. No kernel
 // allocates, blocks or fails. Every table of this process computes the same
@@ -37,9 +41,11 @@ struct Kernels {
   // y: float, token t starts at y + t * y_stride; element r of a token is row
   // r. REQUIRES: x.n == w.n_in; row_begin % 32 == 0; row_end % 32 == 0 or
   // row_end == w.n_out.
+  //
+  // One function for each TernaryPacking, null where this instruction set has
+  // none; ternary_matmul() below takes that of w.
   // Source: BitNet b1.58 (arXiv:2402.17764), section 2.
-  void (*ternary_matmul)(const TernaryView& w, const QuantizedTokens& x,
-                         int row_begin, int row_end, float* y, size_t y_stride);
+  TernaryMatmulFunction ternary_matmul_of[kTernaryPackingCount];
 
   // y[i] = x[i] * (1 / sqrt(mean(x^2) + eps)) * weight[i]. y may equal x.
   void (*rms_norm)(const float* x, const float* weight, int n, float eps,
@@ -95,6 +101,17 @@ struct Kernels {
   //
   // x: float [n].   q: int8 [n].
   float (*quantize_head_row)(const float* x, int n, int8_t* q);
+
+  bool has_packing(TernaryPacking packing) const {
+    return ternary_matmul_of[static_cast<int>(packing)] != nullptr;
+  }
+  // REQUIRES: has_packing(w.packing).
+  void ternary_matmul(const TernaryView& w, const QuantizedTokens& x,
+                      int row_begin, int row_end, float* y,
+                      size_t y_stride) const {
+    ternary_matmul_of[static_cast<int>(w.packing)](w, x, row_begin, row_end, y,
+                                                   y_stride);
+  }
 };
 
 // The kernels of one instruction set. REQUIRES: IsaSupported(isa).

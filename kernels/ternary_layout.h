@@ -4,51 +4,97 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/strings/string_view.h"
+
 namespace tern {
 
-// The one packed layout of ternary matrices on CPUs (docs/ternary_layout.md).
+// How ternary matrices are packed on CPUs (docs/ternary_layout.md): what of a
+// matrix is read, and how fast. Every packing gives the same results, bit for
+// bit.
 //
-// A matrix W[n_out, n_in] of weights -1, 0, +1 is cut into panels of 32 rows.
-// A panel is a run of 128-byte blocks, one per 16 columns, in column order. A
-// block is two half-blocks of 64 bytes: rows 0..15 of the panel, then rows
-// 16..31. Byte 4*r + j of a half-block holds row r and the four columns
-// 4*f + j, f = 0..3, of the block, as codes w + 1 in {0, 1, 2}, field f in bits
-// 2f+1 : 2f. Code 3 never occurs.
-//
-// n_in must be a multiple of 16. Rows beyond n_out in the last panel hold code
-// 1 (weight 0).
+// A matrix W[n_out, n_in] of weights -1, 0, +1 is cut into panels of 32 rows,
+// and a panel into blocks of columns, in column order. n_in must be a multiple
+// of 16. Rows beyond n_out in the last panel, and columns beyond n_in in the
+// last block, hold weight 0.
+enum class TernaryPacking {
+  // 2 bits a weight. Blocks of 128 bytes, one per 16 columns: two half-blocks
+  // of 64 bytes, rows 0..15 of the panel, then rows 16..31. Byte 4*r + j of a
+  // half-block holds row r and the four columns 4*f + j, f = 0..3, of the
+  // block, as codes w + 1 in {0, 1, 2}, field f in bits 2f+1 : 2f. Code 3 never
+  // occurs.
+  k2Bit,
+
+  // 5 bits for 3 weights, to be unpacked. Blocks of 320 bytes, one per 48
+  // columns, are five lines of eight 64-bit words, little-endian. Words i of
+  // all five lines are one string of 320 bits, lowest first: eight runs of
+  // eight 5-bit codes. Code b of run n in string i is that of row 16 * (n % 2)
+  // + (8*i + b) / 4 of the panel and columns 12 * (n / 2) + 4*f + b % 4 of the
+  // block, f = 0..2: c0 + 3 * c1 + 9 * c2 in [0, 26], where cf is w + 1.
+  kBase3,
+
+  // 5 bits for 3 weights, to be looked up. Blocks of 320 bytes, one per 48
+  // columns, are two half-blocks of 160 bytes, eight groups of three columns
+  // each. Of the group of columns 3*g .. 3*g + 2, v = w0 + 3 * w1 + 9 * w2 in
+  // [-13, 13]; it has the sign v < 0 and the index |v|. Byte r of the first 32
+  // bytes of a half-block holds the signs of row r: group i of the half in bit
+  // 7 - i. Of the four runs of 32 bytes that follow, byte r of run p holds the
+  // index of group 2*p in its low and of group 2*p + 1 in its high four bits.
+  kTl2,
+};
+inline constexpr int kTernaryPackingCount = 3;
+inline constexpr TernaryPacking kAllTernaryPackings[kTernaryPackingCount] = {
+    TernaryPacking::k2Bit, TernaryPacking::kBase3, TernaryPacking::kTl2};
+
+// "2bit", "base3", "tl2".
+absl::string_view TernaryPackingName(TernaryPacking packing);
+
+// Writes the packing of that name to *packing; false if there is none.
+bool ParseTernaryPacking(absl::string_view name, TernaryPacking* packing);
+
 inline constexpr int kPanelRows = 32;
+// Blocks of k2Bit.
 inline constexpr int kBlockColumns = 16;
 inline constexpr int kBlockBytes = 128;
-// Alignment that packed matrices need.
+// Blocks of kBase3 and kTl2.
+inline constexpr int kGroupBlockColumns = 48;
+inline constexpr int kGroupBlockBytes = 320;
+// Alignment that packed matrices need; the sizes below are multiples of it.
 inline constexpr size_t kPackedAlignment = 64;
 
 inline constexpr int PanelCount(int n_out) {
   return (n_out + kPanelRows - 1) / kPanelRows;
 }
-inline constexpr size_t PanelBytes(int n_in) {
-  return static_cast<size_t>(n_in / kBlockColumns) * kBlockBytes;
+inline constexpr size_t PanelBytes(
+    int n_in, TernaryPacking packing = TernaryPacking::k2Bit) {
+  return packing == TernaryPacking::k2Bit
+             ? static_cast<size_t>(n_in / kBlockColumns) * kBlockBytes
+             : static_cast<size_t>((n_in + kGroupBlockColumns - 1) /
+                                   kGroupBlockColumns) *
+                   kGroupBlockBytes;
 }
-inline constexpr size_t PackedBytes(int n_out, int n_in) {
-  return PanelCount(n_out) * PanelBytes(n_in);
+inline constexpr size_t PackedBytes(
+    int n_out, int n_in, TernaryPacking packing = TernaryPacking::k2Bit) {
+  return PanelCount(n_out) * PanelBytes(n_in, packing);
 }
 
 // A packed matrix. Borrowed: the bytes outlive the view.
 struct TernaryView {
-  const uint8_t* packed;  // PackedBytes(n_out, n_in) bytes, 64-byte aligned
+  const uint8_t* packed;  // PackedBytes(n_out, n_in, packing), 64-byte aligned
   int n_out;
   int n_in;     // a multiple of 16, below 2^17
   float scale;  // s_w: the weights are scale * {-1, 0, +1}
+  TernaryPacking packing = TernaryPacking::k2Bit;
 };
 
 // Packs one panel.
 //
 // codes: row-major [n_rows, n_in], each 0, 1 or 2. 1 <= n_rows <= 32; missing
 //        rows are filled with code 1.
-// panel: PanelBytes(n_in) bytes.
+// panel: PanelBytes(n_in, packing) bytes.
 // REQUIRES: n_in % 16 == 0.
 void PackTernaryPanel(const uint8_t* codes, int n_rows, int n_in,
-                      uint8_t* panel);
+                      uint8_t* panel,
+                      TernaryPacking packing = TernaryPacking::k2Bit);
 
 // The weight at (row, column) of a packed matrix: -1, 0 or +1. Slow; for tests
 // and for the reference kernels.

@@ -17,8 +17,11 @@ struct StageRange {
   bool has_head;       // last stage
 };
 
-// Bytes that a stage keeps and moves. Head bytes depend on `head_int8`: one
-// byte an element, else `head_row_bytes` a row, as the file stores it.
+// Bytes that a stage keeps and moves. Ternary weights count two bits each, as
+// by default; a worker that packs them more densely (kernels/ternary_layout.h)
+// takes less for matrices of 128 columns or more. Head bytes depend on
+// `head_int8`: one byte an element, else `head_row_bytes` a row, as the file
+// stores it.
 struct StageCost {
   int64_t weight_bytes;    // packed ternary layers, norms, head
   int64_t kv_block_bytes;  // one KV block of all the stage's layers

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <sstream>
 #include <vector>
 
@@ -132,6 +133,25 @@ int64_t AvailableMemoryBytes() {
     available = std::min(available, std::max<int64_t>(0, limit - used));
   }
   return available == kUnlimited ? 0 : available;
+}
+
+int64_t LastCacheBytes() {
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return 0;
+  // Not by sysconf: what it says of AMD's is at times that of many sockets.
+  std::map<std::string, int64_t> kilobytes;  // by the processors that share one
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &mask)) continue;
+    const std::string cache =
+        absl::StrCat("/sys/devices/system/cpu/cpu", cpu, "/cache/index3/");
+    const std::string size = FirstLine(cache + "size");  // such as "32768K"
+    int64_t value;
+    if (!absl::SimpleAtoi(absl::StripSuffix(size, "K"), &value)) continue;
+    kilobytes[FirstLine(cache + "shared_cpu_list")] = value;
+  }
+  int64_t sum = 0;
+  for (const auto& [shared_by, value] : kilobytes) sum += value * 1024;
+  return sum;
 }
 
 std::string ProcessorName() {

@@ -16,6 +16,10 @@ int AvailableProcessors();
 // available and what the control groups leave. 0 when it cannot be told.
 int64_t AvailableMemoryBytes();
 
+// Bytes of the last (third) caches that the processors of the affinity mask
+// have together. 0 when it cannot be told.
+int64_t LastCacheBytes();
+
 // For people, such as "AMD EPYC 9354 32-Core Processor"; "unknown" if not told.
 std::string ProcessorName();
 

@@ -35,8 +35,13 @@ ABSL_FLAG(int64_t, memory_bytes, 0,
           "Bytes that weights and KV cache may take together. 0: 80 % of what "
           "is available at the start.");
 ABSL_FLAG(std::string, isa, "auto",
-          "Instruction set of the kernels: auto, ref, avx2, avx512vnni, "
-          "neon_dotprod, neon_i8mm. All compute the same bits.");
+          "Instruction set of the kernels: auto, ref, avx2, avxvnni, "
+          "avx512vnni256, avx512vnni, neon_dotprod, neon_i8mm. All compute the "
+          "same bits.");
+ABSL_FLAG(std::string, weights_packing, "2bit",
+          "How ternary weights lie in memory: 2bit, base3 (needs avx512vnni "
+          "and a CPU with VBMI) or tl2, which take 5/6 of the room; auto "
+          "measures which is read fastest. All give the same bits.");
 ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once the server listens. Empty: none.");
 
@@ -56,6 +61,7 @@ int main(int argc, char** argv) {
   options.n_threads = absl::GetFlag(FLAGS_threads);
   options.memory_bytes = absl::GetFlag(FLAGS_memory_bytes);
   options.isa = absl::GetFlag(FLAGS_isa);
+  options.weights_packing = absl::GetFlag(FLAGS_weights_packing);
   options.credentials = tern::CredentialOptionsFromFlags();
   if (options.model_path.empty()) {
     LOG(ERROR) << "--model is required: the file or directory to serve";

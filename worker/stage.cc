@@ -61,6 +61,7 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
           1 / std::sqrt(static_cast<double>(weights_->config.head_dim)))),
       logits_stride_(RoundUp(weights_->config.vocab_size, kHeadPanelRows)) {
   CHECK(max_step_tokens >= 1);
+  CHECK(kernels_.has_packing(weights_->spec.packing));
   const ModelConfig& c = weights_->config;
   const size_t step = max_step_tokens;
   const size_t tile = std::min(max_step_tokens, kTileTokens);

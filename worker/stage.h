@@ -42,7 +42,8 @@ class Stage {
   static constexpr int kLogitRows = 32;
 
   // `kv`, `pool` and `kernels` must outlive the stage; kv->shape() fits the
-  // weights' layers. Steps have at most `max_step_tokens` tokens.
+  // weights' layers, and the kernels have their packing. Steps have at most
+  // `max_step_tokens` tokens.
   Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
         ThreadPool* pool, const Kernels* kernels, int max_step_tokens);
 

@@ -293,7 +293,7 @@ absl::StatusOr<LoadedStage> StageHost::RunJob(const Job& job) {
 // nothing but the connection.
 absl::Status StageHost::PrepareStage(const Job& job) {
   const StageRequest& r = job.request;
-  const StageSpec spec = {RangeOf(r), job.head_mode};
+  const StageSpec spec = {RangeOf(r), job.head_mode, options_.packing};
   if (weights_ == nullptr || !(weights_->spec == spec)) {
     stage_.reset();
     kv_.reset();

@@ -16,6 +16,7 @@
 #include "absl/time/time.h"
 #include "kernels/head.h"
 #include "kernels/isa.h"
+#include "kernels/ternary_layout.h"
 #include "model/model_config.h"
 #include "model/model_source.h"
 #include "util/bounded_queue.h"
@@ -77,6 +78,8 @@ class StageHost {
     // Bytes that weights and KV pool may take together.
     int64_t memory_bytes = 0;
     Isa isa = Isa::kRef;
+    // One that the kernels of `isa` have.
+    TernaryPacking packing = TernaryPacking::k2Bit;
     Runner::Options runner;
     // Steps whose hidden states may wait for the runner.
     int waiting_steps_max = 4;

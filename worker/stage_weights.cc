@@ -86,10 +86,6 @@ DenseView ViewOf(const DenseTensor& tensor) {
           tensor.n_columns};
 }
 
-int64_t MatrixBytes(const TernaryTensor& t) {
-  return static_cast<int64_t>(PackedBytes(t.n_out, t.n_in));
-}
-
 // One load, from start to end.
 class Loader {
  public:
@@ -150,6 +146,11 @@ class Loader {
     return absl::OkStatus();
   }
 
+  int64_t MatrixBytes(const TernaryTensor& t) const {
+    return static_cast<int64_t>(
+        PackedBytes(t.n_out, t.n_in, weights_.spec.packing));
+  }
+
   absl::Status PackLayer(const LayerTensors& tensors, LayerWeights* layer) {
     layer->attn_norm = tensors.attn_norm;
     layer->attn_sub_norm = tensors.attn_sub_norm;
@@ -166,6 +167,7 @@ class Loader {
 
   absl::Status PackMatrix(TernaryTensor tensor, TernaryView* view) {
     RETURN_IF_ERROR(MeasureTernary(&tensor));
+    const TernaryPacking packing = weights_.spec.packing;
     uint8_t* const packed = next_;
     FirstError error;
     pool_.ParallelFor(
@@ -181,12 +183,13 @@ class Loader {
               return;
             }
             PackTernaryPanel(codes.data(), row_end - row, tensor.n_in,
-                             packed + panel * PanelBytes(tensor.n_in));
+                             packed + panel * PanelBytes(tensor.n_in, packing),
+                             packing);
           }
         });
     RETURN_IF_ERROR(error.status());
     weights_.source->Release(tensor.data);
-    *view = {packed, tensor.n_out, tensor.n_in, tensor.scale};
+    *view = {packed, tensor.n_out, tensor.n_in, tensor.scale, packing};
     next_ += MatrixBytes(tensor);
     return Report(MatrixBytes(tensor));
   }

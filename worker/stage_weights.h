@@ -21,12 +21,15 @@ namespace tern {
 struct StageSpec {
   StageRange range;
   HeadMode head_mode;  // of the last stage
+  // Changes size and speed, and no result.
+  TernaryPacking packing = TernaryPacking::k2Bit;
 
   friend bool operator==(const StageSpec& a, const StageSpec& b) {
     return a.range.layer_begin == b.range.layer_begin &&
            a.range.layer_end == b.range.layer_end &&
            a.range.has_embedding == b.range.has_embedding &&
-           a.range.has_head == b.range.has_head && a.head_mode == b.head_mode;
+           a.range.has_head == b.range.has_head && a.head_mode == b.head_mode &&
+           a.packing == b.packing;
   }
 };
 

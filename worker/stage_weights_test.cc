@@ -64,11 +64,17 @@ testing::GgufBuilder Damage(absl::string_view name, size_t offset,
   return builder;
 }
 
-TEST(StageWeights, PackedMatricesHoldTheFilesWeights) {
+class StageWeightsPacking : public ::testing::TestWithParam<TernaryPacking> {};
+
+TEST_P(StageWeightsPacking, MatricesHoldTheFilesWeights) {
   const auto model = Open(testing::TinyModelBytes(ModelOptions()));
-  const auto weights = Load(*model, Spec(1, 3, false, true));
+  StageSpec spec = Spec(1, 3, false, true);
+  spec.packing = GetParam();
+  const auto weights = Load(*model, spec);
   ASSERT_TRUE(weights.ok()) << weights.status();
   ASSERT_EQ((*weights)->layers.size(), 2u);
+  int64_t bytes = Int8PackedBytes((*weights)->head_int8.n_rows,
+                                  (*weights)->head_int8.n_columns);
   for (int i = 0; i < 2; ++i) {
     const auto tensors = model->source->FindLayer(1 + i);
     ASSERT_TRUE(tensors.ok());
@@ -86,6 +92,8 @@ TEST(StageWeights, PackedMatricesHoldTheFilesWeights) {
       ASSERT_EQ(view->n_out, tensor->n_out);
       ASSERT_EQ(view->n_in, tensor->n_in);
       EXPECT_EQ(view->scale, tensor->scale);
+      EXPECT_EQ(view->packing, GetParam());
+      bytes += PackedBytes(view->n_out, view->n_in, GetParam());
       EXPECT_EQ(reinterpret_cast<uintptr_t>(view->packed) % kPackedAlignment,
                 0u);
       std::vector<uint8_t> codes(tensor->n_out * tensor->n_in);
@@ -101,7 +109,14 @@ TEST(StageWeights, PackedMatricesHoldTheFilesWeights) {
       EXPECT_EQ(n_wrong, 0);
     }
   }
+  EXPECT_EQ((*weights)->bytes, bytes);
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    Packings, StageWeightsPacking, ::testing::ValuesIn(kAllTernaryPackings),
+    [](const ::testing::TestParamInfo<TernaryPacking>& info) {
+      return std::string(TernaryPackingName(info.param));
+    });
 
 TEST(StageWeights, AStageHoldsItsEndsOnly) {
   const auto model = Open(testing::TinyModelBytes(ModelOptions()));

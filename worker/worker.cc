@@ -19,12 +19,15 @@
 #include "grpcpp/server_builder.h"
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
+#include "kernels/ternary_layout.h"
 #include "model/model_source.h"
 #include "util/clock.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 #include "worker/grpc_stage_link.h"
 #include "worker/machine.h"
+#include "worker/packing_choice.h"
+#include "worker/thread_pool.h"
 
 namespace tern {
 namespace {
@@ -67,6 +70,13 @@ absl::StatusOr<Isa> ChooseIsa(const std::string& name) {
   return isa;
 }
 
+// The stage's own threads start later.
+absl::StatusOr<TernaryPacking> ChooseWeightsPacking(const std::string& name,
+                                                    Isa isa, int n_threads) {
+  ThreadPool pool(n_threads);
+  return ChoosePacking(name, KernelsFor(isa), &pool);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const Options& options) {
@@ -86,7 +96,12 @@ absl::Status Worker::Start(const Options& options) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.memory_bytes, " bytes of memory"));
   }
+  const int n_threads =
+      options.n_threads > 0 ? options.n_threads : AvailableProcessors();
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
+  ASSIGN_OR_RETURN(
+      const TernaryPacking packing,
+      ChooseWeightsPacking(options.weights_packing, isa, n_threads));
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
   ASSIGN_OR_RETURN(std::shared_ptr<const ModelSource> source,
                    ModelSource::Open(options.model_path));
@@ -98,13 +113,13 @@ absl::Status Worker::Start(const Options& options) {
   StageHost::Options host;
   host.model_name = options.model_name.empty() ? ModelNameOf(options.model_path)
                                                : options.model_name;
-  host.n_threads =
-      options.n_threads > 0 ? options.n_threads : AvailableProcessors();
+  host.n_threads = n_threads;
   host.memory_bytes =
       options.memory_bytes > 0
           ? options.memory_bytes
           : static_cast<int64_t>(kMemoryShare * AvailableMemoryBytes());
   host.isa = isa;
+  host.packing = packing;
   host.runner = options.runner;
   const Credentials* const credentials = credentials_.get();
   host_ = std::make_unique<StageHost>(
@@ -162,7 +177,8 @@ absl::Status Worker::Start(const Options& options) {
             << " address=" << address_ << " model=" << host.model_name
             << " threads=" << host.n_threads
             << " memory_bytes=" << host.memory_bytes
-            << " isa=" << description.kernel_isa;
+            << " isa=" << description.kernel_isa
+            << " packing=" << TernaryPackingName(packing);
   if (options.coordinator.empty()) return absl::OkStatus();
   ASSIGN_OR_RETURN(
       std::shared_ptr<grpc::Channel> channel,

@@ -41,6 +41,8 @@ class Worker {
     int64_t memory_bytes = 0;
     // "auto" or the name of an instruction set, see kernels/isa.h.
     std::string isa = "auto";
+    // "auto" or the name of a packing, see kernels/ternary_layout.h.
+    std::string weights_packing = "2bit";
     CredentialOptions credentials;
     Registration::Options registration;
     Runner::Options runner;

@@ -54,6 +54,13 @@ TEST(Worker, SenselessOptionsAreRefused) {
   options = GoodOptions();
   options.isa = "mmx";
   EXPECT_TRUE(absl::IsInvalidArgument(Worker::Create(options).status()));
+  options = GoodOptions();
+  options.weights_packing = "3bit";
+  EXPECT_TRUE(absl::IsInvalidArgument(Worker::Create(options).status()));
+  options = GoodOptions();
+  options.isa = "avx2";
+  options.weights_packing = "base3";
+  EXPECT_TRUE(absl::IsInvalidArgument(Worker::Create(options).status()));
 }
 
 TEST(Worker, AMissingModelIsNotFound) {

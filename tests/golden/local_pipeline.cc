@@ -19,7 +19,8 @@ constexpr int kBlocks = 160;
 }  // namespace
 
 StageWeightsList LoadStages(const std::shared_ptr<const ModelSource>& source,
-                            int n_stages, HeadMode head_mode) {
+                            int n_stages, HeadMode head_mode,
+                            TernaryPacking packing) {
   const ModelConfig& config = source->config();
   ThreadPool pool(2);
   StageWeightsList stages;
@@ -30,6 +31,7 @@ StageWeightsList LoadStages(const std::shared_ptr<const ModelSource>& source,
     spec.range.has_embedding = i == 0;
     spec.range.has_head = i == n_stages - 1;
     spec.head_mode = head_mode;
+    spec.packing = packing;
     auto weights = LoadStageWeights(
         source, spec, &pool, [](int64_t, int64_t) {}, [] { return false; });
     CHECK(weights.ok()) << weights.status().ToString();

@@ -7,6 +7,7 @@
 
 #include "kernels/head.h"
 #include "kernels/isa.h"
+#include "kernels/ternary_layout.h"
 #include "model/model_source.h"
 #include "worker/kv_cache.h"
 #include "worker/sampler.h"
@@ -22,7 +23,8 @@ using StageWeightsList = std::vector<std::shared_ptr<const StageWeights>>;
 // Loads a model cut into `n_stages` stages of as equal numbers of layers as can
 // be. Fails the process on error.
 StageWeightsList LoadStages(const std::shared_ptr<const ModelSource>& source,
-                            int n_stages, HeadMode head_mode);
+                            int n_stages, HeadMode head_mode,
+                            TernaryPacking packing);
 
 // The stages of a pipeline in one process, without runners and links, for tests
 // that look at every logit. KV blocks are handed out in a scrambled order, so

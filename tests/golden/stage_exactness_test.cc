@@ -1,13 +1,14 @@
 // The first promise (docs/exactness.md): the same tokens, and the same logits
 // bit for bit, whatever the cut into stages, the chunking of prompts, the
-// company in the batch, the threads, the instruction set, and whether a
-// sequence was decoded or replayed.
+// company in the batch, the threads, the instruction set, the packing of the
+// weights, and whether a sequence was decoded or replayed.
 
 #include <cstdint>
 #include <limits>
 #include <map>
 #include <memory>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,8 @@
 #include "gtest/gtest.h"
 #include "kernels/head.h"
 #include "kernels/isa.h"
+#include "kernels/kernels.h"
+#include "kernels/ternary_layout.h"
 #include "model/model_source.h"
 #include "tests/golden/local_pipeline.h"
 #include "tests/testing/tiny_model.h"
@@ -87,13 +90,16 @@ class StageExactnessTest : public ::testing::Test {
     return expected;
   }
 
-  static const StageWeightsList& Stages(HeadMode mode, int n_stages) {
+  static const StageWeightsList& Stages(
+      HeadMode mode, int n_stages,
+      TernaryPacking packing = TernaryPacking::k2Bit) {
     static auto* const source =
         new std::shared_ptr<const ModelSource>(Source());
     static auto* const stages =
-        new std::map<std::pair<HeadMode, int>, StageWeightsList>;
-    StageWeightsList& list = (*stages)[{mode, n_stages}];
-    if (list.empty()) list = LoadStages(*source, n_stages, mode);
+        new std::map<std::tuple<HeadMode, int, TernaryPacking>,
+                     StageWeightsList>;
+    StageWeightsList& list = (*stages)[{mode, n_stages, packing}];
+    if (list.empty()) list = LoadStages(*source, n_stages, mode, packing);
     return list;
   }
 
@@ -114,12 +120,15 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
-// Every cut with every number of threads and every instruction set.
+// Every cut with every number of threads and every instruction set; one cut
+// with sets that differ from AVX2 by two kernels, and with every other packing
+// that a set has.
 struct Split {
   HeadMode head_mode;
   Isa isa;
   int n_stages;
   int n_threads;
+  TernaryPacking packing;
 };
 
 std::vector<Split> Splits() {
@@ -129,9 +138,22 @@ std::vector<Split> Splits() {
       for (const int n_stages : {1, 2, 3, 4}) {
         for (const int n_threads : {1, 2}) {
           if (kSanitized && isa == Isa::kRef && n_stages != 2) continue;
-          splits.push_back({mode, isa, n_stages, n_threads});
+          const bool is_nearly_avx2 =
+              isa == Isa::kAvxVnni || isa == Isa::kAvx512Vnni256;
+          if (is_nearly_avx2 && n_stages != 3) continue;
+          splits.push_back(
+              {mode, isa, n_stages, n_threads, TernaryPacking::k2Bit});
         }
       }
+    }
+  }
+  for (const Isa isa : SupportedIsas()) {
+    // The oracle, which takes its time, meets them in the tests of the kernels.
+    if (isa == Isa::kRef) continue;
+    for (const TernaryPacking packing : kAllTernaryPackings) {
+      if (packing == TernaryPacking::k2Bit) continue;
+      if (!KernelsFor(isa).has_packing(packing)) continue;
+      splits.push_back({HeadMode::kInt8, isa, 2, 2, packing});
     }
   }
   return splits;
@@ -141,7 +163,7 @@ std::string SplitName(const ::testing::TestParamInfo<Split>& info) {
   const Split& split = info.param;
   return absl::StrCat(HeadModeName(split.head_mode), "_", IsaName(split.isa),
                       "_", split.n_stages, "stages_", split.n_threads,
-                      "threads");
+                      "threads_", TernaryPackingName(split.packing));
 }
 
 // The token log as a prompt, as after pre-emption, failover or resumption.
@@ -177,8 +199,8 @@ TEST_P(SplitExactnessTest, GivesTheSameTokensAndLogits) {
     requests.push_back(Replay(requests[i], whole[i], n_before));
     expected.push_back(Rest(whole[i], n_before));
   }
-  LocalPipeline pipeline(Stages(split.head_mode, split.n_stages), split.isa,
-                         split.n_threads);
+  LocalPipeline pipeline(Stages(split.head_mode, split.n_stages, split.packing),
+                         split.isa, split.n_threads);
   for (const int chunk : {1, 3, 64, kWholePrompt}) {
     for (const int batch : {1, 7}) {
       SCOPED_TRACE(absl::StrCat("chunks of ", chunk, ", batches of ", batch));
