@@ -155,7 +155,7 @@ void HeadBlocks(const DenseView& w, const float* x, int row_begin, int row_end,
 constexpr int kTokensPerTile = 12;
 // How far ahead a tile that stands alone asks for its own panels: two of them
 // side by side are more than the hardware foresees.
-constexpr int kAheadBytes = 2048;
+constexpr int kAheadBytes = 5120;
 
 // Four activations in every lane.
 __m512i BroadcastQuad(const int8_t* q) {
