@@ -1,14 +1,13 @@
 // Speed of the kernels on one core, per instruction set, beside the bandwidth
-// at which the same core reads memory.
+// at which the same core reads memory and the multiply-adds that it does at
+// most.
 //
-//   bazel run -c opt //bench:kernels_bench -- --benchmark_filter=Ternary
+//   tern bench kernels --benchmark_filter=Ternary
 //
 // Rates are per second of CPU time: other programs on the machine disturb them
 // less. bytes_per_second counts weights (or keys and values) once, macs
 // counts multiply-accumulates. Matrices for one token are larger than the last
 // cache; those for many tokens have the shape of a 2B model's layer.
-
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -17,8 +16,10 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "bench/machine_peaks.h"
 #include "benchmark/benchmark.h"
 #include "kernels/attention.h"
 #include "kernels/head.h"
@@ -26,36 +27,23 @@
 #include "kernels/kernels.h"
 #include "kernels/quantize.h"
 #include "kernels/ternary_layout.h"
+#include "util/logging.h"
+#include "worker/huge_buffer.h"
+#include "worker/thread_pool.h"
 
 namespace tern {
 namespace {
 
-// Zeroed memory in huge pages, as the loader keeps weights in. Never freed
-// before its owner.
-class HugeBuffer {
- public:
-  explicit HugeBuffer(size_t bytes) : bytes_(bytes + kHuge) {
-    base_ = static_cast<char*>(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                                    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    if (base_ == MAP_FAILED) abort();
-    const uintptr_t at = reinterpret_cast<uintptr_t>(base_);
-    data_ = base_ + ((at + kHuge - 1) / kHuge * kHuge - at);
-    madvise(data_, bytes, MADV_HUGEPAGE);
-  }
-  ~HugeBuffer() { munmap(base_, bytes_); }
-  HugeBuffer(const HugeBuffer&) = delete;
-  HugeBuffer& operator=(const HugeBuffer&) = delete;
-  template <typename T>
-  T* as() {
-    return reinterpret_cast<T*>(data_);
-  }
+HugeBuffer Allocate(size_t bytes) {
+  auto buffer = HugeBuffer::Allocate(bytes, "a benchmark");
+  CHECK(buffer.ok()) << buffer.status().ToString();
+  return std::move(buffer).value();
+}
 
- private:
-  static constexpr size_t kHuge = size_t{2} << 20;
-  size_t bytes_;
-  char* base_;
-  char* data_;
-};
+template <typename T>
+T* As(const HugeBuffer& buffer) {
+  return reinterpret_cast<T*>(buffer.data());
+}
 
 // Fills with a pattern of 64 KiB that `next` makes: quick for large buffers.
 template <typename Next>
@@ -70,11 +58,13 @@ void FillBytes(uint8_t* data, size_t bytes, Next next) {
 
 struct Tokens {
   Tokens(int n_tokens, int n)
-      : q(static_cast<size_t>(n_tokens) * n), s(n_tokens, 1), sum(n_tokens, 0) {
+      : q(Allocate(static_cast<size_t>(n_tokens) * n)),
+        s(n_tokens, 1),
+        sum(n_tokens, 0) {
     std::mt19937 rng(1);
-    FillBytes(q.as<uint8_t>(), static_cast<size_t>(n_tokens) * n,
+    FillBytes(As<uint8_t>(q), static_cast<size_t>(n_tokens) * n,
               [&] { return static_cast<uint8_t>(rng() % 255 - 127); });
-    view = {q.as<int8_t>(), s.data(), sum.data(), n_tokens, n};
+    view = {As<int8_t>(q), s.data(), sum.data(), n_tokens, n};
   }
   HugeBuffer q;
   std::vector<float> s;
@@ -88,31 +78,18 @@ void Rate(benchmark::State& state, double bytes, double macs) {
                                               benchmark::Counter::kIsRate);
 }
 
-// Vectors of the GNU C language, compiled for what the CPU has: with short ones
-// a core cannot ask for enough lines at a time.
-typedef uint64_t Line __attribute__((vector_size(64)));
-
-__attribute__((target_clones("avx512f", "avx2", "default"))) uint64_t SumLines(
-    const Line* lines, size_t n) {
-  Line sum0 = {};
-  Line sum1 = {};
-  for (size_t i = 0; i < n; i += 2) {
-    sum0 += lines[i];
-    sum1 += lines[i + 1];
-  }
-  return sum0[0] + sum1[0];
-}
-
-// What the kernels are held against: reading 256 MiB in order.
-void ReadMemory(benchmark::State& state) {
-  constexpr size_t kBytes = size_t{256} << 20;
-  HugeBuffer buffer(kBytes);
-  std::memset(buffer.as<char>(), 1, kBytes);
+// What the kernels are held against.
+void Peaks(benchmark::State& state) {
+  const MachinePeaks peaks;
+  ThreadPool pool(1);
+  double bandwidth = 0;
+  double multiply_adds = 0;
   for (auto _ : state) {
-    benchmark::DoNotOptimize(
-        SumLines(buffer.as<Line>(), kBytes / sizeof(Line)));
+    bandwidth = std::max(bandwidth, peaks.ReadBandwidth(&pool));
+    multiply_adds = std::max(multiply_adds, peaks.MultiplyAdds(&pool));
   }
-  Rate(state, kBytes, 0);
+  state.counters["bytes_per_second"] = bandwidth;
+  state.counters["macs"] = multiply_adds;
 }
 
 void TernaryMatmul(benchmark::State& state, Isa isa, TernaryPacking packing) {
@@ -120,18 +97,18 @@ void TernaryMatmul(benchmark::State& state, Isa isa, TernaryPacking packing) {
   const int n_in = static_cast<int>(state.range(1));
   const int n_out = static_cast<int>(state.range(2));
   const size_t bytes = PackedBytes(n_out, n_in, packing);
-  HugeBuffer packed(bytes);
+  const HugeBuffer packed = Allocate(bytes);
   std::mt19937 rng(1);
   std::vector<uint8_t> codes(static_cast<size_t>(kPanelRows) * n_in);
   for (uint8_t& code : codes) code = static_cast<uint8_t>(rng() % 3);
   // All panels alike.
   const size_t panel_bytes = PanelBytes(n_in, packing);
-  PackTernaryPanel(codes.data(), kPanelRows, n_in, packed.as<uint8_t>(),
+  PackTernaryPanel(codes.data(), kPanelRows, n_in, As<uint8_t>(packed),
                    packing);
   for (size_t at = panel_bytes; at < bytes; at += panel_bytes) {
-    std::memcpy(packed.as<uint8_t>() + at, packed.as<uint8_t>(), panel_bytes);
+    std::memcpy(As<uint8_t>(packed) + at, As<uint8_t>(packed), panel_bytes);
   }
-  const TernaryView w = {packed.as<uint8_t>(), n_out, n_in, 1.0f, packing};
+  const TernaryView w = {As<uint8_t>(packed), n_out, n_in, 1.0f, packing};
   const Tokens x(n_tokens, n_in);
   std::vector<float> y(static_cast<size_t>(n_tokens) * n_out);
   const Kernels& kernels = KernelsFor(isa);
@@ -147,12 +124,12 @@ void HeadInt8(benchmark::State& state, Isa isa) {
   const int n_tokens = static_cast<int>(state.range(0));
   constexpr int kColumns = 2560;
   constexpr int kRows = 65536;
-  HugeBuffer packed(Int8PackedBytes(kRows, kColumns));
+  const HugeBuffer packed = Allocate(Int8PackedBytes(kRows, kColumns));
   std::mt19937 rng(1);
-  FillBytes(packed.as<uint8_t>(), Int8PackedBytes(kRows, kColumns),
+  FillBytes(As<uint8_t>(packed), Int8PackedBytes(kRows, kColumns),
             [&] { return static_cast<uint8_t>(rng() % 255 - 127); });
   const std::vector<float> scale(kRows, 1.0f);
-  const Int8View w = {packed.as<int8_t>(), scale.data(), kRows, kColumns};
+  const Int8View w = {As<int8_t>(packed), scale.data(), kRows, kColumns};
   const Tokens x(n_tokens, kColumns);
   std::vector<float> y(static_cast<size_t>(n_tokens) * kRows);
   const Kernels& kernels = KernelsFor(isa);
@@ -169,9 +146,9 @@ void HeadStored(benchmark::State& state, Isa isa, DenseType type) {
   constexpr int kColumns = 2560;
   constexpr int kRows = 32768;
   const size_t bytes = kRows * DenseRowBytes(type, kColumns);
-  HugeBuffer data(bytes);
-  std::memset(data.as<char>(), 0x31, bytes);
-  const DenseView w = {data.as<char>(), type, kRows, kColumns};
+  const HugeBuffer data = Allocate(bytes);
+  std::memset(As<char>(data), 0x31, bytes);
+  const DenseView w = {As<char>(data), type, kRows, kColumns};
   const std::vector<float> x(kColumns, 1.0f);
   std::vector<float> y(kRows);
   const Kernels& kernels = KernelsFor(isa);
@@ -194,10 +171,10 @@ void Attend(benchmark::State& state, Isa isa, int n_heads, int n_kv_heads,
   const int n_blocks = (n_positions + kKvBlockSize - 1) / kKvBlockSize;
   const size_t elements =
       n_sequences * n_blocks * KvBlockElements(n_kv_heads, head_dim);
-  HugeBuffer k(elements * 2);
-  HugeBuffer v(elements * 2);
-  std::memset(k.as<char>(), 0x31, elements * 2);
-  std::memset(v.as<char>(), 0x32, elements * 2);
+  const HugeBuffer k = Allocate(elements * 2);
+  const HugeBuffer v = Allocate(elements * 2);
+  std::memset(As<char>(k), 0x31, elements * 2);
+  std::memset(As<char>(v), 0x32, elements * 2);
   std::vector<int32_t> table(n_sequences * n_blocks);
   std::iota(table.begin(), table.end(), 0);
   const std::vector<float> q(n_queries * n_heads * head_dim, 0.01f);
@@ -206,8 +183,8 @@ void Attend(benchmark::State& state, Isa isa, int n_heads, int n_kv_heads,
   const Kernels& kernels = KernelsFor(isa);
   for (auto _ : state) {
     const AttentionArgs args = {q.data(),
-                                k.as<uint16_t>(),
-                                v.as<uint16_t>(),
+                                As<uint16_t>(k),
+                                As<uint16_t>(v),
                                 &table[sequence * n_blocks],
                                 n_positions - n_queries + 1,
                                 n_heads,
@@ -234,12 +211,12 @@ void PerToken(benchmark::State& state, Isa isa, int which) {
     x[i] = normal(rng);
     w[i] = normal(rng);
   }
-  HugeBuffer q(n);
+  const HugeBuffer q = Allocate(n);
   const Kernels& kernels = KernelsFor(isa);
   for (auto _ : state) {
     switch (which) {
       case 0:
-        kernels.quantize_token(x.data(), n, q.as<int8_t>());
+        kernels.quantize_token(x.data(), n, As<int8_t>(q));
         break;
       case 1:
         kernels.rms_norm(x.data(), w.data(), n, 1e-5f, y.data());
@@ -254,7 +231,7 @@ void PerToken(benchmark::State& state, Isa isa, int which) {
 }
 
 void RegisterAll() {
-  benchmark::RegisterBenchmark("ReadMemory", ReadMemory);
+  benchmark::RegisterBenchmark("Peaks", Peaks);
   for (Isa isa : SupportedIsas()) {
     // The oracle is for comparing, not for measuring.
     if (isa == Isa::kRef) continue;

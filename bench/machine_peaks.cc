@@ -37,9 +37,14 @@ __attribute__((target_clones("avx512f", "avx2", "default")))
 #endif
 uint64_t
 SumLines(const Line* lines, size_t n) {
+  // Asked for ahead, as the kernels do: the hardware alone is slower.
+  constexpr size_t kAhead = 80;
   Line sums[4] = {};
   for (size_t i = 0; i + 4 <= n; i += 4) {
-    for (int j = 0; j < 4; ++j) sums[j] += lines[i + j];
+    for (int j = 0; j < 4; ++j) {
+      __builtin_prefetch(lines + i + j + kAhead);
+      sums[j] += lines[i + j];
+    }
   }
   return sums[0][0] + sums[1][0] + sums[2][0] + sums[3][0];
 }
