@@ -8,11 +8,19 @@ namespace tern::avx2 {
 namespace {
 
 constexpr int kMaxHeadDim = 256;
-// Query heads that share the loads of one key-value head.
-constexpr int kMaxHeads = 2;
+// Rows, each a query and a query head, that share the loads of one key-value
+// head.
+constexpr int kMaxRows = 2;
 constexpr int kBlocksPerChunk = kAttentionChunk / kKvBlockSize;
 
-// The softmax of the positions so far of one head, before the division.
+// One query of one query head.
+struct Row {
+  const float* q;  // [head_dim]
+  float* y;        // [head_dim]
+  int n_positions;
+};
+
+// The softmax of the positions so far of one row, before the division.
 struct State {
   float max;
   float sum;
@@ -34,10 +42,11 @@ struct Factors {
 };
 
 // The chunk of positions [begin, begin + 64), as far as they exist.
-Chunk MakeChunk(const AttentionArgs& a, int kv_head, int begin) {
+Chunk MakeChunk(const AttentionArgs& a, int kv_head, int begin,
+                int n_positions) {
   const size_t head_elements = static_cast<size_t>(a.head_dim) * kKvBlockSize;
   const size_t block_elements = a.n_kv_heads * head_elements;
-  const int left = a.n_positions - begin;
+  const int left = n_positions - begin;
   Chunk chunk;
   chunk.n_positions = left < kAttentionChunk ? left : kAttentionChunk;
   const int32_t* table = a.block_table + begin / kKvBlockSize;
@@ -55,18 +64,18 @@ __m256 LoadHalf8(const uint16_t* at) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
 }
 
-// scores[h][j] of the 64 positions of a chunk, used or not. Each key is one
+// scores[r][j] of the 64 positions of a chunk, used or not. Each key is one
 // lane, which adds over d in order. Meanwhile the next chunk comes to the
 // cache: blocks are too short and too far apart for the hardware to foresee.
-template <int kHeads>
-void Scores(const Chunk& chunk, const Chunk& next, const float* q, int head_dim,
-            float scale, float (*scores)[kAttentionChunk]) {
+template <int kRows>
+void Scores(const Chunk& chunk, const Chunk& next, const Row* rows,
+            int head_dim, float scale, float (*scores)[kAttentionChunk]) {
   for (int pair = 0; pair < kBlocksPerChunk; pair += 2) {
-    __m256 acc[kHeads][4];
+    __m256 acc[kRows][4];
 #pragma GCC unroll 2
-    for (int h = 0; h < kHeads; ++h) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) acc[h][i] = _mm256_setzero_ps();
+      for (int i = 0; i < 4; ++i) acc[r][i] = _mm256_setzero_ps();
     }
     const uint16_t* k0 = chunk.k[pair];
     const uint16_t* k1 = chunk.k[pair + 1];
@@ -80,21 +89,21 @@ void Scores(const Chunk& chunk, const Chunk& next, const float* q, int head_dim,
                            LoadHalf8(k1 + d * kKvBlockSize),
                            LoadHalf8(k1 + d * kKvBlockSize + 8)};
 #pragma GCC unroll 2
-      for (int h = 0; h < kHeads; ++h) {
-        const __m256 qd = _mm256_broadcast_ss(q + h * head_dim + d);
+      for (int r = 0; r < kRows; ++r) {
+        const __m256 qd = _mm256_broadcast_ss(rows[r].q + d);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
-          acc[h][i] = _mm256_fmadd_ps(qd, k[i], acc[h][i]);
+          acc[r][i] = _mm256_fmadd_ps(qd, k[i], acc[r][i]);
         }
       }
     }
     // Unrolled as every loop over acc is: else GCC keeps it in memory.
 #pragma GCC unroll 2
-    for (int h = 0; h < kHeads; ++h) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) {
-        _mm256_storeu_ps(scores[h] + pair * kKvBlockSize + 8 * i,
-                         _mm256_mul_ps(acc[h][i], _mm256_set1_ps(scale)));
+        _mm256_storeu_ps(scores[r] + pair * kKvBlockSize + 8 * i,
+                         _mm256_mul_ps(acc[r][i], _mm256_set1_ps(scale)));
       }
     }
   }
@@ -147,52 +156,66 @@ Factors Softmax(float* scores, int n, bool first, State* state) {
 }
 
 // Merges dims [d, d + 8 * kVectors) of the chunk's weighted values into out.
-template <int kHeads, int kVectors>
-void Values(const Chunk& chunk, const float (*p)[kAttentionChunk], int head_dim,
-            int d, bool first, const Factors* factors, State* states) {
-  __m256 acc[kHeads][kVectors];
+// Row r sees the first n[r] positions, all rows at least n_common.
+template <int kRows, int kVectors>
+void Values(const Chunk& chunk, const float (*p)[kAttentionChunk], const int* n,
+            int n_common, int head_dim, int d, bool first,
+            const Factors* factors, State* states) {
+  __m256 acc[kRows][kVectors];
 #pragma GCC unroll 2
-  for (int h = 0; h < kHeads; ++h) {
+  for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kVectors; ++i) acc[h][i] = _mm256_setzero_ps();
+    for (int i = 0; i < kVectors; ++i) acc[r][i] = _mm256_setzero_ps();
   }
-  for (int j = 0; j < chunk.n_positions; ++j) {
-    const uint16_t* row =
-        chunk.v[j / kKvBlockSize] + j % kKvBlockSize * head_dim + d;
+  const auto row_at = [&](int j) {
+    return chunk.v[j / kKvBlockSize] + j % kKvBlockSize * head_dim + d;
+  };
+  for (int j = 0; j < n_common; ++j) {
+    const uint16_t* const row = row_at(j);
     __m256 v[kVectors];
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors; ++i) v[i] = LoadHalf8(row + 8 * i);
 #pragma GCC unroll 2
-    for (int h = 0; h < kHeads; ++h) {
-      const __m256 pj = _mm256_broadcast_ss(&p[h][j]);
+    for (int r = 0; r < kRows; ++r) {
+      const __m256 pj = _mm256_broadcast_ss(&p[r][j]);
 #pragma GCC unroll 4
       for (int i = 0; i < kVectors; ++i) {
-        acc[h][i] = _mm256_fmadd_ps(pj, v[i], acc[h][i]);
+        acc[r][i] = _mm256_fmadd_ps(pj, v[i], acc[r][i]);
       }
     }
   }
 #pragma GCC unroll 2
-  for (int h = 0; h < kHeads; ++h) {
+  for (int r = 0; r < kRows; ++r) {
+    // The later query of two sees a position more.
+    for (int j = n_common; j < n[r]; ++j) {
+      const uint16_t* const row = row_at(j);
+      const __m256 pj = _mm256_broadcast_ss(&p[r][j]);
+#pragma GCC unroll 4
+      for (int i = 0; i < kVectors; ++i) {
+        acc[r][i] = _mm256_fmadd_ps(pj, LoadHalf8(row + 8 * i), acc[r][i]);
+      }
+    }
+    if (n[r] == 0) continue;
 #pragma GCC unroll 4
     for (int i = 0; i < kVectors; ++i) {
-      float* out = states[h].out + d + 8 * i;
-      __m256 merged = acc[h][i];
+      float* out = states[r].out + d + 8 * i;
+      __m256 merged = acc[r][i];
       if (!first) {
         merged = _mm256_fmadd_ps(
-            _mm256_loadu_ps(out), _mm256_set1_ps(factors[h].old_factor),
-            _mm256_mul_ps(merged, _mm256_set1_ps(factors[h].new_factor)));
+            _mm256_loadu_ps(out), _mm256_set1_ps(factors[r].old_factor),
+            _mm256_mul_ps(merged, _mm256_set1_ps(factors[r].new_factor)));
       }
       _mm256_storeu_ps(out, merged);
     }
   }
 }
 
-// The same for the dims that do not fill a vector.
-void ValuesTail(const Chunk& chunk, const float* p, int head_dim, int d,
+// The same for one row and the dims that do not fill a vector.
+void ValuesTail(const Chunk& chunk, const float* p, int n, int head_dim, int d,
                 bool first, const Factors& factors, State* state) {
   for (; d < head_dim; ++d) {
     float acc = 0.0f;
-    for (int j = 0; j < chunk.n_positions; ++j) {
+    for (int j = 0; j < n; ++j) {
       const uint16_t half =
           chunk.v[j / kKvBlockSize][j % kKvBlockSize * head_dim + d];
       acc = __builtin_fmaf(p[j], _cvtsh_ss(half), acc);
@@ -204,41 +227,46 @@ void ValuesTail(const Chunk& chunk, const float* p, int head_dim, int d,
   }
 }
 
-template <int kHeads>
-void AttendHeads(const AttentionArgs& a, int head, float* y) {
+// Rows of one key-value head, the last of which sees most positions.
+template <int kRows>
+void AttendRows(const AttentionArgs& a, int kv_head, const Row* rows) {
   const int head_dim = a.head_dim;
-  const int kv_head = head / (a.n_heads / a.n_kv_heads);
-  const float* q = a.q + static_cast<size_t>(head) * head_dim;
-
-  State states[kHeads];
-  float scores[kHeads][kAttentionChunk];
-  Factors factors[kHeads];
-  Chunk next = MakeChunk(a, kv_head, 0);
-  for (int begin = 0; begin < a.n_positions; begin += kAttentionChunk) {
+  const int n_positions = rows[kRows - 1].n_positions;
+  State states[kRows];
+  float scores[kRows][kAttentionChunk];
+  Factors factors[kRows];
+  int n[kRows];  // positions of the chunk that a row sees
+  Chunk next = MakeChunk(a, kv_head, 0, n_positions);
+  for (int begin = 0; begin < n_positions; begin += kAttentionChunk) {
     const bool first = begin == 0;
     const Chunk chunk = next;
-    if (begin + kAttentionChunk < a.n_positions) {
-      next = MakeChunk(a, kv_head, begin + kAttentionChunk);
+    if (begin + kAttentionChunk < n_positions) {
+      next = MakeChunk(a, kv_head, begin + kAttentionChunk, n_positions);
     }
-    Scores<kHeads>(chunk, next, q, head_dim, a.scale, scores);
-    for (int h = 0; h < kHeads; ++h) {
-      factors[h] = Softmax(scores[h], chunk.n_positions, first, &states[h]);
+    Scores<kRows>(chunk, next, rows, head_dim, a.scale, scores);
+    for (int r = 0; r < kRows; ++r) {
+      const int left = rows[r].n_positions - begin;
+      n[r] = left < 0 ? 0 : left < kAttentionChunk ? left : kAttentionChunk;
+      if (n[r] > 0) factors[r] = Softmax(scores[r], n[r], first, &states[r]);
     }
     int d = 0;
     for (; d + 32 <= head_dim; d += 32) {
-      Values<kHeads, 4>(chunk, scores, head_dim, d, first, factors, states);
+      Values<kRows, 4>(chunk, scores, n, n[0], head_dim, d, first, factors,
+                       states);
     }
     for (; d + 8 <= head_dim; d += 8) {
-      Values<kHeads, 1>(chunk, scores, head_dim, d, first, factors, states);
+      Values<kRows, 1>(chunk, scores, n, n[0], head_dim, d, first, factors,
+                       states);
     }
-    for (int h = 0; h < kHeads; ++h) {
-      ValuesTail(chunk, scores[h], head_dim, d, first, factors[h], &states[h]);
+    for (int r = 0; r < kRows; ++r) {
+      if (n[r] == 0) continue;
+      ValuesTail(chunk, scores[r], n[r], head_dim, d, first, factors[r],
+                 &states[r]);
     }
   }
-  for (int h = 0; h < kHeads; ++h) {
-    float* out = y + static_cast<size_t>(head + h) * head_dim;
+  for (int r = 0; r < kRows; ++r) {
     for (int d = 0; d < head_dim; ++d) {
-      out[d] = states[h].out[d] / states[h].sum;
+      rows[r].y[d] = states[r].out[d] / states[r].sum;
     }
   }
 }
@@ -253,24 +281,6 @@ __m256 Saturate(__m256 x) {
 __m128i ToHalf8(__m256 x) {
   return _mm256_cvtps_ph(Saturate(x),
                          _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
-
-// The first query.
-void AttendOne(const AttentionArgs& args, int head_begin, int head_end,
-               float* y) {
-  const int group = args.n_heads / args.n_kv_heads;
-  int head = head_begin;
-  while (head < head_end) {
-    const int group_end = (head / group + 1) * group;
-    const int end = group_end < head_end ? group_end : head_end;
-    if (end - head >= kMaxHeads) {
-      AttendHeads<kMaxHeads>(args, head, y);
-      head += kMaxHeads;
-    } else {
-      AttendHeads<1>(args, head, y);
-      ++head;
-    }
-  }
 }
 
 }  // namespace
@@ -301,12 +311,27 @@ void StoreKv(const KvBlockView& block, int slot, const float* k,
 }
 
 void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y) {
+  const int group = args.n_heads / args.n_kv_heads;
   const size_t stride = static_cast<size_t>(args.n_heads) * args.head_dim;
-  for (int i = 0; i < args.n_queries; ++i) {
-    AttentionArgs one = args;
-    one.q += i * stride;
-    one.n_positions += i;
-    AttendOne(one, head_begin, head_end, y + i * stride);
+  for (int head = head_begin; head < head_end;) {
+    const int kv_head = head / group;
+    const int group_end = (kv_head + 1) * group;
+    const int end = group_end < head_end ? group_end : head_end;
+    // All heads of one query, then those of the next.
+    Row rows[kMaxRows];
+    int n_rows = 0;
+    for (int i = 0; i < args.n_queries; ++i) {
+      for (int h = head; h < end; ++h) {
+        const size_t at = i * stride + static_cast<size_t>(h) * args.head_dim;
+        rows[n_rows++] = {args.q + at, y + at, args.n_positions + i};
+        if (n_rows == kMaxRows) {
+          AttendRows<kMaxRows>(args, kv_head, rows);
+          n_rows = 0;
+        }
+      }
+    }
+    if (n_rows > 0) AttendRows<1>(args, kv_head, rows);
+    head = end;
   }
 }
 
