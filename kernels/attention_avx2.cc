@@ -1,5 +1,6 @@
 #include <immintrin.h>
 
+#include "kernels/attention_chunk.h"
 #include "kernels/avx2.h"
 #include "kernels/float16.h"
 #include "kernels/lanes_avx2.h"
@@ -11,7 +12,6 @@ constexpr int kMaxHeadDim = 256;
 // Rows, each a query and a query head, that share the loads of one key-value
 // head.
 constexpr int kMaxRows = 2;
-constexpr int kBlocksPerChunk = kAttentionChunk / kKvBlockSize;
 
 // One query of one query head.
 struct Row {
@@ -27,39 +27,6 @@ struct State {
   float out[kMaxHeadDim];
 };
 
-// The keys or values of one head in the blocks of one chunk. Blocks beyond the
-// last position repeat the first one: their scores are not used.
-struct Chunk {
-  const uint16_t* k[kBlocksPerChunk];  // each [head_dim, kKvBlockSize]
-  const uint16_t* v[kBlocksPerChunk];  // each [kKvBlockSize, head_dim]
-  int n_positions;
-};
-
-// What one chunk adds: out = fma(out, old_factor, chunk's out * new_factor).
-struct Factors {
-  float old_factor;
-  float new_factor;
-};
-
-// The chunk of positions [begin, begin + 64), as far as they exist.
-Chunk MakeChunk(const AttentionArgs& a, int kv_head, int begin,
-                int n_positions) {
-  const size_t head_elements = static_cast<size_t>(a.head_dim) * kKvBlockSize;
-  const size_t block_elements = a.n_kv_heads * head_elements;
-  const int left = n_positions - begin;
-  Chunk chunk;
-  chunk.n_positions = left < kAttentionChunk ? left : kAttentionChunk;
-  const int32_t* table = a.block_table + begin / kKvBlockSize;
-  for (int b = 0; b < kBlocksPerChunk; ++b) {
-    const int used = b * kKvBlockSize < chunk.n_positions ? b : 0;
-    const size_t offset =
-        table[used] * block_elements + kv_head * head_elements;
-    chunk.k[b] = a.k_pool + offset;
-    chunk.v[b] = a.v_pool + offset;
-  }
-  return chunk;
-}
-
 __m256 LoadHalf8(const uint16_t* at) {
   return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(at)));
 }
@@ -68,7 +35,7 @@ __m256 LoadHalf8(const uint16_t* at) {
 // lane, which adds over d in order. Meanwhile the next chunk comes to the
 // cache: blocks are too short and too far apart for the hardware to foresee.
 template <int kRows>
-void Scores(const Chunk& chunk, const Chunk& next, const Row* rows,
+void Scores(const KvChunk& chunk, const KvChunk& next, const Row* rows,
             int head_dim, float scale, float (*scores)[kAttentionChunk]) {
   for (int pair = 0; pair < kBlocksPerChunk; pair += 2) {
     __m256 acc[kRows][4];
@@ -111,7 +78,7 @@ void Scores(const Chunk& chunk, const Chunk& next, const Row* rows,
 
 // Replaces the first n scores by their weights and merges maximum and sum into
 // the state.
-Factors Softmax(float* scores, int n, bool first, State* state) {
+ChunkFactors Softmax(float* scores, int n, bool first, State* state) {
   const __m256 lowest = _mm256_set1_ps(-__builtin_inff());
   __m256 m = lowest;
   for (int j = 0; j < n; j += 8) {
@@ -158,9 +125,9 @@ Factors Softmax(float* scores, int n, bool first, State* state) {
 // Merges dims [d, d + 8 * kVectors) of the chunk's weighted values into out.
 // Row r sees the first n[r] positions, all rows at least n_common.
 template <int kRows, int kVectors>
-void Values(const Chunk& chunk, const float (*p)[kAttentionChunk], const int* n,
-            int n_common, int head_dim, int d, bool first,
-            const Factors* factors, State* states) {
+void Values(const KvChunk& chunk, const float (*p)[kAttentionChunk],
+            const int* n, int n_common, int head_dim, int d, bool first,
+            const ChunkFactors* factors, State* states) {
   __m256 acc[kRows][kVectors];
 #pragma GCC unroll 2
   for (int r = 0; r < kRows; ++r) {
@@ -211,8 +178,8 @@ void Values(const Chunk& chunk, const float (*p)[kAttentionChunk], const int* n,
 }
 
 // The same for one row and the dims that do not fill a vector.
-void ValuesTail(const Chunk& chunk, const float* p, int n, int head_dim, int d,
-                bool first, const Factors& factors, State* state) {
+void ValuesTail(const KvChunk& chunk, const float* p, int n, int head_dim,
+                int d, bool first, const ChunkFactors& factors, State* state) {
   for (; d < head_dim; ++d) {
     float acc = 0.0f;
     for (int j = 0; j < n; ++j) {
@@ -234,14 +201,14 @@ void AttendRows(const AttentionArgs& a, int kv_head, const Row* rows) {
   const int n_positions = rows[kRows - 1].n_positions;
   State states[kRows];
   float scores[kRows][kAttentionChunk];
-  Factors factors[kRows];
+  ChunkFactors factors[kRows];
   int n[kRows];  // positions of the chunk that a row sees
-  Chunk next = MakeChunk(a, kv_head, 0, n_positions);
+  KvChunk next = MakeKvChunk(a, kv_head, 0, n_positions);
   for (int begin = 0; begin < n_positions; begin += kAttentionChunk) {
     const bool first = begin == 0;
-    const Chunk chunk = next;
+    const KvChunk chunk = next;
     if (begin + kAttentionChunk < n_positions) {
-      next = MakeChunk(a, kv_head, begin + kAttentionChunk, n_positions);
+      next = MakeKvChunk(a, kv_head, begin + kAttentionChunk, n_positions);
     }
     Scores<kRows>(chunk, next, rows, head_dim, a.scale, scores);
     for (int r = 0; r < kRows; ++r) {

@@ -1,5 +1,6 @@
 #include <immintrin.h>
 
+#include "kernels/attention_chunk.h"
 #include "kernels/avx512.h"
 #include "kernels/lanes_avx512.h"
 
@@ -14,7 +15,6 @@ constexpr int kMaxHeadDim = 256;
 constexpr int kMaxRows = 32;
 // As many rows or fewer compute faster than memory gives keys and values.
 constexpr int kFewRows = 4;
-constexpr int kBlocksPerChunk = kAttentionChunk / kKvBlockSize;
 static_assert(kKvBlockSize == 16, "one register holds the scores of a block");
 
 template <int kValue>
@@ -36,39 +36,6 @@ struct State {
   alignas(64) float out[kMaxHeadDim];
 };
 
-// The keys or values of one head in the blocks of one chunk. Blocks beyond the
-// last position repeat the first one: their scores are not used.
-struct Chunk {
-  const uint16_t* k[kBlocksPerChunk];  // each [head_dim, kKvBlockSize]
-  const uint16_t* v[kBlocksPerChunk];  // each [kKvBlockSize, head_dim]
-  int n_positions;
-};
-
-// What one chunk adds: out = fma(out, old_factor, chunk's out * new_factor).
-struct Factors {
-  float old_factor;
-  float new_factor;
-};
-
-// The chunk of positions [begin, begin + 64), as far as they exist.
-Chunk MakeChunk(const AttentionArgs& a, int kv_head, int begin,
-                int n_positions) {
-  const size_t head_elements = static_cast<size_t>(a.head_dim) * kKvBlockSize;
-  const size_t block_elements = a.n_kv_heads * head_elements;
-  const int left = n_positions - begin;
-  Chunk chunk;
-  chunk.n_positions = left < kAttentionChunk ? left : kAttentionChunk;
-  const int32_t* table = a.block_table + begin / kKvBlockSize;
-  for (int b = 0; b < kBlocksPerChunk; ++b) {
-    const int used = b * kKvBlockSize < chunk.n_positions ? b : 0;
-    const size_t offset =
-        table[used] * block_elements + kv_head * head_elements;
-    chunk.k[b] = a.k_pool + offset;
-    chunk.v[b] = a.v_pool + offset;
-  }
-  return chunk;
-}
-
 __m512 LoadHalf16(const uint16_t* at) {
   return _mm512_cvtph_ps(
       _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)));
@@ -85,7 +52,7 @@ void PrefetchPair(const uint16_t* block, int i) {
 // is one lane, which adds over d in order. Meanwhile the next keys come to the
 // cache, block by block as they lie in memory.
 template <int kRows>
-void Scores(const Chunk& chunk, const Chunk& next, const Row* rows,
+void Scores(const KvChunk& chunk, const KvChunk& next, const Row* rows,
             int head_dim, float scale, float (*scores)[kAttentionChunk]) {
   // 16 sums fill the pipes and leave registers for what they share.
   constexpr int kBlocks = kRows > 4 ? 2 : 4;
@@ -139,7 +106,7 @@ void Scores(const Chunk& chunk, const Chunk& next, const Row* rows,
 
 // Replaces the first n scores by their weights and merges maximum and sum into
 // the state.
-Factors Softmax(float* scores, int n, bool first, State* state) {
+ChunkFactors Softmax(float* scores, int n, bool first, State* state) {
   __m512 m = _mm512_set1_ps(-__builtin_inff());
   for (int j = 0; j < n; j += 16) {
     // The second operand is the result when the first is NaN.
@@ -177,10 +144,10 @@ Factors Softmax(float* scores, int n, bool first, State* state) {
 // positions, all rows at least n_common. Meanwhile the next values come to the
 // cache.
 template <int kRows, int kVectors>
-void Values(const Chunk& chunk, const Chunk& next,
+void Values(const KvChunk& chunk, const KvChunk& next,
             const float (*p)[kAttentionChunk], const int* n, int n_common,
             int head_dim, int d, __mmask16 last, bool first,
-            const Factors* factors, State* states) {
+            const ChunkFactors* factors, State* states) {
   __m512 acc[kRows][kVectors];
 #pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r) {
@@ -243,14 +210,14 @@ void Values(const Chunk& chunk, const Chunk& next,
 // key-value head, none of which sees fewer positions than the one before.
 // `next` is what is needed afterwards.
 template <int kRows>
-void AddChunk(const AttentionArgs& a, const Chunk& chunk, const Chunk& next,
+void AddChunk(const AttentionArgs& a, const KvChunk& chunk, const KvChunk& next,
               const Row* rows, int begin, State* states) {
   constexpr int kVectors = kRows > 4 ? 2 : 4;
   const bool first = begin == 0;
   const int head_dim = a.head_dim;
   alignas(64) float scores[kRows][kAttentionChunk];
   Scores<kRows>(chunk, next, rows, head_dim, a.scale, scores);
-  Factors factors[kRows];
+  ChunkFactors factors[kRows];
   int n[kRows];  // positions of the chunk that a row sees
   for (int r = 0; r < kRows; ++r) {
     const int left = rows[r].n_positions - begin;
@@ -295,12 +262,12 @@ class RowBatch {
   // Attends all rows and forgets them.
   void Attend() {
     if (n_rows_ == 0) return;
-    Chunk chunk = ChunkOf(0, 0);
+    KvChunk chunk = ChunkOf(0, 0);
     for (int begin = 0; begin < n_positions_; begin += kAttentionChunk) {
       for (int r = 0; r < n_rows_;) {
         const int n = RowsTogether(r);
         const bool last = r + n == n_rows_;
-        const Chunk next =
+        const KvChunk next =
             last ? ChunkOf(0, begin + kAttentionChunk) : ChunkOf(r + n, begin);
         AddChunkToRows(chunk, next, r, n, begin);
         chunk = next;
@@ -328,12 +295,12 @@ class RowBatch {
   }
 
   // Of a row's head; of the sequence's beginning where there is no such chunk.
-  Chunk ChunkOf(int r, int begin) const {
-    return MakeChunk(args_, kv_heads_[r], begin < n_positions_ ? begin : 0,
-                     n_positions_);
+  KvChunk ChunkOf(int r, int begin) const {
+    return MakeKvChunk(args_, kv_heads_[r], begin < n_positions_ ? begin : 0,
+                       n_positions_);
   }
 
-  void AddChunkToRows(const Chunk& chunk, const Chunk& next, int r, int n,
+  void AddChunkToRows(const KvChunk& chunk, const KvChunk& next, int r, int n,
                       int begin) {
     const Row* const rows = rows_ + r;
     State* const states = states_ + r;

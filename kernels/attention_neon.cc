@@ -1,5 +1,6 @@
 #include <arm_neon.h>
 
+#include "kernels/attention_chunk.h"
 #include "kernels/float16.h"
 #include "kernels/lanes_neon.h"
 #include "kernels/neon.h"
@@ -10,7 +11,6 @@ namespace {
 constexpr int kMaxHeadDim = 256;
 // Query heads that share the loads of one key-value head.
 constexpr int kMaxHeads = 4;
-constexpr int kBlocksPerChunk = kAttentionChunk / kKvBlockSize;
 
 // The softmax of the positions so far of one head, before the division.
 struct State {
@@ -18,38 +18,6 @@ struct State {
   float sum;
   float out[kMaxHeadDim];
 };
-
-// The keys or values of one head in the blocks of one chunk. Blocks beyond the
-// last position repeat the first one: their scores are not used.
-struct Chunk {
-  const uint16_t* k[kBlocksPerChunk];  // each [head_dim, kKvBlockSize]
-  const uint16_t* v[kBlocksPerChunk];  // each [kKvBlockSize, head_dim]
-  int n_positions;
-};
-
-// What one chunk adds: out = fma(out, old_factor, chunk's out * new_factor).
-struct Factors {
-  float old_factor;
-  float new_factor;
-};
-
-// The chunk of positions [begin, begin + 64), as far as they exist.
-Chunk MakeChunk(const AttentionArgs& a, int kv_head, int begin) {
-  const size_t head_elements = static_cast<size_t>(a.head_dim) * kKvBlockSize;
-  const size_t block_elements = a.n_kv_heads * head_elements;
-  const int left = a.n_positions - begin;
-  Chunk chunk;
-  chunk.n_positions = left < kAttentionChunk ? left : kAttentionChunk;
-  const int32_t* table = a.block_table + begin / kKvBlockSize;
-  for (int b = 0; b < kBlocksPerChunk; ++b) {
-    const int used = b * kKvBlockSize < chunk.n_positions ? b : 0;
-    const size_t offset =
-        table[used] * block_elements + kv_head * head_elements;
-    chunk.k[b] = a.k_pool + offset;
-    chunk.v[b] = a.v_pool + offset;
-  }
-  return chunk;
-}
 
 float32x4_t LoadHalf4(const uint16_t* at) {
   return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(at)));
@@ -59,7 +27,7 @@ float32x4_t LoadHalf4(const uint16_t* at) {
 // lane, which adds over d in order. The fewer heads, the more blocks at a time:
 // 16 accumulators hide the latency of the additions.
 template <int kHeads>
-void Scores(const Chunk& chunk, const float* q, int head_dim, float scale,
+void Scores(const KvChunk& chunk, const float* q, int head_dim, float scale,
             float (*scores)[kAttentionChunk]) {
   constexpr int kBlocks = kBlocksPerChunk / kHeads;
   constexpr int kVectors = kBlocks * kKvBlockSize / 4;
@@ -95,7 +63,7 @@ void Scores(const Chunk& chunk, const float* q, int head_dim, float scale,
 
 // Replaces the first n scores by their weights and merges maximum and sum into
 // the state.
-Factors Softmax(float* scores, int n, bool first, State* state) {
+ChunkFactors Softmax(float* scores, int n, bool first, State* state) {
   const float32x4_t lowest = vdupq_n_f32(-__builtin_inff());
   float32x4_t m = lowest;
   for (int j = 0; j < n; j += 4) {
@@ -140,8 +108,9 @@ Factors Softmax(float* scores, int n, bool first, State* state) {
 
 // Merges dims [d, d + 4 * kVectors) of the chunk's weighted values into out.
 template <int kHeads, int kVectors>
-void Values(const Chunk& chunk, const float (*p)[kAttentionChunk], int head_dim,
-            int d, bool first, const Factors* factors, State* states) {
+void Values(const KvChunk& chunk, const float (*p)[kAttentionChunk],
+            int head_dim, int d, bool first, const ChunkFactors* factors,
+            State* states) {
   float32x4_t acc[kHeads][kVectors];
 #pragma GCC unroll 4
   for (int h = 0; h < kHeads; ++h) {
@@ -176,8 +145,8 @@ void Values(const Chunk& chunk, const float (*p)[kAttentionChunk], int head_dim,
 }
 
 // The same for the dims that do not fill a vector.
-void ValuesTail(const Chunk& chunk, const float* p, int head_dim, int d,
-                bool first, const Factors& factors, State* state) {
+void ValuesTail(const KvChunk& chunk, const float* p, int head_dim, int d,
+                bool first, const ChunkFactors& factors, State* state) {
   for (; d < head_dim; ++d) {
     float acc = 0.0f;
     for (int j = 0; j < chunk.n_positions; ++j) {
@@ -201,10 +170,10 @@ void AttendHeads(const AttentionArgs& a, int head, float* y) {
 
   State states[kHeads];
   float scores[kHeads][kAttentionChunk];
-  Factors factors[kHeads];
+  ChunkFactors factors[kHeads];
   for (int begin = 0; begin < a.n_positions; begin += kAttentionChunk) {
     const bool first = begin == 0;
-    const Chunk chunk = MakeChunk(a, kv_head, begin);
+    const KvChunk chunk = MakeKvChunk(a, kv_head, begin, a.n_positions);
     Scores<kHeads>(chunk, q, head_dim, a.scale, scores);
     for (int h = 0; h < kHeads; ++h) {
       factors[h] = Softmax(scores[h], chunk.n_positions, first, &states[h]);

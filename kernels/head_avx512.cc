@@ -152,17 +152,9 @@ void HeadBlocks(const DenseView& w, const float* x, int row_begin, int row_end,
            DotBlockRows<Row, 1>);
 }
 
-constexpr int kTokensPerTile = 12;
 // How far ahead a tile that stands alone asks for its own panels: two of them
 // side by side are more than the hardware foresees.
 constexpr int kAheadBytes = 5120;
-
-// Four activations in every lane.
-__m512i BroadcastQuad(const int8_t* q) {
-  int32_t quad;
-  __builtin_memcpy(&quad, q, sizeof(quad));
-  return _mm512_set1_epi32(quad);
-}
 
 // kPanels panels of 16 rows, one behind the other, against kTokens tokens;
 // sums[t][panel]. vpdpbusd wants one unsigned operand: w + 128, so that 128
@@ -253,13 +245,6 @@ constexpr TileFunction kTiles[kTokensPerTile + 1] = {
     Int8Tile<11, kPanels>,
     Int8Tile<12, kPanels>,
 };
-
-// At least two from six tokens on: while one computes on a panel in the cache,
-// the next one comes from memory.
-int TileCount(int n_tokens) {
-  const int n = (n_tokens + kTokensPerTile - 1) / kTokensPerTile;
-  return n == 1 && n_tokens >= 6 ? 2 : n;
-}
 
 // The logits of a panel's rows of [row_begin, row_end) for one token.
 void StoreLogits(const Int8View& w, const QuantizedTokens& x, int t,

@@ -54,64 +54,37 @@ constexpr Kernels kAvx2Kernels = {
     avx2::QuantizeHeadRow,
 };
 
-// Where a dot product pays: the rest is AVX2.
-constexpr Kernels kAvxVnniKernels = {
-    Isa::kAvxVnni,
-    avx2::QuantizeToken,
-    {avxvnni::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
-    avx2::RmsNorm,
-    avx2::RopeRotate,
-    avx2::StoreKv,
-    avx2::Attend,
-    avx2::Relu2Gate,
-    avx2::SiluGate,
-    avx2::Add,
-    avx2::ExpEach,
-    avx2::HeadStored,
-    avxvnni::HeadInt8,
-    avx2::WidenRow,
-    avx2::QuantizeHeadRow,
-};
-
-constexpr Kernels kAvx512Vnni256Kernels = {
-    Isa::kAvx512Vnni256,
-    avx2::QuantizeToken,
-    {avx512vnni256::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
-    avx2::RmsNorm,
-    avx2::RopeRotate,
-    avx2::StoreKv,
-    avx2::Attend,
-    avx2::Relu2Gate,
-    avx2::SiluGate,
-    avx2::Add,
-    avx2::ExpEach,
-    avx2::HeadStored,
-    avx512vnni256::HeadInt8,
-    avx2::WidenRow,
-    avx2::QuantizeHeadRow,
-};
+// AVX2 but for what a dot product pays for.
+constexpr Kernels Vnni256Kernels(Isa isa, TernaryMatmulFunction ternary_matmul,
+                                 decltype(Kernels::head_int8) head_int8) {
+  Kernels kernels = kAvx2Kernels;
+  kernels.isa = isa;
+  kernels.ternary_matmul_of[static_cast<int>(TernaryPacking::k2Bit)] =
+      ternary_matmul;
+  kernels.head_int8 = head_int8;
+  return kernels;
+}
+constexpr Kernels kAvxVnniKernels =
+    Vnni256Kernels(Isa::kAvxVnni, avxvnni::TernaryMatmul, avxvnni::HeadInt8);
+constexpr Kernels kAvx512Vnni256Kernels = Vnni256Kernels(
+    Isa::kAvx512Vnni256, avx512vnni256::TernaryMatmul, avx512vnni256::HeadInt8);
 
 // The norm is a chain of additions; what else passes over a token once waits
 // for the caches, and rows are widened once, at load: wider registers gain
 // nothing there.
 constexpr Kernels Avx512VnniKernels(TernaryMatmulFunction base3) {
-  return {
-      Isa::kAvx512Vnni,
-      avx512::QuantizeToken,
-      {avx512::TernaryMatmul, base3, avx2::TernaryMatmulTl2},
-      avx2::RmsNorm,
-      avx2::RopeRotate,
-      avx2::StoreKv,
-      avx512::Attend,
-      avx2::Relu2Gate,
-      avx512::SiluGate,
-      avx2::Add,
-      avx512::ExpEach,
-      avx512::HeadStored,
-      avx512::HeadInt8,
-      avx2::WidenRow,
-      avx2::QuantizeHeadRow,
-  };
+  Kernels kernels = kAvx2Kernels;
+  kernels.isa = Isa::kAvx512Vnni;
+  kernels.quantize_token = avx512::QuantizeToken;
+  kernels.ternary_matmul_of[static_cast<int>(TernaryPacking::k2Bit)] =
+      avx512::TernaryMatmul;
+  kernels.ternary_matmul_of[static_cast<int>(TernaryPacking::kBase3)] = base3;
+  kernels.attend = avx512::Attend;
+  kernels.silu_gate = avx512::SiluGate;
+  kernels.exp_each = avx512::ExpEach;
+  kernels.head_stored = avx512::HeadStored;
+  kernels.head_int8 = avx512::HeadInt8;
+  return kernels;
 }
 constexpr Kernels kAvx512VnniKernels = Avx512VnniKernels(nullptr);
 constexpr Kernels kAvx512VbmiKernels =
@@ -138,23 +111,14 @@ constexpr Kernels kNeonDotprodKernels = {
 };
 
 // The instructions that it adds multiply int8.
-constexpr Kernels kNeonI8mmKernels = {
-    Isa::kNeonI8mm,
-    neon::QuantizeToken,
-    {i8mm::TernaryMatmul, nullptr, nullptr},
-    neon::RmsNorm,
-    neon::RopeRotate,
-    neon::StoreKv,
-    neon::Attend,
-    neon::Relu2Gate,
-    neon::SiluGate,
-    neon::Add,
-    neon::ExpEach,
-    neon::HeadStored,
-    neon::HeadInt8,
-    neon::WidenRow,
-    neon::QuantizeHeadRow,
-};
+constexpr Kernels NeonI8mmKernels() {
+  Kernels kernels = kNeonDotprodKernels;
+  kernels.isa = Isa::kNeonI8mm;
+  kernels.ternary_matmul_of[static_cast<int>(TernaryPacking::k2Bit)] =
+      i8mm::TernaryMatmul;
+  return kernels;
+}
+constexpr Kernels kNeonI8mmKernels = NeonI8mmKernels();
 
 #endif
 

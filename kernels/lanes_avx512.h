@@ -25,6 +25,23 @@ static inline __mmask16 FirstLanes(int n) {
   return n <= 0 ? 0 : static_cast<__mmask16>((1u << n) - 1);
 }
 
+// Four activations in every lane; any alignment.
+static inline __m512i BroadcastQuad(const int8_t* q) {
+  int32_t quad;
+  __builtin_memcpy(&quad, q, sizeof(quad));
+  return _mm512_set1_epi32(quad);
+}
+
+// Tokens that share the loads of a panel of weights.
+constexpr int kTokensPerTile = 12;
+
+// Tiles that tokens are cut into. At least two from six tokens on: while one
+// computes on a panel in the cache, the next one comes from memory.
+static inline int TileCount(int n_tokens) {
+  const int n = (n_tokens + kTokensPerTile - 1) / kTokensPerTile;
+  return n == 1 && n_tokens >= 6 ? 2 : n;
+}
+
 // acc + the dot products of four codes and four activations per lane, the
 // activations being the same in every lane.
 //

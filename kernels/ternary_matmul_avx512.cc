@@ -8,7 +8,6 @@
 namespace tern::avx512 {
 namespace {
 
-constexpr int kTokensPerTile = 12;
 // Tokens whose activations stay in the L2 cache while all rows pass by.
 constexpr int kTokensPerBlock = 96;
 constexpr int kHalfPanelRows = kPanelRows / 2;
@@ -107,13 +106,6 @@ void Matvec(const TernaryView& w, const QuantizedTokens& x, int row_begin,
   }
 }
 
-// Four activations in every lane.
-__m512i BroadcastQuad(const int8_t* q) {
-  int32_t quad;
-  __builtin_memcpy(&quad, q, sizeof(quad));
-  return _mm512_set1_epi32(quad);
-}
-
 // kTokens tokens, `stride` apart, against a panel of 32 rows; sums[t][half].
 // Here a block is unpacked once for all tokens, and a quad of activations is
 // loaded once for both halves: tiles of 16 rows load one per multiplication and
@@ -167,13 +159,6 @@ constexpr TileFunction kTiles[kTokensPerTile + 1] = {
     MatmulTile<8>,  MatmulTile<9>, MatmulTile<10>, MatmulTile<11>,
     MatmulTile<12>,
 };
-
-// At least two from six tokens on: while one computes on a panel in the cache,
-// the next one comes from memory.
-int TileCount(int n_tokens) {
-  const int n = (n_tokens + kTokensPerTile - 1) / kTokensPerTile;
-  return n == 1 && n_tokens >= 6 ? 2 : n;
-}
 
 // Tokens [token_begin, token_end) against all rows.
 void MatmulTokens(const TernaryView& w, const QuantizedTokens& x,

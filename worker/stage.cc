@@ -179,9 +179,7 @@ void Stage::HeadInt8(int count) {
   const ModelConfig& c = weights_->config;
   NormAndQuantize(head_in_.data(), count, c.hidden_size, {});
   const StageTimer timer(profile_, StageOp::kHead);
-  const QuantizedTokens in = {
-      reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
-      quantized_sum_.data(), count, c.hidden_size};
+  const QuantizedTokens in = Quantized(count);
   pool_->ParallelFor(
       c.vocab_size, kHeadPanelRows, [&](int64_t begin, int64_t end) {
         kernels_.head_int8(weights_->head_int8, in, static_cast<int>(begin),
@@ -256,12 +254,15 @@ void Stage::NormAndQuantize(const float* x, int n_tokens, int n,
   });
 }
 
+QuantizedTokens Stage::Quantized(int n_tokens) const {
+  return {reinterpret_cast<const int8_t*>(quantized_.data()),
+          quantized_s_.data(), quantized_sum_.data(), n_tokens, quantized_n_};
+}
+
 void Stage::Multiply(StageOp op, absl::Span<const Output> outputs,
                      int n_tokens) {
   const StageTimer timer(profile_, op);
-  const QuantizedTokens in = {
-      reinterpret_cast<const int8_t*>(quantized_.data()), quantized_s_.data(),
-      quantized_sum_.data(), n_tokens, quantized_n_};
+  const QuantizedTokens in = Quantized(n_tokens);
   int64_t n_panels = 0;
   for (const Output& out : outputs) n_panels += PanelCount(out.w->n_out);
   pool_->ParallelFor(n_panels, 1, [&](int64_t begin, int64_t end) {

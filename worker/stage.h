@@ -107,6 +107,8 @@ class Stage {
   void NormAndQuantize(
       const float* x, int n_tokens, int n, const std::vector<float>& norm,
       absl::FunctionRef<void(size_t t)> finish = [](size_t) {});
+  // What NormAndQuantize() left, for the kernels.
+  QuantizedTokens Quantized(int n_tokens) const;
   // Multiplies the quantised activations with each matrix.
   void Multiply(StageOp op, absl::Span<const Output> outputs, int n_tokens);
   void RotateAndStore(int layer, absl::Span<const Token> tokens);
