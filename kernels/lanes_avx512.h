@@ -42,6 +42,16 @@ static inline int TileCount(int n_tokens) {
   return n == 1 && n_tokens >= 6 ? 2 : n;
 }
 
+// BitLinear's result: y = (float)(sum - q_sum) / s * scale, for up to 16 rows.
+static inline void StoreRows(__m512i sum, int32_t q_sum, float s, float scale,
+                             int n_rows, float* y) {
+  const __m512i exact = _mm512_sub_epi32(sum, _mm512_set1_epi32(q_sum));
+  const __m512 value =
+      _mm512_mul_ps(_mm512_div_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(s)),
+                    _mm512_set1_ps(scale));
+  _mm512_mask_storeu_ps(y, FirstLanes(n_rows), value);
+}
+
 // acc + the dot products of four codes and four activations per lane, the
 // activations being the same in every lane.
 //

@@ -9,8 +9,10 @@
 namespace tern::avx512vbmi {
 namespace {
 
+using avx512::BroadcastQuad;
 using avx512::DotQuad;
-using avx512::FirstLanes;
+using avx512::kTokensPerTile;
+using avx512::StoreRows;
 
 constexpr int kHalfPanelRows = kPanelRows / 2;
 constexpr int kRuns = 8;  // of 64 codes in a block
@@ -22,21 +24,10 @@ constexpr int kPrefetchBytes = 5120;
 // Up to so many tokens, unpacking for each pair anew is faster than unpacking
 // to memory once.
 constexpr int kTokensInPairs = 4;
-constexpr int kTokensPerTile = 12;
 // Tokens whose activations stay in the L2 cache while all rows pass by.
 constexpr int kTokensPerBlock = 96;
 // Blocks of a panel unpacked at a time for many tokens: 12 KiB.
 constexpr int kSliceBlocks = 8;
-
-// y = (float)(sum - q_sum) / s * scale, for up to 16 rows.
-void StoreRows(__m512i sum, int32_t q_sum, float s, float scale, int n_rows,
-               float* y) {
-  const __m512i exact = _mm512_sub_epi32(sum, _mm512_set1_epi32(q_sum));
-  const __m512 value =
-      _mm512_mul_ps(_mm512_div_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(s)),
-                    _mm512_set1_ps(scale));
-  _mm512_mask_storeu_ps(y, FirstLanes(n_rows), value);
-}
 
 // What byte `code` of a table of 64 becomes. Bit 5 of an index is the lowest of
 // the next code, hence ignored.
@@ -257,13 +248,6 @@ void Unpack(const uint8_t* blocks, int n_blocks, Slice* slice) {
                          _mm512_permutexvar_epi8(all[n], digit2));
     }
   }
-}
-
-// Four activations in every lane.
-__m512i BroadcastQuad(const int8_t* q) {
-  int32_t quad;
-  __builtin_memcpy(&quad, q, sizeof(quad));
-  return _mm512_set1_epi32(quad);
 }
 
 // Adds kTokens tokens, `stride` apart, against n_quads quads of a slice to

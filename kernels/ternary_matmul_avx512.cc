@@ -15,16 +15,6 @@ constexpr int kHalfPanelRows = kPanelRows / 2;
 // alone reaches nine tenths of memory's speed.
 constexpr int kAheadBytes = 5120;
 
-// y = (float)(sum - q_sum) / s * scale, for up to 16 rows.
-void StoreRows(__m512i sum, int32_t q_sum, float s, float scale, int n_rows,
-               float* y) {
-  const __m512i exact = _mm512_sub_epi32(sum, _mm512_set1_epi32(q_sum));
-  const __m512 value =
-      _mm512_mul_ps(_mm512_div_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(s)),
-                    _mm512_set1_ps(scale));
-  _mm512_mask_storeu_ps(y, FirstLanes(n_rows), value);
-}
-
 // The four accumulators of 16 rows, one per field of a code byte. Fields are
 // masked out and not shifted down, so that they count 1, 4, 16 and 64 times;
 // |acc| <= 2 * 64 * 127 * 2^17 / 4 < 2^30 holds for every allowed width.
