@@ -20,10 +20,14 @@ constexpr absl::Duration kLongestRetry = absl::Seconds(5);
 // the tasks that may be refused.
 constexpr size_t kMailboxSlack = 4096;
 
+// Pipelines that `max_requests` makes room for by itself.
+constexpr int kPipelinesForeseen = 64;
+
 int MaxRequests(const Engine::Options& options) {
   return options.max_requests > 0
              ? options.max_requests
-             : options.scheduler.max_waiting + options.scheduler.max_sequences;
+             : options.scheduler.max_waiting +
+                   kPipelinesForeseen * options.scheduler.max_sequences;
 }
 
 absl::Status ShuttingDown() {
@@ -74,7 +78,7 @@ void Engine::Submit(int64_t ticket, Request request) {
         absl::StrCat(max_requests_,
                      " requests are in progress, which is this cluster's "
                      "limit; try again later"));
-    end.queue_full = true;
+    end.retry_after = absl::ZeroDuration();
     for (const auto& output : outputs) output->End(end);
     return;
   }
@@ -253,11 +257,12 @@ void Engine::Admit(int64_t ticket, Request request) {
   const std::vector<std::shared_ptr<TokenStream>> outputs =
       std::move(request.outputs);
   const int n_samples = static_cast<int>(outputs.size());
-  const auto refuse = [&](absl::Status status, bool queue_full = false) {
+  const auto refuse = [&](absl::Status status,
+                          std::optional<absl::Duration> retry_after = {}) {
     n_requests_ -= n_samples;
     SequenceEnd end;
     end.status = std::move(status);
-    end.queue_full = queue_full;
+    end.retry_after = retry_after;
     for (const auto& output : outputs) output->End(end);
   };
   const Name name(request.principal, request.request_id);
@@ -272,11 +277,14 @@ void Engine::Admit(int64_t ticket, Request request) {
     return;
   }
   request.parameters.tenant = request.principal;
-  const bool queue_full = !scheduler_.HasRoomFor(n_samples);
+  std::optional<absl::Duration> retry_after;
+  if (!scheduler_.HasRoomFor(request.parameters, n_samples)) {
+    retry_after = scheduler_.ExpectedWait(request.parameters);
+  }
   absl::Status added =
-      scheduler_.Add(ticket, std::move(request.parameters), n_samples);
+      scheduler_.Add(ticket, std::move(request.parameters), n_samples, now_);
   if (!added.ok()) {
-    refuse(std::move(added), queue_full);
+    refuse(std::move(added), retry_after);
     return;
   }
   std::set<int64_t>& tickets = tickets_[name];

@@ -132,6 +132,11 @@ class Engine {
   // Shutdown(), and waits for the thread.
   ~Engine();
 
+  // Pipelines that serve, and the sequences that run on each at most: as many
+  // as it makes sense to have in progress. Changes at any time.
+  int n_serving() const { return n_ready_; }
+  int max_sequences() const { return options_.scheduler.max_sequences; }
+
   // Numbers for the `n` sequences of a request, never used twice: the first of
   // them, the others follow it.
   int64_t NewTickets(int n) { return last_ticket_.fetch_add(n) + 1; }
@@ -236,7 +241,7 @@ class Engine {
   absl::Time now_;
   int64_t epoch_;                    // of the latest pipeline
   std::map<int, Member> pipelines_;  // by their index for the scheduler
-  int n_ready_ = 0;                  // of them that serve
+  std::atomic<int> n_ready_{0};      // of them that serve; read by anyone
   std::string numerics_id_;          // of the latest pipeline
   absl::Time last_loss_;             // of a pipeline that served; or the start
   absl::Status last_failure_;        // why a pipeline is missing, when known

@@ -65,7 +65,7 @@ Sequence* FairQueue::Next() const {
     using Key = std::tuple<int64_t, int, int64_t>;
     Sequence* next = nullptr;
     Key least;
-    for (const auto& [name, line] : lines) {
+    for (const auto& [name, line] : lines.of_tenant) {
       const auto first =
           std::find_if(line.begin(), line.end(), [](const auto& waiting) {
             return waiting.second->in_flight_step_id == 0;
@@ -99,10 +99,19 @@ int FairQueue::RunningOf(const Sequence& sequence) const {
   return tenants_.at(sequence.parameters.tenant).n_running;
 }
 
+int64_t FairQueue::PromptTokensWaiting(const Sequence::Level& level) const {
+  int64_t n = 0;
+  for (const auto& [line_level, lines] : lines_) {
+    if (line_level > level) break;
+    n += lines.n_prompt_tokens;
+  }
+  return n;
+}
+
 std::vector<Sequence*> FairQueue::Waiting() const {
   std::vector<Sequence*> waiting;
   for (const auto& [level, lines] : lines_) {
-    for (const auto& [name, line] : lines) {
+    for (const auto& [name, line] : lines.of_tenant) {
       for (const auto& [id, sequence] : line) waiting.push_back(sequence);
     }
   }
@@ -114,19 +123,22 @@ std::vector<Sequence*> FairQueue::Waiting() const {
 }
 
 void FairQueue::AddToLine(Sequence* sequence) {
-  lines_[sequence->level()][sequence->parameters.tenant].insert(
-      {sequence->id, sequence});
+  Lines& lines = lines_[sequence->level()];
+  lines.of_tenant[sequence->parameters.tenant].insert({sequence->id, sequence});
+  lines.n_prompt_tokens += sequence->n_prompt;
   ++n_waiting_;
 }
 
 void FairQueue::RemoveFromLine(Sequence* sequence) {
   const auto level = lines_.find(sequence->level());
   CHECK(level != lines_.end());
-  const auto line = level->second.find(sequence->parameters.tenant);
-  CHECK(line != level->second.end());
+  Lines& lines = level->second;
+  const auto line = lines.of_tenant.find(sequence->parameters.tenant);
+  CHECK(line != lines.of_tenant.end());
   CHECK(line->second.erase({sequence->id, sequence}) == 1);
-  if (line->second.empty()) level->second.erase(line);
-  if (level->second.empty()) lines_.erase(level);
+  lines.n_prompt_tokens -= sequence->n_prompt;
+  if (line->second.empty()) lines.of_tenant.erase(line);
+  if (lines.of_tenant.empty()) lines_.erase(level);
   --n_waiting_;
 }
 

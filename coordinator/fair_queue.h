@@ -53,6 +53,9 @@ class FairQueue {
   // Sequences of the tenant that run.
   int RunningOf(const Sequence& sequence) const;
 
+  // Tokens of the prompts that wait at this level and at more urgent ones.
+  int64_t PromptTokensWaiting(const Sequence::Level& level) const;
+
   int n_waiting() const { return n_waiting_; }
   int n_running() const { return n_running_; }
 
@@ -67,6 +70,10 @@ class FairQueue {
     bool IsIdle() const { return n_waiting + n_running == 0; }
   };
   using Line = std::set<std::pair<int64_t, Sequence*>>;  // by arrival
+  struct Lines {
+    std::map<std::string, Line> of_tenant;  // without empty ones
+    int64_t n_prompt_tokens = 0;
+  };
 
   Tenant& TenantOf(const Sequence& sequence) {
     return tenants_.at(sequence.parameters.tenant);
@@ -75,8 +82,7 @@ class FairQueue {
   void RemoveFromLine(Sequence* sequence);
 
   absl::flat_hash_map<std::string, Tenant> tenants_;
-  // Without empty lines.
-  std::map<Sequence::Level, std::map<std::string, Line>> lines_;
+  std::map<Sequence::Level, Lines> lines_;  // without empty ones
   int n_waiting_ = 0;
   int n_running_ = 0;
 };

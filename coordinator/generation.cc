@@ -101,7 +101,7 @@ void Generation::CollectSample(int index, Piece* piece) {
     sample.ended = true;
     sample.end = *std::move(taken.end);
     piece->status = sample.end.status;
-    piece->queue_full = sample.end.queue_full;
+    piece->retry_after = sample.end.retry_after;
   }
   if (sample.ended && sample.end.status.ok()) SetEnd(sample, &delta);
   if (text->empty() && delta.token_ids().empty() && delta.logprobs().empty() &&

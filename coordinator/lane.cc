@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "util/logging.h"
 
@@ -33,15 +34,22 @@ bool Lane::CanHold(int64_t n_positions) const {
 bool Lane::HasRoomFor(const Sequence& sequence) {
   if (n_running() >= options_.max_sequences) return false;
   if (n_running() == 0) return true;
-  const int n_needed = blocks_.BlocksFor(std::min(sequence.n_tokens() + 1,
-                                                  sequence.n_positions_max())) -
-                       LookUp(sequence).n_blocks_in_use;
+  const int n_needed =
+      blocks_.BlocksFor(
+          std::min(sequence.n_tokens() + 1, sequence.n_positions_max())) -
+      LookUp(sequence.parameters, sequence.tokens).n_blocks_in_use;
   return n_needed + n_running() <= blocks_.n_free() - BlocksPromised();
 }
 
-int64_t Lane::TokensAhead(const Sequence& sequence) {
-  return PrefillTokensWaiting() + n_running() + sequence.n_tokens() -
-         LookUp(sequence).n_tokens;
+int Lane::CachedTokens(const SequenceParameters& parameters,
+                       absl::Span<const int32_t> tokens) {
+  return LookUp(parameters, tokens).n_tokens;
+}
+
+int64_t Lane::TokensAhead(const SequenceParameters& parameters,
+                          absl::Span<const int32_t> tokens) {
+  return PrefillTokensWaiting() + n_running() +
+         static_cast<int64_t>(tokens.size()) - CachedTokens(parameters, tokens);
 }
 
 void Lane::Take(Sequence* sequence) {
@@ -50,7 +58,7 @@ void Lane::Take(Sequence* sequence) {
   sequence->pipeline = index_;
   sequence->run_id = ++last_run_id_;
   sequence->last_step_id = 0;
-  if (MayShare(*sequence)) {
+  if (MayShare(sequence->parameters)) {
     sequence->prefix = blocks_.Root(sequence->parameters.tenant);
     counters_.looked_up_tokens += sequence->n_tokens();
     // At once: what is there now may be gone when its turn comes.
@@ -99,6 +107,7 @@ std::optional<StepPlan> Lane::Schedule() {
     return std::nullopt;
   }
   last_step_id_ = plan.step_id;
+  in_flight_.back().n_tokens = step_tokens_;
   plan.released_run_ids = std::move(released_run_ids_);
   released_run_ids_.clear();
   return plan;
@@ -176,18 +185,28 @@ void Lane::AddPrefillRows(StepPlan* plan) {
 }
 
 int Lane::PrefillBudget() const {
-  const int left = options_.max_step_tokens - step_tokens_;
-  // With others decoding (their rows may be in other micro-batches), or with
-  // several micro-batches to fill, a step takes a share of the prompts only.
-  const bool any_decoding = std::any_of(
+  int budget = options_.max_step_tokens - step_tokens_;
+  // Several micro-batches share the prompts.
+  if (capacity_.max_in_flight > 1) {
+    const int64_t share =
+        CeilDiv(PrefillTokensWaiting(), capacity_.max_in_flight);
+    budget = static_cast<int>(std::min<int64_t>(
+        budget, std::max<int64_t>(share, options_.min_prefill_tokens)));
+  }
+  // Rows of those who decode may be in other micro-batches, which wait for this
+  // one at every stage.
+  const int n_decoding = static_cast<int>(std::count_if(
       running_.begin(), running_.end(),
-      [](const auto& running) { return running.second->IsDecoding(); });
-  const int spread = std::max(capacity_.max_in_flight,
-                              any_decoding ? options_.prefill_spread_steps : 1);
-  if (spread == 1) return left;
-  const int64_t share = CeilDiv(PrefillTokensWaiting(), spread);
-  return static_cast<int>(std::min<int64_t>(
-      left, std::max<int64_t>(share, options_.min_prefill_tokens)));
+      [](const auto& running) { return running.second->IsDecoding(); }));
+  if (n_decoding == 0 || budget <= options_.min_prefill_tokens) return budget;
+  if (!cost_.is_known()) return options_.min_prefill_tokens;
+  const int n_rows =
+      static_cast<int>(CeilDiv(n_decoding, capacity_.max_in_flight));
+  const absl::Duration limit =
+      options_.max_step_stretch * cost_.Predict(n_rows);
+  const int n_more =
+      cost_.TokensWithin(limit, step_tokens_ + budget) - step_tokens_;
+  return std::max(n_more, options_.min_prefill_tokens);
 }
 
 void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
@@ -262,6 +281,9 @@ absl::Status Lane::TakeAnswered(const StepResult& result,
         "step ", result.step_id, " came back with ", result.sampled.size(),
         " tokens; it asked for ", n_sampling));
   }
+  if (in_flight_.front().n_tokens > 0 && result.busy > absl::ZeroDuration()) {
+    cost_.Observe(in_flight_.front().n_tokens, result.busy);
+  }
   *rows = std::move(in_flight_.front().rows);
   in_flight_.pop_front();
   return absl::OkStatus();
@@ -275,19 +297,19 @@ std::vector<int64_t> Lane::InFlight() const {
   return ids;
 }
 
-bool Lane::MayShare(const Sequence& sequence) const {
-  return options_.prefix_cache && sequence.parameters.may_share_blocks;
+bool Lane::MayShare(const SequenceParameters& parameters) const {
+  return options_.prefix_cache && parameters.may_share_blocks;
 }
 
-// What the sequence would find if it began here now.
-Lane::Cached Lane::LookUp(const Sequence& sequence) {
+// What a sequence of this text would find if it began here now.
+Lane::Cached Lane::LookUp(const SequenceParameters& parameters,
+                          absl::Span<const int32_t> tokens) {
   Cached cached;
-  if (!MayShare(sequence)) return cached;
-  const absl::Span<const int32_t> tokens = sequence.tokens;
-  BlockManager::PrefixId prefix = blocks_.Root(sequence.parameters.tenant);
+  if (!MayShare(parameters)) return cached;
+  BlockManager::PrefixId prefix = blocks_.Root(parameters.tenant);
   const int block_size = blocks_.block_size();
   // At least one token is computed: its logits are wanted.
-  while (cached.n_tokens + block_size < sequence.n_tokens()) {
+  while (static_cast<size_t>(cached.n_tokens) + block_size < tokens.size()) {
     const std::optional<BlockManager::Known> known =
         blocks_.Find(prefix, tokens.subspan(cached.n_tokens, block_size));
     if (!known.has_value()) break;
@@ -301,7 +323,7 @@ Lane::Cached Lane::LookUp(const Sequence& sequence) {
 // Takes over the blocks that others have computed for what the sequence would
 // compute next. False when the step being planned computes the next one.
 bool Lane::TakeOverBlocks(Sequence* sequence) {
-  if (!MayShare(*sequence)) return true;
+  if (!MayShare(sequence->parameters)) return true;
   const int block_size = blocks_.block_size();
   const absl::Span<const int32_t> tokens = sequence->tokens;
   while (sequence->n_pending() > block_size &&
@@ -329,7 +351,7 @@ bool Lane::TakeOverBlocks(Sequence* sequence) {
 }
 
 void Lane::PublishBlocks(Sequence* sequence, int64_t step_id) {
-  if (!MayShare(*sequence)) return;
+  if (!MayShare(sequence->parameters)) return;
   const int block_size = blocks_.block_size();
   const absl::Span<const int32_t> tokens = sequence->tokens;
   for (int& n = sequence->n_blocks_known;

@@ -10,9 +10,11 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "coordinator/block_manager.h"
 #include "coordinator/fair_queue.h"
 #include "coordinator/sequence.h"
+#include "coordinator/step_cost.h"
 #include "coordinator/step_plan.h"
 
 namespace tern {
@@ -22,13 +24,14 @@ namespace tern {
 //
 // A step takes the decode rows first, an even share of all decoding sequences
 // for each micro-batch in flight, then prefill up to `max_step_tokens`; while
-// others decode, waiting prompt tokens are spread over several steps, so that
-// one long prompt does not stretch every step. Tenants take turns in prefill,
-// too. Blocks are allocated when a row needs them, or taken over from others
-// whose text begins alike. When none is free, a sequence of lower rank is
-// pre-empted: it gives up its blocks and waits, and is later replayed from its
-// token log as prefill. The sequence of the highest rank is never pre-empted,
-// and every admitted sequence fits the pool alone, so there is always progress.
+// others decode, prefill takes what fits `max_step_stretch` times the time of
+// the step without it, so that prompts do not hold the decoding up. Tenants
+// take turns in prefill, too. Blocks are allocated when a row needs them, or
+// taken over from others whose text begins alike. When none is free, a sequence
+// of lower rank is pre-empted: it gives up its blocks and waits, and is later
+// replayed from its token log as prefill. The sequence of the highest rank is
+// never pre-empted, and every admitted sequence fits the pool alone, so there
+// is always progress.
 //
 // Borrows sequences, which tell in `pipeline` that they are here, and the queue
 // that the pre-empted go back to. Pure; not thread-safe.
@@ -39,10 +42,12 @@ class Lane {
     int max_step_tokens = 512;
     // Most sequences that hold KV blocks. At least 1.
     int max_sequences = 64;
-    // While others decode, prefill takes about one in so many of the waiting
-    // prompt tokens in a step, but at least `min_prefill_tokens`.
-    int prefill_spread_steps = 4;
-    int min_prefill_tokens = 64;
+    // While others decode, how much longer a step may be for the prompts in it:
+    // 2 is twice as long. At least 1.
+    double max_step_stretch = 2;
+    // Prompt tokens that a step takes while others decode, however long that
+    // is. At least 1.
+    int min_prefill_tokens = 8;
     // Whether texts that begin alike share KV blocks.
     bool prefix_cache = true;
   };
@@ -84,10 +89,15 @@ class Lane {
   // more would only lead to pre-emption.
   bool HasRoomFor(const Sequence& sequence);
 
-  // Tokens to compute before the sequence's own next one would be sampled here:
-  // its own that are not cached, those of all prompts before it, and a token
-  // for each that decodes.
-  int64_t TokensAhead(const Sequence& sequence);
+  // Of a text, the tokens whose blocks are there.
+  int CachedTokens(const SequenceParameters& parameters,
+                   absl::Span<const int32_t> tokens);
+
+  // Tokens to compute before the next one of a text would be sampled here: its
+  // own that are not cached, those of all prompts before it, and a token for
+  // each that decodes.
+  int64_t TokensAhead(const SequenceParameters& parameters,
+                      absl::Span<const int32_t> tokens);
 
   // Takes in a waiting sequence, or lets a running one go.
   void Take(Sequence* sequence);
@@ -119,12 +129,14 @@ class Lane {
   int n_in_flight() const { return static_cast<int>(in_flight_.size()); }
   bool CanSchedule() const { return n_in_flight() < capacity_.max_in_flight; }
   const BlockManager& blocks() const { return blocks_; }
+  const StepCost& cost() const { return cost_; }
   const Counters& counters() const { return counters_; }
 
  private:
   struct InFlightStep {
     int64_t step_id;
     std::vector<InFlightRow> rows;
+    int n_tokens = 0;
   };
 
   void ServeHighestRank();
@@ -136,8 +148,9 @@ class Lane {
     int n_tokens = 0;
     int n_blocks_in_use = 0;  // of them by running sequences
   };
-  Cached LookUp(const Sequence& sequence);
-  bool MayShare(const Sequence& sequence) const;
+  Cached LookUp(const SequenceParameters& parameters,
+                absl::Span<const int32_t> tokens);
+  bool MayShare(const SequenceParameters& parameters) const;
   bool TakeOverBlocks(Sequence* sequence);
   void PublishBlocks(Sequence* sequence, int64_t step_id);
 
@@ -158,6 +171,8 @@ class Lane {
   int64_t last_run_id_ = 0;
   int64_t last_step_id_ = 0;
   Counters counters_;
+
+  StepCost cost_;
 
   int step_tokens_ = 0;  // of the plan being made
 };

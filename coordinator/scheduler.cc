@@ -1,9 +1,11 @@
 #include "coordinator/scheduler.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "util/logging.h"
+#include "util/status_macros.h"
 
 namespace tern {
 namespace {
@@ -15,6 +17,10 @@ SequenceEvent EndOf(const Sequence& sequence, absl::Status status) {
   event.status = std::move(status);
   return event;
 }
+
+// No sequence is of a lesser level.
+constexpr Sequence::Level kLeastUrgent = {SequenceClass::kBatch,
+                                          std::numeric_limits<int>::max()};
 
 void Accumulate(const Lane::Counters& from, Lane::Counters* to) {
   to->preemptions += from.preemptions;
@@ -28,7 +34,8 @@ Scheduler::Scheduler(const Options& options) : options_(options) {
   CHECK(options.max_step_tokens > 0);
   CHECK(options.max_sequences > 0);
   CHECK(options.max_waiting > 0);
-  CHECK(options.prefill_spread_steps > 0);
+  CHECK(options.max_waiting_tokens > 0);
+  CHECK(options.max_step_stretch >= 1);
   CHECK(options.min_prefill_tokens > 0);
 }
 
@@ -66,10 +73,14 @@ void Scheduler::StopPipeline(int index) {
   lanes_.erase(it);
 }
 
-absl::Status Scheduler::Add(int64_t first_id, SequenceParameters parameters,
-                            int n_samples) {
-  CHECK(n_samples > 0);
-  if (!HasRoomFor(n_samples)) {
+bool Scheduler::HasRoomFor(const SequenceParameters& parameters,
+                           int n_samples) {
+  return CheckRoom(parameters, n_samples).ok();
+}
+
+absl::Status Scheduler::CheckRoom(const SequenceParameters& parameters,
+                                  int n_samples) {
+  if (n_waiting() + n_samples > options_.max_waiting) {
     return absl::ResourceExhaustedError(
         n_samples == 1
             ? absl::StrCat(n_waiting(),
@@ -80,9 +91,65 @@ absl::Status Scheduler::Add(int64_t first_id, SequenceParameters parameters,
                   n_waiting(), " wait already; this cluster's limit is ",
                   options_.max_waiting, ": try again later, or ask for fewer"));
   }
+  const int64_t n_before = queue_.PromptTokensWaiting(kLeastUrgent);
+  if (n_before == 0) return absl::OkStatus();
+  // Samples share their prompt.
+  int64_t n_tokens = parameters.prompt.size();
+  if (n_before + n_tokens <= options_.max_waiting_tokens) {
+    return absl::OkStatus();
+  }
+  int n_cached = 0;
+  for (const auto& [index, lane] : lanes_) {
+    n_cached =
+        std::max(n_cached, lane->CachedTokens(parameters, parameters.prompt));
+  }
+  n_tokens -= n_cached;
+  if (n_before + n_tokens <= options_.max_waiting_tokens) {
+    return absl::OkStatus();
+  }
+  return absl::ResourceExhaustedError(absl::StrCat(
+      "prompts of ", n_before, " tokens wait already and this one has ",
+      n_tokens, " that are not cached; this cluster's limit is ",
+      options_.max_waiting_tokens, ": try again later"));
+}
+
+absl::Duration Scheduler::ExpectedWait(const SequenceParameters& parameters) {
+  absl::Duration least = absl::ZeroDuration();
+  const Sequence::Level level = {parameters.sequence_class,
+                                 -parameters.priority};
+  for (const auto& [index, lane] : lanes_) {
+    const absl::Duration per_token = lane->cost().LeastPerToken();
+    if (per_token == absl::ZeroDuration()) return absl::ZeroDuration();
+    const absl::Duration wait =
+        per_token *
+        (lane->TokensAhead(parameters, parameters.prompt) +
+         queue_.PromptTokensWaiting(level) / static_cast<int>(lanes_.size()));
+    if (least == absl::ZeroDuration() || wait < least) least = wait;
+  }
+  return least;
+}
+
+absl::Status Scheduler::CheckDeadline(const SequenceParameters& parameters,
+                                      absl::Time now) {
+  if (parameters.deadline == absl::InfiniteFuture()) return absl::OkStatus();
+  const absl::Duration wait = ExpectedWait(parameters);
+  if (now + wait < parameters.deadline) return absl::OkStatus();
+  return absl::DeadlineExceededError(absl::StrCat(
+      "the first token is not to be expected before ",
+      absl::FormatDuration(absl::Trunc(wait, absl::Milliseconds(1))),
+      " have passed, and the request's deadline is in ",
+      absl::FormatDuration(
+          absl::Trunc(parameters.deadline - now, absl::Milliseconds(1))),
+      ": try again later, or allow more time"));
+}
+
+absl::Status Scheduler::Add(int64_t first_id, SequenceParameters parameters,
+                            int n_samples, absl::Time now) {
+  CHECK(n_samples > 0);
+  RETURN_IF_ERROR(CheckRoom(parameters, n_samples));
   if (has_pipeline()) {
-    absl::Status fits = CheckFits(parameters);
-    if (!fits.ok()) return fits;
+    RETURN_IF_ERROR(CheckFits(parameters));
+    RETURN_IF_ERROR(CheckDeadline(parameters, now));
   }
   for (int i = 0; i < n_samples; ++i) {
     const int64_t id = first_id + i;
@@ -150,7 +217,8 @@ Lane* Scheduler::LaneFor(const Sequence& sequence) {
         !lane->HasRoomFor(sequence)) {
       continue;
     }
-    const int64_t n_ahead = lane->TokensAhead(sequence);
+    const int64_t n_ahead =
+        lane->TokensAhead(sequence.parameters, sequence.tokens);
     if (best != nullptr && n_ahead >= least) continue;
     best = lane.get();
     least = n_ahead;

@@ -55,6 +55,9 @@ class Scheduler {
   struct Options : Lane::Options {
     // Most sequences that wait for their first step. At least 1.
     int max_waiting = 1024;
+    // Most prompt tokens that wait with them and are not in a KV cache; one
+    // prompt may wait whatever its length. At least 1.
+    int64_t max_waiting_tokens = 4 << 20;
   };
   using Capacity = Lane::Capacity;
   using Counters = Lane::Counters;
@@ -74,15 +77,19 @@ class Scheduler {
   // Queues `n_samples` sequences, all or none: ids from `first_id` on, alike
   // but for their sample_index, from 0. Among equals, the lower id counts as
   // the earlier one. RESOURCE_EXHAUSTED when so many more may not wait, or when
-  // one can never fit the KV cache. REQUIRES: n_samples > 0; no sequence of
-  // these ids is there.
+  // one can never fit the KV cache; DEADLINE_EXCEEDED when the first token is
+  // not to be expected before the deadline. REQUIRES: n_samples > 0; no
+  // sequence of these ids is there.
   absl::Status Add(int64_t first_id, SequenceParameters parameters,
-                   int n_samples = 1);
+                   int n_samples = 1, absl::Time now = absl::InfinitePast());
 
-  // Whether so many more sequences may wait.
-  bool HasRoomFor(int n_samples) const {
-    return n_waiting() + n_samples <= options_.max_waiting;
-  }
+  // Whether a prompt may wait for so many answers.
+  bool HasRoomFor(const SequenceParameters& parameters, int n_samples);
+
+  // How long it would take to compute a prompt that comes to wait now, with
+  // what is before it: a low estimate, by the steps that ran fastest. Zero
+  // while none has.
+  absl::Duration ExpectedWait(const SequenceParameters& parameters);
 
   // The next step of a pipeline, or nothing; see Lane::Schedule().
   // REQUIRES: the pipeline is there.
@@ -126,7 +133,10 @@ class Scheduler {
   Lane* LaneFor(const Sequence& sequence);
   Lane* MakeRoom(const Sequence& sequence);
   Sequence* WhoMakesRoom(const Sequence& sequence, const Lane& lane) const;
+  absl::Status CheckRoom(const SequenceParameters& parameters, int n_samples);
   absl::Status CheckFits(const SequenceParameters& parameters) const;
+  absl::Status CheckDeadline(const SequenceParameters& parameters,
+                             absl::Time now);
   bool FitsAny(const Sequence& sequence) const;
   void Erase(Sequence* sequence);
 

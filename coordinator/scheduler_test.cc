@@ -18,6 +18,11 @@ namespace {
 constexpr int kVocab = 1000;
 constexpr int kBlockSize = 4;
 
+// Ten milliseconds to read the weights, and one for each token.
+absl::Duration BusyWith(int n_tokens) {
+  return absl::Milliseconds(10 + n_tokens);
+}
+
 // A scheduler, the toy workers of its pipelines, and what came out.
 class Bench {
  public:
@@ -68,6 +73,11 @@ class Bench {
     const absl::Status status = pipelines_[p].toy->Run(*plan, &result);
     EXPECT_TRUE(status.ok()) << status;
     plans_.push_back(*std::move(plan));
+    int n_tokens = 0;
+    for (const StepRow& row : plans_.back().rows) {
+      n_tokens += static_cast<int>(row.tokens.size());
+    }
+    result.busy = BusyWith(n_tokens);
     pipelines_[p].results.push_back(std::move(result));
     return true;
   }
@@ -134,6 +144,12 @@ class Bench {
   std::map<int64_t, SequenceEvent> ends_;
 };
 
+std::vector<int32_t> Text(int n, int first = 0) {
+  std::vector<int32_t> text(n);
+  for (int i = 0; i < n; ++i) text[i] = (first + i) % kVocab;
+  return text;
+}
+
 Scheduler::Options Options(int max_step_tokens, int max_sequences) {
   Scheduler::Options options;
   options.max_step_tokens = max_step_tokens;
@@ -161,7 +177,7 @@ TEST(Scheduler, SamplesOfOnePromptAreQueuedTogetherOrNotAtAll) {
   parameters.max_output_tokens = 2;
   parameters.min_output_tokens = 1;
   ASSERT_TRUE(scheduler.Add(10, parameters, 2).ok());
-  EXPECT_FALSE(scheduler.HasRoomFor(2));
+  EXPECT_FALSE(scheduler.HasRoomFor(parameters, 2));
   const absl::Status refused = scheduler.Add(20, parameters, 2);
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   EXPECT_EQ(scheduler.n_sequences(), 2);
@@ -252,6 +268,29 @@ TEST(Scheduler, LongPromptDoesNotHoldUpDecodes) {
   bench.RunAll();
   bench.ExpectAnswer(1, 30);
   bench.ExpectAnswer(2, 1);
+}
+
+TEST(Scheduler, PromptsStretchDecodingStepsOnlySoFar) {
+  Scheduler::Options options = Options(512, 8);
+  options.max_step_stretch = 2;
+  Bench bench(options, 1000, 1);
+  for (int id = 1; id <= 4; ++id) ASSERT_TRUE(bench.Add(id, 2, 300).ok());
+  for (int i = 0; i < 20; ++i) bench.Step();
+  ASSERT_TRUE(bench.Add(9, 1500, 1).ok());
+  size_t n_steps = 0;
+  while (bench.answers_[9].empty() && n_steps < 300) {
+    bench.Step();
+    ++n_steps;
+    int n_tokens = 0;
+    for (const StepRow& row : bench.plans_.back().rows) {
+      n_tokens += static_cast<int>(row.tokens.size());
+    }
+    EXPECT_LE(BusyWith(n_tokens), 2 * BusyWith(4)) << "step " << n_steps;
+  }
+  // What fits is used: 14 tokens beside four, after a few steps of learning.
+  EXPECT_LE(n_steps, 1500 / 14 + 20);
+  bench.RunAll();
+  for (int id = 1; id <= 4; ++id) bench.ExpectAnswer(id, 300);
 }
 
 TEST(Scheduler, SplitsDecodesEvenlyOverTheStages) {
@@ -361,6 +400,53 @@ TEST(Scheduler, RefusesWhatWaitsTooLongOrNeverFits) {
   EXPECT_TRUE(bench.Add(5, 3, 1).ok());
 }
 
+TEST(Scheduler, LimitsThePromptTokensThatWait) {
+  Scheduler::Options options = Options(64, 1);
+  options.max_waiting_tokens = 100;
+  Bench bench(options, 200, 1);
+  ASSERT_TRUE(bench.Add(1, Text(60), 30).ok());
+  bench.Step();  // It runs, and its prompt is known.
+  ASSERT_TRUE(bench.Add(2, 300, 1).ok()) << "alone any may wait";
+  const absl::Status refused = bench.Add(3, 10, 1);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.message().find("300 tokens"), absl::string_view::npos)
+      << refused;
+  EXPECT_TRUE(bench.scheduler_.Abort(2));
+  ASSERT_TRUE(bench.Add(4, 90, 1).ok());
+  EXPECT_FALSE(bench.Add(5, 11, 1).ok());
+  EXPECT_TRUE(bench.Add(6, 10, 1).ok());
+  EXPECT_TRUE(bench.scheduler_.Abort(6));
+  // 56 of these are cached.
+  EXPECT_TRUE(bench.Add(7, Text(66), 1).ok());
+}
+
+TEST(Scheduler, RefusesAtOnceWhatCannotMeetItsDeadline) {
+  Bench bench(Options(64, 4), 200, 1);
+  const absl::Time now = absl::UnixEpoch();
+  const auto add = [&](int64_t id, int n_prompt, absl::Duration timeout) {
+    SequenceParameters parameters;
+    parameters.prompt = Text(n_prompt, static_cast<int>(id) * 100);
+    parameters.max_output_tokens = 1;
+    parameters.deadline = now + timeout;
+    return bench.scheduler_.Add(id, parameters, 1, now);
+  };
+  // Nothing has run yet: who knows.
+  ASSERT_TRUE(add(1, 128, absl::Milliseconds(1)).ok());
+  bench.RunAll();
+  // 64 tokens take 74 ms.
+  SequenceParameters other;
+  other.prompt = Text(128, 500);
+  EXPECT_EQ(bench.scheduler_.ExpectedWait(other), absl::Milliseconds(148));
+  EXPECT_TRUE(add(2, 128, absl::Milliseconds(150)).ok());
+  const absl::Status refused = add(3, 128, absl::Milliseconds(290));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_NE(refused.message().find("296ms"), absl::string_view::npos)
+      << refused;
+  EXPECT_TRUE(add(4, 128, absl::Milliseconds(300)).ok());
+  // What is cached is not computed.
+  EXPECT_TRUE(add(1, 128, absl::Milliseconds(310)).ok());
+}
+
 TEST(Scheduler, TellsIdleWorkersToFreeAnAbortedSequence) {
   Bench bench(Options(32, 4), 8, 1);
   ASSERT_TRUE(bench.Add(1, 4, 20).ok());
@@ -450,12 +536,6 @@ TEST(Scheduler, EndsWhatDoesNotFitTheNextPipeline) {
   EXPECT_EQ(bench.ends_[1].status.code(), absl::StatusCode::kResourceExhausted);
   bench.RunAll();
   bench.ExpectAnswer(2, 4);
-}
-
-std::vector<int32_t> Text(int n, int first = 0) {
-  std::vector<int32_t> text(n);
-  for (int i = 0; i < n; ++i) text[i] = (first + i) % kVocab;
-  return text;
 }
 
 TEST(SchedulerPrefix, LaterPromptComputesOnlyWhatIsNew) {
@@ -702,7 +782,7 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
   options.max_step_tokens = draw(1, 40);
   options.max_sequences = draw(1, 8);
   options.max_waiting = draw(1, 30);
-  options.prefill_spread_steps = draw(1, 6);
+  options.max_step_stretch = draw(1, 4);
   options.min_prefill_tokens = draw(1, 16);
   options.prefix_cache = draw(0, 3) > 0;
   int n_blocks = draw(2, 24);

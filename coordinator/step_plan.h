@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 namespace tern {
 
@@ -89,6 +90,8 @@ struct SampledToken {
 struct StepResult {
   int64_t step_id = 0;
   std::vector<SampledToken> sampled;  // one per sampling row, in order
+  // What the stage that computed longest took; zero when not known.
+  absl::Duration busy;
 };
 
 }  // namespace tern

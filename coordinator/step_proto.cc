@@ -1,5 +1,6 @@
 #include "coordinator/step_proto.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -82,6 +83,7 @@ absl::StatusOr<StepResult> FromProto(const v1::StepResult& result,
   }
   StepResult out;
   out.step_id = result.step_id();
+  out.busy = absl::Nanoseconds(std::max<int64_t>(0, result.compute_ns()));
   for (const v1::SampledToken& from : result.sampled()) {
     SampledToken sampled;
     sampled.run_id = from.sequence_id();

@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "coordinator/sequence.h"
 #include "coordinator/step_plan.h"
 
@@ -22,8 +23,9 @@ struct SequenceEnd {
   FinishReason reason = FinishReason::kStop;
   int32_t stop_token_id = -1;  // the token that stopped it, if one did
   int n_prompt_cached = 0;     // prompt tokens that were not computed
-  // It was refused because too many are in progress, which passes.
-  bool queue_full = false;
+  // Set when it was refused because too many are in progress, which passes: in
+  // about that time.
+  std::optional<absl::Duration> retry_after = {};
 };
 
 // Carries the tokens of one sequence from the engine to whoever answers it.
