@@ -19,7 +19,8 @@ namespace {
 constexpr Kernels kRefKernels = {
     Isa::kRef,
     ref::QuantizeToken,
-    {ref::TernaryMatmul, ref::TernaryMatmul, ref::TernaryMatmul},
+    {ref::TernaryMatmul, ref::TernaryMatmul, ref::TernaryMatmul,
+     ref::TernaryMatmul},
     ref::RmsNorm,
     ref::RopeRotate,
     ref::StoreKv,
@@ -39,7 +40,7 @@ constexpr Kernels kRefKernels = {
 constexpr Kernels kAvx2Kernels = {
     Isa::kAvx2,
     avx2::QuantizeToken,
-    {avx2::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
+    {avx2::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2, nullptr},
     avx2::RmsNorm,
     avx2::RopeRotate,
     avx2::StoreKv,
@@ -95,7 +96,7 @@ constexpr Kernels kAvx512VbmiKernels =
 constexpr Kernels kNeonDotprodKernels = {
     Isa::kNeonDotprod,
     neon::QuantizeToken,
-    {neon::TernaryMatmul, nullptr, nullptr},
+    {neon::TernaryMatmul, nullptr, nullptr, neon::TernaryMatmulTl1},
     neon::RmsNorm,
     neon::RopeRotate,
     neon::StoreKv,

@@ -22,6 +22,9 @@ namespace tern::neon {
 QuantizedScale QuantizeToken(const float* x, int n, int8_t* q);
 void TernaryMatmul(const TernaryView& w, const QuantizedTokens& x,
                    int row_begin, int row_end, float* y, size_t y_stride);
+// REQUIRES: w.packing is kTl1.
+void TernaryMatmulTl1(const TernaryView& w, const QuantizedTokens& x,
+                      int row_begin, int row_end, float* y, size_t y_stride);
 void RmsNorm(const float* x, const float* weight, int n, float eps, float* y);
 void RopeRotate(float* x, const float* cos, const float* sin, int head_dim,
                 RopePairing pairing);
