@@ -9,6 +9,7 @@
 #include "kernels/avx512vbmi.h"
 #include "kernels/vnni256.h"
 #elif defined(__aarch64__)
+#include "kernels/dotprod.h"
 #include "kernels/i8mm.h"
 #include "kernels/neon.h"
 #endif
@@ -93,8 +94,8 @@ constexpr Kernels kAvx512VbmiKernels =
 
 #elif defined(__aarch64__)
 
-constexpr Kernels kNeonDotprodKernels = {
-    Isa::kNeonDotprod,
+constexpr Kernels kNeonKernels = {
+    Isa::kNeon,
     neon::QuantizeToken,
     {neon::TernaryMatmul, nullptr, nullptr, neon::TernaryMatmulTl1},
     neon::RmsNorm,
@@ -111,7 +112,17 @@ constexpr Kernels kNeonDotprodKernels = {
     neon::QuantizeHeadRow,
 };
 
-// The instructions that it adds multiply int8.
+// The instructions that the others add multiply int8.
+constexpr Kernels NeonDotprodKernels() {
+  Kernels kernels = kNeonKernels;
+  kernels.isa = Isa::kNeonDotprod;
+  kernels.ternary_matmul_of[static_cast<int>(TernaryPacking::k2Bit)] =
+      dotprod::TernaryMatmul;
+  kernels.head_int8 = dotprod::HeadInt8;
+  return kernels;
+}
+constexpr Kernels kNeonDotprodKernels = NeonDotprodKernels();
+
 constexpr Kernels NeonI8mmKernels() {
   Kernels kernels = kNeonDotprodKernels;
   kernels.isa = Isa::kNeonI8mm;
@@ -139,6 +150,8 @@ const Kernels& KernelsFor(Isa isa) {
     case Isa::kAvx512Vnni:
       return CpuHasAvx512Vbmi() ? kAvx512VbmiKernels : kAvx512VnniKernels;
 #elif defined(__aarch64__)
+    case Isa::kNeon:
+      return kNeonKernels;
     case Isa::kNeonDotprod:
       return kNeonDotprodKernels;
     case Isa::kNeonI8mm:

@@ -10,9 +10,8 @@
 #include "kernels/quantize.h"
 #include "kernels/ternary_layout.h"
 
-// Kernels for 64-bit ARM with SDOT (FEAT_DotProd). Contracts are those of the
-// entries of `Kernels` with the same name; the oracle (kernels/ref.h) checks
-// them.
+// Kernels for any 64-bit ARM. Contracts are those of the entries of `Kernels`
+// with the same name; the oracle (kernels/ref.h) checks them.
 //
 // The files of this target are compiled for that instruction set, so they share
 // no inline function or template with anything else: whichever copy the linker
