@@ -65,8 +65,15 @@ inline constexpr int kBlockBytes = 128;
 // Blocks of kBase3 and kTl2.
 inline constexpr int kGroupBlockColumns = 48;
 inline constexpr int kGroupBlockBytes = 320;
-inline constexpr bool HasGroupBlocks(TernaryPacking packing) {
-  return packing == TernaryPacking::kBase3 || packing == TernaryPacking::kTl2;
+
+inline constexpr int BlockColumns(TernaryPacking packing) {
+  return packing == TernaryPacking::kBase3 || packing == TernaryPacking::kTl2
+             ? kGroupBlockColumns
+             : kBlockColumns;
+}
+inline constexpr int BlockBytes(TernaryPacking packing) {
+  return BlockColumns(packing) == kBlockColumns ? kBlockBytes
+                                                : kGroupBlockBytes;
 }
 // Alignment that packed matrices need; the sizes below are multiples of it.
 inline constexpr size_t kPackedAlignment = 64;
@@ -76,11 +83,9 @@ inline constexpr int PanelCount(int n_out) {
 }
 inline constexpr size_t PanelBytes(
     int n_in, TernaryPacking packing = TernaryPacking::k2Bit) {
-  return HasGroupBlocks(packing)
-             ? static_cast<size_t>((n_in + kGroupBlockColumns - 1) /
-                                   kGroupBlockColumns) *
-                   kGroupBlockBytes
-             : static_cast<size_t>(n_in / kBlockColumns) * kBlockBytes;
+  return static_cast<size_t>((n_in + BlockColumns(packing) - 1) /
+                             BlockColumns(packing)) *
+         BlockBytes(packing);
 }
 inline constexpr size_t PackedBytes(
     int n_out, int n_in, TernaryPacking packing = TernaryPacking::k2Bit) {

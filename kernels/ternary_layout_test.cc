@@ -115,8 +115,7 @@ TEST(TernaryLayout, WeightsComeBack) {
         const TernaryView view = {packed.data(), n_out, n_in, 1.0f, packing};
         // Rows that fill up the last panel and columns that fill up the last
         // block are zeros.
-        const int block_columns =
-            HasGroupBlocks(packing) ? kGroupBlockColumns : kBlockColumns;
+        const int block_columns = BlockColumns(packing);
         const int n_columns =
             (n_in + block_columns - 1) / block_columns * block_columns;
         for (int r = 0; r < PanelCount(n_out) * kPanelRows; ++r) {
