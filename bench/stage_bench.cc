@@ -54,7 +54,7 @@ ABSL_FLAG(std::string, threads, "",
           "Counts of compute threads, such as 1,2. Empty: one and all.");
 ABSL_FLAG(std::string, head, "int8", "Head mode: int8 or stored.");
 ABSL_FLAG(std::string, weights_packing, "2bit",
-          "Packing of ternary weights: 2bit, base3, tl2 or auto.");
+          "Packing of ternary weights: 2bit, base3, tl2, tl1 or auto.");
 ABSL_FLAG(std::string, isa, "", "Instruction set. Empty: the best.");
 ABSL_FLAG(std::string, prompts, "512", "Lengths of prompts, in tokens.");
 ABSL_FLAG(std::string, decodes, "1@128,4@96,16@96,64@96",

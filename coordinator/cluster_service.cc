@@ -37,6 +37,10 @@ WorkerRegistration FromProto(const v1::RegisterWorkerRequest& request) {
   out.models.assign(from.models().begin(), from.models().end());
   out.supports_step_token_source = from.supports_step_token_source();
   out.repeat_max_limit = from.repeat_max_limit();
+  if (from.has_packed_blocks()) {
+    out.packed_blocks = {from.packed_blocks().column_count(),
+                         from.packed_blocks().byte_count()};
+  }
   return out;
 }
 
@@ -57,6 +61,10 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
   capabilities->set_supports_step_token_source(
       registration.supports_step_token_source);
   capabilities->set_repeat_max_limit(registration.repeat_max_limit);
+  capabilities->mutable_packed_blocks()->set_column_count(
+      registration.packed_blocks.columns);
+  capabilities->mutable_packed_blocks()->set_byte_count(
+      registration.packed_blocks.bytes);
   SetDuration(from.silence, out->mutable_time_since_heartbeat());
   out->set_finished_step_count(worker.finished_step_count);
   if (!worker.IsAvailable()) {

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "model/stage_plan.h"
 
 namespace tern {
 
@@ -31,6 +32,7 @@ struct WorkerRegistration {
   std::vector<std::string> models;
   bool supports_step_token_source = false;
   int repeat_max_limit = 1;
+  PackedBlocks packed_blocks;
 };
 
 // A worker as the coordinator knows it.

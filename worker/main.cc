@@ -36,12 +36,13 @@ ABSL_FLAG(int64_t, memory_bytes, 0,
           "is available at the start.");
 ABSL_FLAG(std::string, isa, "auto",
           "Instruction set of the kernels: auto, ref, avx2, avxvnni, "
-          "avx512vnni256, avx512vnni, neon_dotprod, neon_i8mm. All compute the "
-          "same bits.");
+          "avx512vnni256, avx512vnni, neon, neon_dotprod, neon_i8mm. All "
+          "compute the same bits.");
 ABSL_FLAG(std::string, weights_packing, "2bit",
-          "How ternary weights lie in memory: 2bit, base3 (needs avx512vnni "
-          "and a CPU with VBMI) or tl2, which take 5/6 of the room; auto "
-          "measures which is read fastest. All give the same bits.");
+          "How ternary weights lie in memory: 2bit; base3 (needs avx512vnni "
+          "and a CPU with VBMI) or tl2 (x86), which take 5/6 of the room; tl1 "
+          "(ARM), which takes as much; auto measures which is read fastest. "
+          "All give the same bits.");
 ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once the server listens. Empty: none.");
 

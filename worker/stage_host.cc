@@ -157,7 +157,8 @@ absl::Status StageHost::CheckMemory(const StageRequest& request,
   ASSIGN_OR_RETURN(const DenseTensor head, source_->FindHead());
   const StageCost cost =
       CostOf(config_, RangeOf(request), head_mode == HeadMode::kInt8,
-             head.row_bytes(), kKvBlockSize);
+             head.row_bytes(), kKvBlockSize,
+             {BlockColumns(options_.packing), BlockBytes(options_.packing)});
   // kv_block_bytes is below 2^31 for any model of this reader's limits, so the
   // product fits.
   const int64_t kv_bytes = cost.kv_block_bytes * request.kv_block_count;

@@ -12,6 +12,7 @@
 #include "kernels/head.h"
 #include "kernels/ternary_layout.h"
 #include "model/model_source.h"
+#include "model/stage_plan.h"
 #include "model/weights.h"
 #include "tests/testing/gguf_builder.h"
 #include "tests/testing/tiny_model.h"
@@ -110,6 +111,13 @@ TEST_P(StageWeightsPacking, MatricesHoldTheFilesWeights) {
     }
   }
   EXPECT_EQ((*weights)->bytes, bytes);
+  // Placement foresees the same.
+  const PackedBlocks blocks = {BlockColumns(GetParam()),
+                               BlockBytes(GetParam())};
+  EXPECT_EQ(2 * LayerBytes(model->source->config(), blocks) +
+                Int8PackedBytes((*weights)->head_int8.n_rows,
+                                (*weights)->head_int8.n_columns),
+            static_cast<size_t>(bytes));
 }
 
 INSTANTIATE_TEST_SUITE_P(

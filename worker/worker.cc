@@ -173,6 +173,7 @@ absl::Status Worker::Start(const Options& options) {
   description.kernel_isa = std::string(IsaName(isa));
   description.device = ProcessorName();
   description.models = {host.model_name};
+  description.packed_blocks = {BlockColumns(packing), BlockBytes(packing)};
   LOG(INFO) << "event=worker_started worker=" << description.worker_id
             << " address=" << address_ << " model=" << host.model_name
             << " threads=" << host.n_threads
