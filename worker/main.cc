@@ -33,8 +33,8 @@ ABSL_FLAG(int, threads, 0,
           "Compute threads. 0: all processors that the process may use.");
 ABSL_FLAG(std::string, pin, "auto",
           "Whether compute threads are bound to processors: on, off, or auto: "
-          "when they take every core that the process may use and no CPU quota "
-          "holds them back.");
+          "when they take every core of a cpuset, or of a machine with several "
+          "memory nodes, and no CPU quota holds them back.");
 ABSL_FLAG(int64_t, memory_bytes, 0,
           "Bytes that weights and KV cache may take together. 0: 80 % of what "
           "is available at the start.");

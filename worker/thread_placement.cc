@@ -56,7 +56,8 @@ int CoreCount(const std::vector<Candidate>& candidates) {
 
 // Why kAuto does not bind; empty when it does.
 std::string ReasonNotToBind(const std::vector<Candidate>& candidates,
-                            double quota, int n_threads) {
+                            const ProcessorGrant& grant, int n_threads) {
+  const double quota = grant.quota;
   const int n_processors = static_cast<int>(candidates.size());
   const int n_cores = CoreCount(candidates);
   if (n_processors == 0) return "the process's processors cannot be told";
@@ -67,12 +68,20 @@ std::string ReasonNotToBind(const std::vector<Candidate>& candidates,
                         "to go on elsewhere");
   }
   if (n_threads > n_processors) {
-    return absl::StrCat(n_threads, " threads share ", n_processors,
-                        " processors");
+    return absl::StrCat("more threads (", n_threads, ") than processors (",
+                        n_processors, ")");
   }
   if (n_threads < n_cores) {
-    return absl::StrCat(n_threads, " threads leave some of ", n_cores,
-                        " cores to others, whom they must be able to give way");
+    return absl::StrCat("fewer threads (", n_threads, ") than cores (", n_cores,
+                        "), which leaves some to others, and who keeps to a "
+                        "core cannot give way to them");
+  }
+  // In the order of nodes.
+  const bool is_one_node =
+      candidates.front().processor.node == candidates.back().processor.node;
+  if (is_one_node && candidates.size() >= grant.machine.size()) {
+    return "the process may run on the whole machine, which has one memory "
+           "node, so that binding would gain little and lose where others run";
   }
   return "";
 }
@@ -122,7 +131,7 @@ absl::StatusOr<ThreadPlacement> PlaceThreads(const ProcessorGrant& grant,
     }
     placement.reason = "switched on";
   } else {
-    placement.reason = ReasonNotToBind(candidates, grant.quota, n_threads);
+    placement.reason = ReasonNotToBind(candidates, grant, n_threads);
     if (!placement.reason.empty()) return placement;
     placement.reason = "they take every core that the process may use";
   }

@@ -47,12 +47,14 @@ struct ThreadPlacement {
 
 // Decides where the threads run. Pure.
 //
-// Bound threads cannot give way to what else runs on their processors, so
-// kAuto binds them only where nothing is to be gained by giving way: when they
-// take every core that the process may use, each a processor of its own. It
-// never does under a quota below these processors: a thread that the system
-// stops for having used up its time could not be made up for. kOn binds all the
-// same; INVALID_ARGUMENT when there are more threads than processors.
+// Bound threads cannot give way to what else runs on their processors. So kAuto
+// binds them only when they take every core that the process may use, each a
+// processor of its own, and either these are a part of the machine, given to
+// the process and so hardly to others, or of several memory nodes, where
+// keeping near the memory gains more than giving way. It never does under a
+// quota below these processors: a thread that the system stops for having used
+// up its time could not be made up for. kOn binds all the same;
+// INVALID_ARGUMENT when there are more threads than processors.
 //
 // One thread on each core comes before two on any, and the threads spread
 // evenly over the nodes; threads of one node follow each other.

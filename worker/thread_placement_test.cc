@@ -1,5 +1,6 @@
 #include "worker/thread_placement.h"
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -38,17 +39,27 @@ constexpr double kNoQuota = std::numeric_limits<double>::infinity();
 // each of two nodes; 4-7 are the second ones.
 const char kTwoSockets[] = "node:2 core:2 pu:2(indexes=0,4,1,5,2,6,3,7)";
 
+const char kOneNode[] = "node:1 core:8 pu:1";
+
 const Case kCases[] = {
-    {"AllOfOneNode",
-     "node:1 core:4 pu:1",
-     Ids(0, 4),
+    {"AllOfOneNodeIsSharedWithOthers",
+     kOneNode,
+     Ids(0, 8),
      kNoQuota,
-     4,
+     8,
      kAuto,
-     {0, 1, 2, 3},
-     {0, 0, 0, 0}},
+     {},
+     {}},
+    {"AMaskOfTheWorkersOwn",
+     kOneNode,
+     {2, 3, 6},
+     kNoQuota,
+     3,
+     kAuto,
+     {2, 3, 6},
+     {0, 0, 0}},
     {"FewerThreadsThanCoresGiveWay",
-     "node:1 core:4 pu:1",
+     kOneNode,
      Ids(0, 4),
      kNoQuota,
      3,
@@ -56,45 +67,30 @@ const Case kCases[] = {
      {},
      {}},
     {"MoreThreadsThanProcessors",
-     "node:1 core:4 pu:1",
+     kOneNode,
      Ids(0, 4),
      kNoQuota,
      5,
      kAuto,
      {},
      {}},
-    {"AQuotaBelowTheProcessors",
-     "node:1 core:4 pu:1",
-     Ids(0, 4),
-     3.5,
-     4,
-     kAuto,
-     {},
-     {}},
+    {"AQuotaBelowTheProcessors", kOneNode, Ids(0, 4), 3.5, 4, kAuto, {}, {}},
     {"AQuotaThatCoversThem",
-     "node:1 core:4 pu:1",
+     kOneNode,
      Ids(0, 4),
      4,
      4,
      kAuto,
      {0, 1, 2, 3},
      {0, 0, 0, 0}},
-    {"AMaskOfTheWorkersOwn",
-     "node:1 core:8 pu:1",
-     {2, 3, 6},
+    {"AllOfTwoNodes",
+     "node:2 core:2 pu:1",
+     Ids(0, 4),
      kNoQuota,
-     3,
+     4,
      kAuto,
-     {2, 3, 6},
-     {0, 0, 0}},
-    {"AQuotaThatCoversTheMaskOnly",
-     "node:1 core:8 pu:1",
-     {2, 3},
-     2,
-     2,
-     kAuto,
-     {2, 3},
-     {0, 0}},
+     {0, 1, 2, 3},
+     {0, 0, 1, 1}},
     {"OneThreadOnEachCoreFirst",
      kTwoSockets,
      Ids(0, 8),
@@ -161,8 +157,8 @@ const Case kCases[] = {
      {0, 0, 1, 1}},
     {"SwitchedOff", kTwoSockets, Ids(0, 8), kNoQuota, 8, kOff, {}, {}},
     {"SwitchedOnUnderAQuota",
-     "node:1 core:4 pu:1",
-     Ids(0, 4),
+     kOneNode,
+     Ids(0, 8),
      2,
      3,
      kOn,
@@ -174,7 +170,7 @@ const Case kCases[] = {
      {0, 1, 7, 9},
      kNoQuota,
      4,
-     kAuto,
+     kOn,
      {0, 1, 7, 9},
      {0, 0, 0, 0}},
 };
@@ -222,10 +218,16 @@ TEST(PlaceThreads, TheReasonIsTold) {
             "processors, and a thread that it stops must be able to go on "
             "elsewhere");
   EXPECT_EQ(describe(kNoQuota, 3, kAuto),
-            "not bound: 3 threads leave some of 4 cores to others, whom they "
-            "must be able to give way");
+            "not bound: fewer threads (3) than cores (4), which leaves some to "
+            "others, and who keeps to a core cannot give way to them");
   EXPECT_EQ(describe(kNoQuota, 9, kAuto),
-            "not bound: 9 threads share 8 processors");
+            "not bound: more threads (9) than processors (8)");
+  EXPECT_EQ(
+      Describe(*PlaceThreads(
+          {SyntheticProcessors(kOneNode), Ids(0, 8), kNoQuota}, 8, kAuto)),
+      "not bound: the process may run on the whole machine, which has "
+      "one memory node, so that binding would gain little and lose where "
+      "others run");
   EXPECT_EQ(describe(kNoQuota, 8, kOff), "not bound: switched off");
   EXPECT_EQ(describe(kNoQuota, 1, kOn),
             "bound to processors 0 of 1 node: switched on");

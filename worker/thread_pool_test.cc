@@ -174,7 +174,7 @@ TEST(ThreadPool, TheMaskOfTheProcessIsRespected) {
     CPU_SET(all[1], &mask);
     ASSERT_EQ(sched_setaffinity(0, sizeof(mask), &mask), 0);
     const auto placement =
-        PlaceThreads({{}, AllowedProcessors()}, 1, PinMode::kAuto);
+        PlaceThreads({{}, AllowedProcessors()}, 1, PinMode::kOn);
     ASSERT_TRUE(placement.ok());
     EXPECT_EQ(placement->processors, std::vector<int>{all[1]});
     ThreadPool bound(*placement);
@@ -212,8 +212,8 @@ TEST(ThreadPool, PartsOfNodesFollowEachOther) {
   EXPECT_EQ(unbound.NodeParts(16), (std::vector<int64_t>{0, 16}));
 }
 
-// Whatever a thread takes of the other node, it takes after all that it takes of
-// its own.
+// Whatever a thread takes of the other node, it takes after all that it takes
+// of its own.
 TEST(ThreadPool, PiecesOfTheOwnNodeAreTakenFirst) {
   ThreadPool pool(OnTwoNodes());
   absl::Mutex mu;

@@ -14,7 +14,10 @@ std::vector<Processor> Processors(const std::string& description) {
   std::vector<Processor> processors;
   hwloc_topology_t topology;
   if (hwloc_topology_init(&topology) != 0) return processors;
-  // Asks every processor about itself, for what the system tells as well.
+  // Without it, what a cpuset withholds from this process is not there, and the
+  // cpuset looks like the whole machine.
+  hwloc_topology_set_flags(topology, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
+  // It asks every processor about itself, for what the system tells as well.
   hwloc_topology_set_components(
       topology, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
   const bool loaded =

@@ -191,6 +191,7 @@ absl::Status Worker::Start(const Options& options) {
   description.thread_count = n_threads;
   description.kernel_isa = std::string(IsaName(isa));
   description.device = ProcessorName();
+  description.thread_placement = Describe(placement);
   description.models = {host.model_name};
   LOG(INFO) << "event=worker_started worker=" << description.worker_id
             << " address=" << address_ << " model=" << host.model_name
