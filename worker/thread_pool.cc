@@ -99,9 +99,9 @@ void ThreadPool::ParallelFor(
 }
 
 void ThreadPool::ParallelForFirstTouch(
-    int64_t n, int i, int count,
+    int64_t n, int slice, int n_slices,
     absl::FunctionRef<void(int64_t begin, int64_t end)> fn) {
-  RunParts(n, 1, i, count, /*leaves_node=*/false, fn);
+  RunParts(n, 1, slice, n_slices, /*leaves_node=*/false, fn);
 }
 
 std::vector<int64_t> ThreadPool::NodeParts(int64_t n) const {
@@ -115,13 +115,13 @@ std::vector<int64_t> ThreadPool::NodeParts(int64_t n) const {
 }
 
 void ThreadPool::RunParts(
-    int64_t n, int64_t grain, int i, int count, bool leaves_node,
+    int64_t n, int64_t grain, int slice, int n_slices, bool leaves_node,
     absl::FunctionRef<void(int64_t begin, int64_t end)> fn) {
   if (n <= 0) return;
   const int64_t n_grains = (n + grain - 1) / grain;
   if (n_threads_ == 1 || n_grains == 1) {
-    const int64_t begin = n_grains * i / count * grain;
-    const int64_t end = std::min(n, n_grains * (i + 1) / count * grain);
+    const int64_t begin = n_grains * slice / n_slices * grain;
+    const int64_t end = std::min(n, n_grains * (slice + 1) / n_slices * grain);
     if (begin < end) fn(begin, end);
     return;
   }
@@ -129,8 +129,8 @@ void ThreadPool::RunParts(
     Part& part = parts_[thread];
     const int64_t first = PartBegin(n_grains, thread);
     const int64_t size = PartBegin(n_grains, thread + 1) - first;
-    const int64_t begin = first + size * i / count;
-    part.end = first + size * (i + 1) / count;
+    const int64_t begin = first + size * slice / n_slices;
+    part.end = first + size * (slice + 1) / n_slices;
     part.piece = std::max<int64_t>(1, (part.end - begin) / kPiecesPerPart);
     part.next.store(begin, std::memory_order_relaxed);
   }

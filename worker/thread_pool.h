@@ -61,11 +61,11 @@ class ThreadPool {
   void ParallelFor(int64_t n, int64_t grain,
                    absl::FunctionRef<void(int64_t begin, int64_t end)> fn);
 
-  // As ParallelFor(n, 1, fn), for the i-th of `count` slices of each thread's
+  // As ParallelFor(n, 1, fn), for slice `slice` of `n_slices` of each thread's
   // part, and no piece leaves its part's node. What is written first here lies
   // near the threads that read it in a ParallelFor of as many grains.
   void ParallelForFirstTouch(
-      int64_t n, int i, int count,
+      int64_t n, int slice, int n_slices,
       absl::FunctionRef<void(int64_t begin, int64_t end)> fn);
 
   // Where in [0, n) the part of the first thread of each node begins in
@@ -92,8 +92,9 @@ class ThreadPool {
     int64_t piece;
   };
 
-  // Slice i of `count` of the loop over n.
-  void RunParts(int64_t n, int64_t grain, int i, int count, bool leaves_node,
+  // Slice `slice` of `n_slices` of each part of the loop over n.
+  void RunParts(int64_t n, int64_t grain, int slice, int n_slices,
+                bool leaves_node,
                 absl::FunctionRef<void(int64_t begin, int64_t end)> fn);
   // First of n_grains in the part of a thread; n_grains for n_threads_.
   int64_t PartBegin(int64_t n_grains, int thread) const {
