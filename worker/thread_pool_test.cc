@@ -212,14 +212,17 @@ TEST(ThreadPool, PartsOfNodesFollowEachOther) {
   EXPECT_EQ(unbound.NodeParts(16), (std::vector<int64_t>{0, 16}));
 }
 
-// Whatever a thread takes of the other node, it takes after all that it takes
-// of its own.
+// All threads but the second are held up at their first pieces until it has
+// done all else that its node has to do; meanwhile the other node's pieces are
+// there to be taken.
 TEST(ThreadPool, PiecesOfTheOwnNodeAreTakenFirst) {
   ThreadPool pool(OnTwoNodes());
   absl::Mutex mu;
   std::map<std::thread::id, std::vector<int64_t>> taken;  // begins
   std::atomic<int> n_there{0};
-  pool.ParallelFor(64, 1, [&](int64_t begin, int64_t) {
+  std::atomic<int64_t> n_done{0};  // of the first node
+  absl::Notification node_done;
+  pool.ParallelFor(64, 1, [&](int64_t begin, int64_t end) {
     {
       absl::MutexLock lock(&mu);
       taken[std::this_thread::get_id()].push_back(begin);
@@ -227,15 +230,21 @@ TEST(ThreadPool, PiecesOfTheOwnNodeAreTakenFirst) {
     // So that each thread begins with its own part.
     n_there.fetch_add(1);
     while (n_there.load() < 4) std::this_thread::yield();
+    if (begin == 0 || begin == 32 || begin == 48) {
+      EXPECT_TRUE(node_done.WaitForNotificationWithTimeout(absl::Seconds(60)));
+    } else if (begin < 32 && (n_done += end - begin) == 30) {
+      node_done.Notify();
+    }
   });
   ASSERT_EQ(taken.size(), 4u);
+  EXPECT_EQ(taken[std::this_thread::get_id()][0], 0);
   for (const auto& [thread, begins] : taken) {
     const bool is_second = begins[0] >= 32;
     bool went_away = false;
     for (const int64_t begin : begins) {
       const bool is_away = (begin >= 32) != is_second;
       EXPECT_TRUE(is_away || !went_away) << begin;
-      went_away = is_away;
+      went_away = went_away || is_away;
     }
   }
 }
