@@ -34,6 +34,7 @@ WorkerRegistration FromProto(const v1::RegisterWorkerRequest& request) {
   out.thread_count = from.thread_count();
   out.kernel_isa = from.kernel_isa();
   out.device = from.device();
+  out.thread_placement = from.thread_placement();
   out.models.assign(from.models().begin(), from.models().end());
   out.supports_step_token_source = from.supports_step_token_source();
   out.repeat_max_limit = from.repeat_max_limit();
@@ -55,6 +56,7 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
   capabilities->set_thread_count(registration.thread_count);
   capabilities->set_kernel_isa(registration.kernel_isa);
   capabilities->set_device(registration.device);
+  capabilities->set_thread_placement(registration.thread_placement);
   for (const std::string& model : registration.models) {
     capabilities->add_models(model);
   }

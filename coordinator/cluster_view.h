@@ -29,6 +29,7 @@ struct WorkerRegistration {
   int thread_count = 0;
   std::string kernel_isa;
   std::string device;
+  std::string thread_placement;
   std::vector<std::string> models;
   bool supports_step_token_source = false;
   int repeat_max_limit = 1;

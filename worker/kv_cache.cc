@@ -20,10 +20,18 @@ size_t KvCache::PoolBytes(const Shape& shape) {
   return LayerPoolElements(shape) * 2 * shape.n_layers * sizeof(uint16_t);
 }
 
-absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const Shape& shape) {
+absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(
+    const Shape& shape, absl::Span<const int> nodes) {
   CHECK(shape.n_layers > 0 && shape.n_blocks > 0 && shape.context_length > 0);
   ASSIGN_OR_RETURN(HugeBuffer pool,
                    HugeBuffer::Allocate(PoolBytes(shape), "the KV pool"));
+  if (nodes.size() > 1) {
+    const absl::Status spread = pool.Interleave(nodes);
+    if (!spread.ok()) {
+      LOG(WARNING) << "event=kv_pool_not_interleaved nodes=" << nodes.size()
+                   << " status=\"" << spread.ToString() << "\"";
+    }
+  }
   return std::unique_ptr<KvCache>(new KvCache(shape, std::move(pool)));
 }
 

@@ -37,8 +37,12 @@ class KvCache {
 
   static size_t PoolBytes(const Shape& shape);
 
-  // Allocates an empty pool. RESOURCE_EXHAUSTED when the system refuses.
-  static absl::StatusOr<std::unique_ptr<KvCache>> Create(const Shape& shape);
+  // Allocates an empty pool. Between several memory nodes its pages take turns
+  // where the system allows that: which thread will read a sequence's block
+  // cannot be told when it is written. RESOURCE_EXHAUSTED when the system
+  // refuses the memory.
+  static absl::StatusOr<std::unique_ptr<KvCache>> Create(
+      const Shape& shape, absl::Span<const int> nodes = {});
 
   // Forgets every sequence. The pool's bytes stay; nobody reads them before
   // they are written again.

@@ -31,6 +31,10 @@ ABSL_FLAG(std::string, worker_id, "",
           "process number.");
 ABSL_FLAG(int, threads, 0,
           "Compute threads. 0: all processors that the process may use.");
+ABSL_FLAG(std::string, pin, "auto",
+          "Whether compute threads are bound to processors: on, off, or auto: "
+          "when they take every core of a cpuset, or of a machine with several "
+          "memory nodes, and no CPU quota holds them back.");
 ABSL_FLAG(int64_t, memory_bytes, 0,
           "Bytes that weights and KV cache may take together. 0: 80 % of what "
           "is available at the start.");
@@ -60,6 +64,7 @@ int main(int argc, char** argv) {
   options.model_name = absl::GetFlag(FLAGS_model_name);
   options.worker_id = absl::GetFlag(FLAGS_worker_id);
   options.n_threads = absl::GetFlag(FLAGS_threads);
+  options.pin = absl::GetFlag(FLAGS_pin);
   options.memory_bytes = absl::GetFlag(FLAGS_memory_bytes);
   options.isa = absl::GetFlag(FLAGS_isa);
   options.weights_packing = absl::GetFlag(FLAGS_weights_packing);

@@ -33,6 +33,7 @@ v1::RegisterWorkerRequest MakeRequest(const WorkerDescription& d) {
   c->set_thread_count(d.thread_count);
   c->set_kernel_isa(d.kernel_isa);
   c->set_device(d.device);
+  c->set_thread_placement(d.thread_placement);
   for (const std::string& model : d.models) c->add_models(model);
   c->set_supports_step_token_source(false);
   c->set_repeat_max_limit(1);

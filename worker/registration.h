@@ -32,6 +32,7 @@ struct WorkerDescription {
   int thread_count = 0;
   std::string kernel_isa;
   std::string device;
+  std::string thread_placement;
   std::vector<std::string> models;
   PackedBlocks packed_blocks;
 };

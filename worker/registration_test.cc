@@ -125,6 +125,7 @@ class RegistrationTest : public ::testing::Test {
     description.thread_count = 3;
     description.kernel_isa = "ref";
     description.device = "abacus";
+    description.thread_placement = "not bound: no nails";
     description.models = {"m"};
     description.packed_blocks = {48, 320};
     auto credentials = Credentials::Create({});
@@ -171,6 +172,7 @@ TEST_F(RegistrationTest, IntroducesTheWorkerAndKeepsItsLease) {
   EXPECT_EQ(r.capabilities().numerics_class(), "cpu-1");
   EXPECT_EQ(r.capabilities().memory_bytes(), 1000);
   EXPECT_EQ(r.capabilities().thread_count(), 3);
+  EXPECT_EQ(r.capabilities().thread_placement(), "not bound: no nails");
   ASSERT_EQ(r.capabilities().models_size(), 1);
   EXPECT_EQ(r.capabilities().models(0), "m");
   EXPECT_FALSE(r.capabilities().supports_step_token_source());

@@ -139,8 +139,11 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
     hidden = received_.data();
   }
   const absl::Time computing = clock_->Now();
-  stage_->Forward(rows_, hidden);
-  if (link_ == nullptr) Sample(plan, hidden, result);
+  {
+    const ThreadPool::CallerBinding binding(*pool_);
+    stage_->Forward(rows_, hidden);
+    if (link_ == nullptr) Sample(plan, hidden, result);
+  }
   const absl::Time computed = clock_->Now();
   absl::Duration waited = computing - begin;
   if (link_ != nullptr) {

@@ -29,6 +29,7 @@
 #include "worker/stage_weights.h"
 #include "worker/step_limits.h"
 #include "worker/step_mailbox.h"
+#include "worker/thread_placement.h"
 #include "worker/thread_pool.h"
 
 namespace tern {
@@ -73,8 +74,8 @@ class StageHost {
  public:
   struct Options {
     std::string model_name;
-    // Compute threads; must be > 0.
-    int n_threads = 1;
+    // Of the compute threads.
+    ThreadPlacement placement;
     // Bytes that weights and KV pool may take together.
     int64_t memory_bytes = 0;
     Isa isa = Isa::kRef;
