@@ -154,7 +154,8 @@ TEST(Replicas, ServeABatchTogetherAndOneMayGoAway) {
 
   const int n_prompts = 60;
   const auto prompt_of = [](int i) {
-    return Request(absl::StrCat("Citizen ", i, ":\n"), 40 + i % 7);
+    // Some end soon, and most are under way then.
+    return Request(absl::StrCat("Citizen ", i, ":\n"), 20 + 8 * (i % 30));
   };
   grpc::ClientContext context;
   SetDeadline(&context);
