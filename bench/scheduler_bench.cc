@@ -1,0 +1,143 @@
+// Cost of the coordinator's pure core: planning a step, taking its result.
+//
+//   bazel run -c opt //bench:scheduler_bench
+//
+// items_per_second counts rows of steps (tokens of the prompt for Prefill).
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "benchmark/benchmark.h"
+#include "coordinator/scheduler.h"
+#include "coordinator/sequence.h"
+#include "coordinator/step_plan.h"
+#include "util/logging.h"
+
+namespace tern {
+namespace {
+
+constexpr int kContext = 1024;
+constexpr int kBlockSize = 16;
+
+// `n` sequences that decode for a long time, in one micro-batch.
+Scheduler::Options OptionsFor(int n) {
+  Scheduler::Options options;
+  options.max_sequences = n;
+  options.max_waiting = n;
+  options.max_step_tokens = 512;
+  return options;
+}
+
+void Start(int n, Scheduler* scheduler) {
+  Scheduler::Capacity capacity;
+  capacity.block_size = kBlockSize;
+  capacity.n_blocks = n * (kContext / kBlockSize + 1);
+  CHECK(scheduler->StartEpoch(capacity).empty());
+}
+
+void Add(int64_t id, int n_prompt, int n_output, Scheduler* scheduler) {
+  SequenceParameters parameters;
+  parameters.prompt.assign(n_prompt, 1);
+  parameters.max_output_tokens = n_output;
+  CHECK(scheduler->Add(id, std::move(parameters)).ok());
+}
+
+// What a worker would answer.
+StepResult ResultOf(const StepPlan& plan) {
+  StepResult result;
+  result.step_id = plan.step_id;
+  for (const StepRow& row : plan.rows) {
+    if (!row.samples) continue;
+    SampledToken sampled;
+    sampled.run_id = row.run_id;
+    sampled.position = row.position + static_cast<int>(row.tokens.size());
+    sampled.token_id = 1;
+    result.sampled.push_back(std::move(sampled));
+  }
+  return result;
+}
+
+// Turns until every sequence decodes.
+void Prefill(Scheduler* scheduler, int n) {
+  std::vector<SequenceEvent> events;
+  while (true) {
+    const std::optional<StepPlan> plan = scheduler->Schedule();
+    CHECK(plan.has_value());
+    CHECK(scheduler->Complete(ResultOf(*plan), &events).ok());
+    if (static_cast<int>(plan->rows.size()) == n) return;
+  }
+}
+
+enum class Part { kSchedule, kComplete };
+
+// Decoding of range(0) sequences: the time of one part of the loop, the other
+// one not counted.
+void Decode(benchmark::State& state, Part part) {
+  const int n = static_cast<int>(state.range(0));
+  Scheduler scheduler(OptionsFor(n));
+  std::vector<SequenceEvent> events;
+  int64_t next_id = 1;
+  int steps_left = 0;
+  for (auto _ : state) {
+    state.PauseTiming();
+    if (steps_left == 0) {
+      // Contexts do not go on for ever.
+      scheduler.PreemptAll();
+      for (int64_t id = next_id - n; id < next_id; ++id) scheduler.Abort(id);
+      Start(n, &scheduler);
+      for (int i = 0; i < n; ++i) Add(next_id++, 8, kContext - 8, &scheduler);
+      Prefill(&scheduler, n);
+      steps_left = kContext / 2;
+    }
+    --steps_left;
+    events.clear();
+    if (part == Part::kSchedule) {
+      state.ResumeTiming();
+      std::optional<StepPlan> plan = scheduler.Schedule();
+      state.PauseTiming();
+      CHECK(static_cast<int>(plan->rows.size()) == n);
+      CHECK(scheduler.Complete(ResultOf(*plan), &events).ok());
+    } else {
+      const StepResult result = ResultOf(*scheduler.Schedule());
+      state.ResumeTiming();
+      const bool ok = scheduler.Complete(result, &events).ok();
+      state.PauseTiming();
+      CHECK(ok);
+    }
+    state.ResumeTiming();
+  }
+  state.SetItemsProcessed(state.iterations() * n);
+}
+
+void ScheduleDecode(benchmark::State& state) { Decode(state, Part::kSchedule); }
+BENCHMARK(ScheduleDecode)->Arg(16)->Arg(64)->Arg(256)->Arg(1024);
+
+void CompleteDecode(benchmark::State& state) { Decode(state, Part::kComplete); }
+BENCHMARK(CompleteDecode)->Arg(16)->Arg(64)->Arg(256)->Arg(1024);
+
+// The whole life of range(0) requests of 96 tokens in and 64 out: admission,
+// mixed steps of prefill and decoding, ends.
+void Requests(benchmark::State& state) {
+  const int n = static_cast<int>(state.range(0));
+  Scheduler scheduler(OptionsFor(n));
+  Start(n, &scheduler);
+  std::vector<SequenceEvent> events;
+  int64_t next_id = 1;
+  for (auto _ : state) {
+    for (int i = 0; i < n; ++i) Add(next_id++, 96, 64, &scheduler);
+    while (scheduler.n_sequences() > 0) {
+      const std::optional<StepPlan> plan = scheduler.Schedule();
+      CHECK(plan.has_value());
+      events.clear();
+      CHECK(scheduler.Complete(ResultOf(*plan), &events).ok());
+    }
+  }
+  state.SetItemsProcessed(state.iterations() * n * 64);
+}
+BENCHMARK(Requests)->Arg(16)->Arg(256);
+
+}  // namespace
+}  // namespace tern
+
+BENCHMARK_MAIN();
