@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "util/status_macros.h"
 
 namespace tern {
@@ -89,9 +90,14 @@ absl::Status MockStage::UpdateSequences(const StepPlan& plan) {
     if (limits_.is_last_stage) samplers_[setup.sequence_id] = setup.sampler;
   }
   for (const StepRow& row : plan.rows) {
-    RETURN_IF_ERROR(kv_->Extend(row.sequence_id, row.new_block_ids,
-                                row.position,
-                                static_cast<int32_t>(row.tokens.size())));
+    const absl::Span<const int32_t> blocks = row.new_block_ids;
+    if (row.taken_over_block_count > 0) {
+      RETURN_IF_ERROR(kv_->TakeOver(row.sequence_id,
+                                    blocks.first(row.taken_over_block_count)));
+    }
+    RETURN_IF_ERROR(
+        kv_->Extend(row.sequence_id, blocks.subspan(row.taken_over_block_count),
+                    row.position, static_cast<int32_t>(row.tokens.size())));
   }
   return absl::OkStatus();
 }

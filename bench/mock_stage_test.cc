@@ -51,6 +51,13 @@ StepRow Row(int64_t id, int position, int n_tokens,
           std::move(new_blocks), samples};
 }
 
+// Takes the first block over, full.
+StepRow TakingOver(int64_t id, std::vector<int32_t> blocks, int position) {
+  StepRow row = Row(id, position, 2, std::move(blocks));
+  row.taken_over_block_count = 1;
+  return row;
+}
+
 TEST(CostModel, AStepIsASumOfStepTokensAndContext) {
   const CostModel cost = {absl::Microseconds(1000), absl::Microseconds(10),
                           absl::Nanoseconds(100)};
@@ -136,6 +143,17 @@ TEST(MockStage, OnlyTheLastStageSamples) {
   EXPECT_TRUE(outcome->result.sampled.empty());
 }
 
+TEST(MockStage, TakesFullBlocksOver) {
+  const auto stage = Make({});
+  ASSERT_TRUE(
+      stage->Run({1, {}, {Opening(1, 7, 20)}, {Row(1, 0, 20, {0, 1})}}).ok());
+  const auto outcome =
+      stage->Run({2, {}, {Opening(2, 7, 18)}, {TakingOver(2, {0, 2}, 16)}});
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  EXPECT_EQ(outcome->n_tokens, 2);
+  EXPECT_EQ(outcome->result.blocks_in_use, 3);
+}
+
 TEST(MockStage, RefusesWhatARealStageRefuses) {
   const StepPlan start = {
       1, {}, {Opening(1, 7, 3), Opening(2, 7, 3)}, {Row(1, 0, 3, {0})}};
@@ -148,6 +166,7 @@ TEST(MockStage, RefusesWhatARealStageRefuses) {
       {"a block of another's", {2, {}, {}, {Row(2, 0, 3, {0})}}},
       {"too few blocks", {2, {}, {}, {Row(1, 3, 14, {})}}},
       {"an unknown sequence", {2, {}, {}, {Row(3, 0, 1, {1})}}},
+      {"a part of a block taken over", {2, {}, {}, {TakingOver(2, {0}, 16)}}},
       {"an unknown release", {2, {3}, {}, {}}},
       {"a second opening", {2, {}, {Opening(1, 7, 3)}, {}}},
   };

@@ -2,8 +2,8 @@
 //
 //   bazel run -c opt //bench:scheduler_bench
 //
-// Decode rows: the CPU time of one call, in the column "Time"; items are rows.
-// Requests: items are output tokens.
+// ScheduleDecode, CompleteDecode: the CPU time of one call, in the column
+// "Time"; items are rows of the step. Requests: items are output tokens.
 
 #include <time.h>
 
@@ -13,7 +13,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "benchmark/benchmark.h"
+#include "coordinator/block_manager.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/sequence.h"
 #include "coordinator/step_plan.h"
@@ -38,7 +40,7 @@ void Start(int n, Scheduler* scheduler) {
   Scheduler::Capacity capacity;
   capacity.block_size = kBlockSize;
   capacity.n_blocks = n * (kContext / kBlockSize + 1);
-  CHECK(scheduler->StartEpoch(capacity).empty());
+  CHECK(scheduler->StartPipeline(0, capacity).empty());
 }
 
 void Add(int64_t id, int n_prompt, int n_output, Scheduler* scheduler) {
@@ -67,9 +69,9 @@ StepResult ResultOf(const StepPlan& plan) {
 void Prefill(Scheduler* scheduler, int n) {
   std::vector<SequenceEvent> events;
   while (true) {
-    const std::optional<StepPlan> plan = scheduler->Schedule();
+    const std::optional<StepPlan> plan = scheduler->Schedule(0);
     CHECK(plan.has_value());
-    CHECK(scheduler->Complete(ResultOf(*plan), &events).ok());
+    CHECK(scheduler->Complete(0, ResultOf(*plan), &events).ok());
     if (static_cast<int>(plan->rows.size()) == n) return;
   }
 }
@@ -93,7 +95,7 @@ void Decode(benchmark::State& state, Part part) {
   for (auto _ : state) {
     if (steps_left == 0) {
       // Contexts do not go on for ever.
-      scheduler.PreemptAll();
+      scheduler.StopPipeline(0);
       for (int64_t id = next_id - n; id < next_id; ++id) scheduler.Abort(id);
       Start(n, &scheduler);
       for (int i = 0; i < n; ++i) Add(next_id++, 8, kContext - 8, &scheduler);
@@ -103,12 +105,12 @@ void Decode(benchmark::State& state, Part part) {
     --steps_left;
     events.clear();
     const double begin = CpuSeconds();
-    const std::optional<StepPlan> plan = scheduler.Schedule();
+    const std::optional<StepPlan> plan = scheduler.Schedule(0);
     const double planned = CpuSeconds();
     CHECK(plan.has_value() && static_cast<int>(plan->rows.size()) == n);
     const StepResult result = ResultOf(*plan);
     const double answered = CpuSeconds();
-    CHECK(scheduler.Complete(result, &events).ok());
+    CHECK(scheduler.Complete(0, result, &events).ok());
     const double completed = CpuSeconds();
     state.SetIterationTime(part == Part::kSchedule ? planned - begin
                                                    : completed - answered);
@@ -143,15 +145,51 @@ void Requests(benchmark::State& state) {
   for (auto _ : state) {
     for (int i = 0; i < n; ++i) Add(next_id++, 96, 64, &scheduler);
     while (scheduler.n_sequences() > 0) {
-      const std::optional<StepPlan> plan = scheduler.Schedule();
+      const std::optional<StepPlan> plan = scheduler.Schedule(0);
       CHECK(plan.has_value());
       events.clear();
-      CHECK(scheduler.Complete(ResultOf(*plan), &events).ok());
+      CHECK(scheduler.Complete(0, ResultOf(*plan), &events).ok());
     }
   }
   state.SetItemsProcessed(state.iterations() * n * 64);
 }
 BENCHMARK(Requests)->Arg(16)->Arg(256);
+
+// Finding the blocks of a text of range(0) blocks among 16 such texts. Items
+// are blocks.
+void FindPrefix(benchmark::State& state) {
+  constexpr int kTexts = 16;
+  const int n_blocks = static_cast<int>(state.range(0));
+  BlockManager blocks(kTexts * n_blocks, kBlockSize);
+  const BlockManager::PrefixId root = blocks.Root("tenant");
+  std::vector<std::vector<int32_t>> texts(kTexts);
+  for (int t = 0; t < kTexts; ++t) {
+    BlockManager::PrefixId prefix = root;
+    for (int b = 0; b < n_blocks; ++b) {
+      for (int i = 0; i < kBlockSize; ++i) {
+        texts[t].push_back((t * 7919 + b * 31 + i * 17) % 32000);
+      }
+      prefix = blocks.Publish(
+          blocks.Allocate(), prefix,
+          absl::MakeConstSpan(texts[t]).subspan(b * kBlockSize, kBlockSize),
+          /*step_id=*/1);
+    }
+  }
+  int t = 0;
+  for (auto _ : state) {
+    const absl::Span<const int32_t> text = texts[t++ % kTexts];
+    BlockManager::PrefixId prefix = root;
+    for (int b = 0; b < n_blocks; ++b) {
+      const std::optional<BlockManager::Known> known =
+          blocks.Find(prefix, text.subspan(b * kBlockSize, kBlockSize));
+      CHECK(known.has_value());
+      prefix = known->prefix;
+    }
+    benchmark::DoNotOptimize(prefix);
+  }
+  state.SetItemsProcessed(state.iterations() * n_blocks);
+}
+BENCHMARK(FindPrefix)->Arg(8)->Arg(512);
 
 }  // namespace
 }  // namespace tern

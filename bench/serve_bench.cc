@@ -66,7 +66,9 @@ ABSL_FLAG(double, cancel_share, 0,
 ABSL_FLAG(bool, ignore_eos, true,
           "Answers go on past the end-of-sequence token, up to the length "
           "asked for.");
-ABSL_FLAG(uint64_t, seed, 1, "Of everything random in prompts and times.");
+ABSL_FLAG(uint64_t, seed, 1,
+          "Of everything random in prompts and times. A cluster that has seen "
+          "the prompts of a seed may have them in its prefix cache.");
 ABSL_FLAG(double, goodput_ttft_ms, 0,
           "Requests whose first token takes longer are not good. 0: no limit.");
 ABSL_FLAG(double, goodput_itl_ms, 0,

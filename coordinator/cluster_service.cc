@@ -40,8 +40,7 @@ WorkerRegistration FromProto(const v1::RegisterWorkerRequest& request) {
   return out;
 }
 
-void ToProto(const Engine::WorkerStatus& from, const Engine::Snapshot& snapshot,
-             v1::Worker* out) {
+void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
   const Worker& worker = from.worker;
   const WorkerRegistration& registration = worker.registration;
   out->set_worker_id(registration.worker_id);
@@ -65,10 +64,10 @@ void ToProto(const Engine::WorkerStatus& from, const Engine::Snapshot& snapshot,
   } else if (from.stage < 0) {
     out->set_state(v1::WORKER_STATE_IDLE);
   } else {
-    out->set_state(snapshot.phase == Engine::Snapshot::Phase::kReady
+    out->set_state(from.phase == Engine::Phase::kReady
                        ? v1::WORKER_STATE_READY
                        : v1::WORKER_STATE_LOADING);
-    out->set_pipeline_id(snapshot.pipeline_id);
+    out->set_pipeline_id(from.pipeline_id);
     out->set_stage_index(from.stage);
   }
 }
@@ -126,7 +125,7 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::ListWorkers(
       [reactor, response](absl::StatusOr<Engine::Snapshot> snapshot) {
         if (snapshot.ok()) {
           for (const Engine::WorkerStatus& worker : snapshot->workers) {
-            ToProto(worker, *snapshot, response->add_workers());
+            ToProto(worker, response->add_workers());
           }
         }
         reactor->Finish(ToGrpcStatus(snapshot.status()));

@@ -144,6 +144,7 @@ absl::Status Coordinator::Start(const Options &options) {
   engine.scheduler.max_step_tokens = options.max_step_tokens;
   engine.scheduler.max_sequences = options.max_sequences;
   engine.scheduler.max_waiting = options.max_queued_requests;
+  engine.scheduler.prefix_cache = options.prefix_cache;
   engine.cluster.lease_duration = options.lease;
   engine.unavailable_after = options.unavailable_after;
   // Grows from one start of the coordinator to the next.

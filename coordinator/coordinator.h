@@ -46,6 +46,7 @@ class Coordinator {
     int max_sequences = 64;
     int max_queued_requests = 1024;
     int max_step_tokens = 512;
+    bool prefix_cache = true;
     absl::Duration lease = absl::Seconds(10);
     absl::Duration unavailable_after = absl::Seconds(30);
 

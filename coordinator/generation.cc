@@ -164,6 +164,8 @@ v1::Usage Generation::Usage() const {
   int n_output = 0;
   for (const Sample& sample : samples_) n_output += sample.n_output;
   usage.set_output_token_count(n_output);
+  // Of the first sample: the others may find what it has computed.
+  usage.set_cached_prompt_token_count(samples_[0].end.n_prompt_cached);
   return usage;
 }
 

@@ -35,6 +35,10 @@ ABSL_FLAG(std::string, head_mode, "int8",
 ABSL_FLAG(int64_t, kv_cache_tokens, 0,
           "Tokens that the KV cache holds. 0: enough for every sequence's "
           "context, as far as the workers' memory goes.");
+ABSL_FLAG(bool, prefix_cache, true,
+          "Whether prompts of one principal that begin alike share what has "
+          "been computed for their beginning. Answers are the same either "
+          "way.");
 ABSL_FLAG(int, max_sequences, 64, "Most sequences that run at a time.");
 ABSL_FLAG(int, max_queued_requests, 1024,
           "Most requests that wait to run; above that they are refused with "
@@ -64,6 +68,7 @@ int Run() {
   options.head_mode = absl::GetFlag(FLAGS_head_mode);
   options.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);
   options.max_sequences = absl::GetFlag(FLAGS_max_sequences);
+  options.prefix_cache = absl::GetFlag(FLAGS_prefix_cache);
   options.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
   options.lease = absl::GetFlag(FLAGS_lease);

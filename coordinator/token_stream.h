@@ -21,6 +21,7 @@ struct SequenceEnd {
   absl::Status status;  // OK when it was answered, and then `reason` counts
   FinishReason reason = FinishReason::kStop;
   int32_t stop_token_id = -1;  // the token that stopped it, if one did
+  int n_prompt_cached = 0;     // prompt tokens that were not computed
   // It was refused because too many are in progress, which passes.
   bool queue_full = false;
 };
