@@ -2,11 +2,11 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <iostream>
-#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,6 +19,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "bench/cpu_times.h"
 #include "bench/lengths.h"
 #include "bench/load_generator.h"
@@ -30,6 +31,7 @@
 #include "cli/model_flag.h"
 #include "cli/readiness.h"
 #include "cli/report.h"
+#include "client/cancellation.h"
 #include "client/client.h"
 #include "grpcpp/channel.h"
 #include "nlohmann/json.hpp"
@@ -39,9 +41,10 @@
 #include "util/server_main.h"
 #include "util/status_macros.h"
 
-ABSL_FLAG(int, concurrency, 16,
+ABSL_FLAG(int, concurrency, 0,
           "Requests under way: when one ends, the next starts. With --rate the "
-          "most there may be; above that a request is not sent, and counted.");
+          "most there may be; above that a request is not sent, and counted. "
+          "0: 16, with --rate 10000.");
 ABSL_FLAG(double, rate, 0,
           "Requests a second on average, at random (Poisson) times, however "
           "many are under way. 0: as --concurrency says.");
@@ -91,8 +94,8 @@ ABSL_FLAG(int, workers, 0,
           "With --start_cluster: workers to start. 0: as many as stages.");
 ABSL_FLAG(std::string, coordinator_flags, "",
           "With --start_cluster: more flags for the coordinator, separated by "
-          "spaces. It is started with --max_sequences and "
-          "--max_queued_requests for --concurrency.");
+          "spaces. It is started with --max_queued_requests and, without "
+          "--rate, --max_sequences for --concurrency.");
 ABSL_FLAG(std::string, worker_flags, "",
           "With --start_cluster: more flags for each worker (or mock_worker).");
 
@@ -152,8 +155,11 @@ absl::Status SetServers(Request* request) {
   }
   const int n = request->load.concurrency;
   servers.coordinator_flags = {
-      absl::StrCat("--max_sequences=", std::max(64, n)),
       absl::StrCat("--max_queued_requests=", std::max(1024, n))};
+  if (request->load.rate == 0) {
+    servers.coordinator_flags.push_back(
+        absl::StrCat("--max_sequences=", std::max(64, n)));
+  }
   for (std::string& flag : Words(absl::GetFlag(FLAGS_coordinator_flags))) {
     servers.coordinator_flags.push_back(std::move(flag));
   }
@@ -177,15 +183,16 @@ absl::StatusOr<Request> RequestFromFlags() {
   load.n_requests = absl::GetFlag(FLAGS_requests);
   load.warmup = absl::GetFlag(FLAGS_warmup);
   load.drain = absl::GetFlag(FLAGS_drain);
-  if (load.concurrency < 1 || load.concurrency > kConcurrencyMax) {
+  if (load.concurrency < 0 || load.concurrency > kConcurrencyMax) {
     return Wrong("concurrency",
-                 absl::StrCat("is ", load.concurrency, "; it must be in [1, ",
+                 absl::StrCat("is ", load.concurrency, "; it must be in [0, ",
                               kConcurrencyMax, "]"));
   }
   if (!(load.rate >= 0 && load.rate <= 1e6)) {
     return Wrong(
         "rate", absl::StrCat("is ", load.rate, "; it must be in [0, 1000000]"));
   }
+  if (load.concurrency == 0) load.concurrency = load.rate > 0 ? 10000 : 16;
   if (load.n_requests < 0) return Wrong("requests", "is negative");
   const absl::Duration duration = absl::GetFlag(FLAGS_duration);
   if (duration < absl::ZeroDuration() || load.warmup < absl::ZeroDuration() ||
@@ -376,10 +383,10 @@ absl::Status Run(Request request, ClientOptions connection) {
   if (CancelledByUser()->cancelled()) {
     return absl::CancelledError("interrupted");
   }
-  return absl::UnavailableError(
+  return absl::FailedPreconditionError(
       load.first_error.empty()
-          ? "no request was answered in the time that counts; give it a "
-            "longer --duration, or a shorter --warmup"
+          ? "no request began and was answered in the time that counts; give "
+            "it a longer --duration and --drain"
           : absl::StrCat("no request was answered; the first error: ",
                          load.first_error));
 }

@@ -1,6 +1,6 @@
 #include "bench/serve_report.h"
 
-#include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"

@@ -1,5 +1,6 @@
 #include "bench/workload.h"
 
+#include <algorithm>
 #include <random>
 
 #include "absl/random/distributions.h"

@@ -96,8 +96,7 @@ TEST(ServeBench, CancelsAndKeepsToTheRate) {
   const Outcome outcome =
       Serve({"--start_cluster=mock", absl::StrCat("--model_file=", kDemo),
              "--worker_flags=--step_us=100", "--rate=200", "--requests=40",
-             "--concurrency=100", "--cancel_share=0.5", "--prompt_tokens=10",
-             "--output_tokens=50"});
+             "--cancel_share=0.5", "--prompt_tokens=10", "--output_tokens=50"});
   ASSERT_EQ(outcome.exit_code, 0) << outcome.log;
   const nlohmann::json& requests = outcome.json["requests"];
   EXPECT_GT(requests["cancelled"], 5) << outcome.log;
@@ -126,7 +125,7 @@ TEST(ServeBench, SaysWhatIsWrong) {
     const char* says;
   } kWrong[] = {
       {{"--prompt_tokens=many"}, 2, "no distribution of lengths"},
-      {{"--concurrency=0"}, 2, "--concurrency is 0"},
+      {{"--concurrency=-1"}, 2, "--concurrency is -1"},
       {{"--start_cluster=mock"}, 2, "--model_file is missing"},
       {{"--start_cluster=none"}, 2, "must be mock or real"},
       {{"--plot=/nowhere/plot.svg"}, 2, "--plot cannot be written"},
