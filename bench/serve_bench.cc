@@ -60,9 +60,9 @@ ABSL_FLAG(std::string, prompt_tokens, "96",
           "lognormal:MEDIAN,SIGMA or lognormal:MEDIAN,SIGMA,MAX.");
 ABSL_FLAG(std::string, output_tokens, "64",
           "Most tokens of an answer, given like --prompt_tokens.");
-ABSL_FLAG(
-    int, shared_prefix_tokens, 0,
-    "So many tokens at the beginning of a prompt are those of its group.");
+ABSL_FLAG(int, shared_prefix_tokens, 0,
+          "So many tokens at the beginning of a prompt are those of its group; "
+          "each prompt has one more at the least.");
 ABSL_FLAG(int, prefix_groups, 1, "Groups that prompts are drawn into.");
 ABSL_FLAG(double, cancel_share, 0,
           "Part of the requests that the client cancels at a random token.");
@@ -366,7 +366,11 @@ absl::Status Run(Request request, ClientOptions connection) {
   absl::StatusOr<ServeReport> report =
       Measure(std::move(request), connection, servers.get());
   if (!report.ok()) {
-    if (servers == nullptr) return report.status();
+    // What the user did wrong is in no log.
+    if (servers == nullptr || absl::IsInvalidArgument(report.status()) ||
+        absl::IsCancelled(report.status())) {
+      return report.status();
+    }
     return absl::Status(
         report.status().code(),
         absl::StrCat(report.status().message(), servers->Logs()));

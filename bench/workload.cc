@@ -38,11 +38,10 @@ absl::Status Workload::Check(const WorkloadOptions& options) {
         "--shared_prefix_tokens must be at least 0 and "
         "--prefix_groups at least 1");
   }
-  if (options.shared_prefix_tokens >= options.prompt_tokens.min() &&
-      options.shared_prefix_tokens > 0) {
+  if (options.shared_prefix_tokens >= options.prompt_tokens.max()) {
     return wrong("--shared_prefix_tokens is ", options.shared_prefix_tokens,
-                 "; prompts have ", options.prompt_tokens.min(),
-                 " tokens at the least, and each needs one of its own");
+                 "; prompts have ", options.prompt_tokens.max(),
+                 " tokens at the most, and each needs one of its own");
   }
   const int64_t longest = int64_t{options.prompt_tokens.max()} + 1;
   if (longest > options.context_length) {
@@ -72,7 +71,8 @@ PlannedRequest Workload::Make(int64_t index) const {
       RandomFor(options_.seed, kRequest, static_cast<uint64_t>(index));
   PlannedRequest request;
   request.sampling_seed = random() >> 1;
-  const size_t n_prompt = options_.prompt_tokens.Draw(random);
+  const size_t n_prompt = std::max(options_.prompt_tokens.Draw(random),
+                                   options_.shared_prefix_tokens + 1);
   request.output_tokens = options_.output_tokens.Draw(random);
   const size_t group = absl::Uniform<size_t>(random, 0, prefixes_.size());
   if (absl::Bernoulli(random, options_.cancel_share)) {

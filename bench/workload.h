@@ -18,7 +18,8 @@ struct WorkloadOptions {
   Lengths prompt_tokens;
   Lengths output_tokens;
   // So many tokens at the beginning of each prompt are those of its group,
-  // which is one of `prefix_groups`. They count among the prompt's tokens.
+  // which is one of `prefix_groups`. They count among the prompt's tokens, and
+  // each prompt has one more at the least.
   int shared_prefix_tokens = 0;
   int prefix_groups = 1;
   // This part of the requests, in [0, 1], is cancelled by the client after a

@@ -68,6 +68,15 @@ TEST(Workload, GroupsSharePrefixesAndNothingElse) {
   EXPECT_GT(first_own_tokens.size(), 50);
 }
 
+TEST(Workload, APromptIsLongerThanItsPrefix) {
+  WorkloadOptions options = Options();
+  options.shared_prefix_tokens = 39;
+  const Workload workload(options);
+  for (int64_t i = 0; i < 20; ++i) {
+    EXPECT_EQ(workload.Make(i).prompt.size(), 40);
+  }
+}
+
 TEST(Workload, CancelsTheShareAsked) {
   WorkloadOptions options = Options();
   options.cancel_share = 0.25;
@@ -85,7 +94,7 @@ TEST(Workload, CancelsTheShareAsked) {
 TEST(Workload, RefusesWhatCannotBe) {
   EXPECT_TRUE(Workload::Check(Options()).ok());
   WorkloadOptions options = Options();
-  options.shared_prefix_tokens = 20;
+  options.shared_prefix_tokens = 40;
   EXPECT_TRUE(absl::IsInvalidArgument(Workload::Check(options)));
   options = Options();
   options.prefix_groups = 0;
