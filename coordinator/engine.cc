@@ -1,5 +1,7 @@
 #include "coordinator/engine.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -199,6 +201,7 @@ void Engine::Shutdown() {
 }
 
 void Engine::Run() {
+  pthread_setname_np(pthread_self(), "engine");  // for top and tern bench serve
   std::vector<Task> tasks;
   while (!stopped_) {
     tasks.clear();
