@@ -148,8 +148,14 @@ TEST(Replicas, ServeABatchTogetherAndOneMayGoAway) {
   options.workers = 2;
   auto cluster = StartOrDie(options);
   ASSERT_NE(cluster, nullptr);
-  while (Model(*cluster).pipelines_size() < 2 ||
-         Model(*cluster).pipelines(1).state() != v1::PIPELINE_STATE_READY) {
+  const auto n_ready = [&cluster] {
+    int n = 0;
+    for (const v1::Pipeline& pipeline : Model(*cluster).pipelines()) {
+      if (pipeline.state() == v1::PIPELINE_STATE_READY) ++n;
+    }
+    return n;
+  };
+  while (n_ready() < 2) {
   }
 
   const int n_prompts = 60;
