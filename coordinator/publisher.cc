@@ -1,5 +1,7 @@
 #include "coordinator/publisher.h"
 
+#include <pthread.h>
+
 #include <utility>
 
 #include "util/logging.h"
@@ -18,25 +20,28 @@ Publisher::~Publisher() {
 
 void Publisher::Wake(std::shared_ptr<Publishable> item) {
   CHECK(item != nullptr);
+  if (item->queued_.exchange(true)) return;
   absl::MutexLock lock(&mu_);
-  if (item->queued_) return;
-  item->queued_ = true;
   queue_.push_back(std::move(item));
 }
 
 void Publisher::Run() {
+  pthread_setname_np(pthread_self(), "publisher");  // for top
+  std::vector<std::shared_ptr<Publishable>> items;
   for (;;) {
-    std::shared_ptr<Publishable> item;
     {
       absl::MutexLock lock(&mu_);
       mu_.Await(absl::Condition(this, &Publisher::HasWork));
       if (queue_.empty()) return;
-      item = std::move(queue_.front());
-      queue_.pop_front();
+      items.swap(queue_);
+    }
+    for (std::shared_ptr<Publishable>& item : items) {
       // Before it publishes: what comes from now on needs another turn.
       item->queued_ = false;
+      item->Publish();
+      item.reset();
     }
-    item->Publish();
+    items.clear();
   }
 }
 

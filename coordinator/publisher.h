@@ -1,9 +1,10 @@
 #ifndef COORDINATOR_PUBLISHER_H_
 #define COORDINATOR_PUBLISHER_H_
 
-#include <deque>
+#include <atomic>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
@@ -20,7 +21,7 @@ class Publishable {
 
  private:
   friend class Publisher;
-  bool queued_ = false;  // under the publisher's lock
+  std::atomic<bool> queued_{false};
 };
 
 // A thread that turns tokens into messages, so that neither detokenising nor
@@ -44,7 +45,7 @@ class Publisher {
   }
 
   absl::Mutex mu_;
-  std::deque<std::shared_ptr<Publishable>> queue_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::shared_ptr<Publishable>> queue_ ABSL_GUARDED_BY(mu_);
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
   std::thread thread_;
 };

@@ -32,6 +32,18 @@
 namespace tern {
 namespace {
 
+// The library shuts itself down with its last channel or server, and crashes
+// when that happens on one of its own threads (1.51), where calls, and with them
+// the last reference to a channel, may well end. Whoever holds credentials may
+// open channels, so it stays until the process ends.
+void KeepGrpcRunning() {
+  static const bool is_running = [] {
+    grpc_init();
+    return true;
+  }();
+  CHECK(is_running);
+}
+
 namespace tls = grpc::experimental;
 
 // A peer that vanished without a word is noticed after a ping and its timeout.
@@ -137,6 +149,7 @@ Credentials::~Credentials() = default;
 
 absl::StatusOr<std::unique_ptr<Credentials>> Credentials::Create(
     const CredentialOptions& options) {
+  KeepGrpcRunning();
   auto state = std::make_unique<State>();
   state->insecure = options.insecure;
   const int named = !options.ca_file.empty() + !options.cert_file.empty() +
