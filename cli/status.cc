@@ -35,6 +35,16 @@ std::string FormatPipeline(const v1::Pipeline& pipeline) {
                     pipeline.kv_block_size(), " tokens in use, ",
                     pipeline.kv_block_cached_count(), " cached");
   }
+  if (pipeline.state() == v1::PIPELINE_STATE_READY) {
+    absl::StrAppend(&text, "\n  ", pipeline.running_count(), " running");
+    if (pipeline.prefix_token_count() > 0) {
+      absl::StrAppend(&text, "; ",
+                      100 * pipeline.prefix_cached_token_count() /
+                          pipeline.prefix_token_count(),
+                      " % of ", pipeline.prefix_token_count(),
+                      " prompt tokens were cached");
+    }
+  }
   text += "\n";
   if (pipeline.stages().empty()) return text;
   Rows rows = {

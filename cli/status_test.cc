@@ -54,6 +54,18 @@ TEST(Status, ShowsModelsPipelinesStagesAndWorkers) {
     if (i < 3) worker->set_pipeline_id("demo-0");
     worker->set_stage_index(i < 3 ? i - 1 : 0);
   }
+  v1::ListModelsResponse serving = models;
+  pipeline = serving.mutable_models(0)->mutable_pipelines(0);
+  pipeline->set_state(v1::PIPELINE_STATE_READY);
+  pipeline->set_running_count(3);
+  pipeline->set_prefix_token_count(400);
+  pipeline->set_prefix_cached_token_count(130);
+  EXPECT_NE(FormatStatus(serving, workers)
+                .find("pipeline demo-0: READY, 12 of 128 KV blocks of 64 "
+                      "tokens in use, 7 cached\n  3 running; 32 % of 400 "
+                      "prompt tokens were cached\nSTAGE"),
+            std::string::npos)
+      << FormatStatus(serving, workers);
   EXPECT_EQ(
       FormatStatus(models, workers),
       R"(model demo: bitnet-b1.58, 6 layers of 384, 1024 tokens, context 512, cpu-1/int8

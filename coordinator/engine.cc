@@ -575,6 +575,7 @@ Engine::Snapshot Engine::MakeSnapshot() const {
       status.kv_block_in_use_count = lane->blocks().n_in_use();
       status.kv_block_cached_count = lane->blocks().n_cached();
       status.n_running = lane->n_running();
+      status.counters = lane->counters();
     }
     snapshot.pipelines.push_back(std::move(status));
   }

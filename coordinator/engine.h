@@ -107,6 +107,7 @@ class Engine {
     int kv_block_in_use_count = 0;
     int kv_block_cached_count = 0;
     int n_running = 0;
+    Scheduler::Counters counters;
   };
   struct WorkerStatus {
     Worker worker;

@@ -12,8 +12,8 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/optional.h"
 #include "coordinator/generation.h"
-#include "coordinator/publisher.h"
 #include "coordinator/grpc_retry_delay.h"
+#include "coordinator/publisher.h"
 #include "util/grpc_status.h"
 
 namespace tern {

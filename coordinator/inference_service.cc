@@ -75,6 +75,9 @@ void Describe(const Engine::PipelineStatus& pipeline, int kv_block_size,
   out->set_kv_block_in_use_count(pipeline.kv_block_in_use_count);
   out->set_kv_block_cached_count(pipeline.kv_block_cached_count);
   out->set_kv_block_size(kv_block_size);
+  out->set_prefix_token_count(pipeline.counters.looked_up_tokens);
+  out->set_prefix_cached_token_count(pipeline.counters.found_tokens);
+  out->set_running_count(pipeline.n_running);
   for (const Engine::StageStatus& from : pipeline.stages) {
     v1::Stage* stage = out->add_stages();
     stage->set_worker_id(from.placed.worker_id);

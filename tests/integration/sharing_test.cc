@@ -140,6 +140,9 @@ TEST(SharedPrefixes, ChangeNoAnswerOnOneStageOrTwo) {
     const v1::Model model = Model(*cluster);
     EXPECT_EQ(model.pipelines(0).kv_block_in_use_count(), 0);
     EXPECT_GT(model.pipelines(0).kv_block_cached_count(), 0);
+    EXPECT_GT(model.pipelines(0).prefix_cached_token_count(), 0);
+    EXPECT_GT(model.pipelines(0).prefix_token_count(),
+              model.pipelines(0).prefix_cached_token_count());
   }
 }
 
