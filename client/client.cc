@@ -361,7 +361,7 @@ absl::Status Client::BatchGenerate(
       a.status = failed;
     } else if (!unsendable.ok()) {
       a.status = unsendable;
-    } else if (options.cancellation != nullptr &&
+    } else if (!a.status.ok() && options.cancellation != nullptr &&
                options.cancellation->cancelled()) {
       a.status = absl::CancelledError("cancelled by the caller");
     } else if (BrokeOff(a.status)) {
