@@ -47,7 +47,9 @@ constexpr int kBarWidth = 20;
 
 std::string Rounded(absl::Duration duration) {
   const absl::Duration unit =
-      duration < absl::Seconds(10) ? absl::Milliseconds(100) : absl::Seconds(1);
+      duration < absl::Seconds(1)    ? absl::Milliseconds(1)
+      : duration < absl::Seconds(10) ? absl::Milliseconds(100)
+                                     : absl::Seconds(1);
   return absl::FormatDuration(absl::Trunc(duration, unit));
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -326,7 +327,7 @@ TEST_F(BatchTest, CtrlCEndsItAndTheNextRunGoesOn) {
     while (stream->Read(&request)) {
     }
     // Until the caller is gone: it has sent everything and waits.
-    while (!context->IsCancelled()) sched_yield();
+    while (!context->IsCancelled()) std::this_thread::yield();
     return grpc::Status::CANCELLED;
   };
   Process process(
