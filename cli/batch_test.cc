@@ -62,6 +62,12 @@ class BatchTest : public TernTest {
         absl::StrCat(testing::TempDir(), "/", next.load(), "-out.jsonl");
   }
 
+  // The cluster outlives what its handlers write to; its calls have ended.
+  ~BatchTest() override {
+    absl::MutexLock lock(&mu_);
+    n_sent_.clear();
+  }
+
   // As the cluster reads, and counts how often each text was sent.
   bool Read(BatchStream* stream, v1::BatchGenerateRequest* request) {
     if (!stream->Read(request)) return false;

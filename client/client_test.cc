@@ -1,6 +1,7 @@
 #include "client/client.h"
 
 #include <atomic>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <thread>
@@ -486,14 +487,14 @@ TEST_F(ClientTest, AClusterThatAnswersNoPromptIsNotSentTheWholeBatch) {
 }
 
 TEST_F(ClientTest, AnErrorThatWillNotChangeIsAResult) {
-  const std::vector<grpc::StatusCode> codes = {
+  static constexpr grpc::StatusCode kCodes[] = {
       grpc::StatusCode::INVALID_ARGUMENT, grpc::StatusCode::NOT_FOUND,
       grpc::StatusCode::RESOURCE_EXHAUSTED,  // without a retry_delay
       grpc::StatusCode::INTERNAL};
   fake_.on_batch = [&](auto* context, auto* stream) {
     v1::BatchGenerateRequest request;
     while (stream->Read(&request)) {
-      stream->Write(ErrorResult(request.index(), codes[request.index()]));
+      stream->Write(ErrorResult(request.index(), kCodes[request.index()]));
     }
     return grpc::Status::OK;
   };
@@ -505,7 +506,7 @@ TEST_F(ClientTest, AnErrorThatWillNotChangeIsAResult) {
         return true;
       });
   EXPECT_TRUE(status.ok()) << status;
-  EXPECT_EQ(seen, std::vector<int>(codes.begin(), codes.end()));
+  EXPECT_EQ(seen, std::vector<int>(std::begin(kCodes), std::end(kCodes)));
   EXPECT_TRUE(pauses_.empty());
 }
 
