@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/arguments.h"
+#include "cli/batch.h"
 #include "cli/bench.h"
 #include "cli/chat.h"
 #include "cli/command.h"
@@ -61,9 +62,9 @@ const Command* Find(const std::vector<Command>& commands,
 }
 
 ExitCode Main(std::vector<std::string> words) {
-  const std::vector<Command> commands = {GenerateCommand(), ChatCommand(),
-                                         StatusCommand(),   TokenizeCommand(),
-                                         DoctorCommand(),   HealthCommand()};
+  const std::vector<Command> commands = {
+      GenerateCommand(), ChatCommand(),   BatchCommand(), StatusCommand(),
+      TokenizeCommand(), DoctorCommand(), HealthCommand()};
   if (words.empty()) {
     PrintOverview(commands);
     return kExitUsage;

@@ -1,13 +1,11 @@
 #include "cli/readiness.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <iostream>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "cli/progress_line.h"
 #include "util/clock.h"
 
 namespace tern {
@@ -34,33 +32,6 @@ std::string LoadProgress(const v1::Pipeline& pipeline, int percent_step) {
   }
   return absl::StrJoin(stages, ", ");
 }
-
-// Shows one line on stderr, in place of the one before where that can be done.
-class ProgressLine {
- public:
-  ProgressLine() : on_terminal_(isatty(STDERR_FILENO) == 1) {}
-  ~ProgressLine() {
-    if (on_terminal_ && !shown_.empty()) std::cerr << "\r\033[K" << std::flush;
-  }
-
-  int percent_step() const { return on_terminal_ ? kTerminalStep : kLogStep; }
-
-  void Show(const std::string& line) {
-    if (line == shown_) return;
-    shown_ = line;
-    if (on_terminal_) {
-      std::cerr << "\r\033[K" << line << std::flush;
-    } else {
-      std::cerr << line << std::endl;
-    }
-  }
-
-  const std::string& shown() const { return shown_; }
-
- private:
-  const bool on_terminal_;
-  std::string shown_;
-};
 
 }  // namespace
 
@@ -100,8 +71,8 @@ absl::Status WaitUntilReady(Client* client, const std::string& model,
     call.deadline = std::max(deadline - clock->Now(), kShortestCall);
     const auto models = client->ListModels(call);
     if (models.ok()) {
-      const Readiness readiness =
-          ReadinessOf(*models, model, line.percent_step());
+      const Readiness readiness = ReadinessOf(
+          *models, model, line.on_terminal() ? kTerminalStep : kLogStep);
       if (readiness.ready) return absl::OkStatus();
       line.Show(absl::StrCat("loading: ", readiness.progress));
     } else if (absl::IsUnavailable(models.status()) ||

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <thread>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -53,19 +55,57 @@ bool SaysOnlyWhatWasAdmitted(const v1::StreamGenerateResponse& message) {
   return !message.has_delta() && !message.has_usage();
 }
 
-// The prompts of a batch that have no result yet. Thread-safe.
+// Whether the same prompt may be answered next time.
+bool MayPass(const v1::RequestError& error) {
+  switch (static_cast<absl::StatusCode>(error.code())) {
+    case absl::StatusCode::kUnavailable:
+    case absl::StatusCode::kAborted:
+    case absl::StatusCode::kCancelled:
+    case absl::StatusCode::kDeadlineExceeded:
+      return true;
+    case absl::StatusCode::kResourceExhausted:
+      return error.has_retry_delay();
+    default:
+      return false;
+  }
+}
+
+// The status of a batch that is worth another attempt: UNAVAILABLE, unless its
+// code tells the caller more.
+absl::Status Passing(absl::StatusCode code, absl::string_view message) {
+  if (code == absl::StatusCode::kUnavailable ||
+      code == absl::StatusCode::kResourceExhausted ||
+      code == absl::StatusCode::kDeadlineExceeded) {
+    return absl::Status(code, message);
+  }
+  return absl::UnavailableError(
+      absl::StrCat(absl::StatusCodeToString(code), ": ", message));
+}
+
+// How gRPC reports connections and servers that go away in the middle of a
+// stream. That the caller's own time is over is no such thing.
+bool BrokeOff(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsAborted(status) ||
+         absl::IsCancelled(status) || absl::IsUnknown(status) ||
+         absl::IsResourceExhausted(status);
+}
+
+// The prompts of a batch that have no result yet, each by its number in the
+// stream: within one they are numbered from 0 without gaps, which the cluster
+// remembers at no cost. Thread-safe.
 class Unanswered {
  public:
-  // Takes the next prompt to send: one of a broken stream first, then whatever
-  // `next` gives.
+  // Takes the next prompt to send: one of an earlier stream first, then
+  // whatever `next` gives. False when there is none, or after Pause().
   bool Next(absl::FunctionRef<bool(v1::BatchGenerateRequest*)> next,
             v1::BatchGenerateRequest* request) ABSL_LOCKS_EXCLUDED(mu_) {
     {
       absl::MutexLock lock(&mu_);
+      if (paused_) return false;
       if (!resend_.empty()) {
-        auto first = resend_.extract(resend_.begin());
-        *request = first.mapped();
-        sent_.insert(std::move(first));
+        *request = std::move(resend_.front());
+        resend_.pop_front();
+        Number(request);
         return true;
       }
       if (no_more_) return false;
@@ -74,22 +114,39 @@ class Unanswered {
     const bool has_more = next(request);
     absl::MutexLock lock(&mu_);
     if (has_more) {
-      sent_.emplace(request->index(), *request);
+      Number(request);
     } else {
       no_more_ = true;
     }
     return has_more;
   }
 
-  void Answered(int64_t index) ABSL_LOCKS_EXCLUDED(mu_) {
+  // A result came: gives it the caller's index. False when nothing of this
+  // number is waited for.
+  bool Answered(v1::BatchGenerateResponse* result) ABSL_LOCKS_EXCLUDED(mu_) {
     absl::MutexLock lock(&mu_);
-    sent_.erase(index);
+    const auto it = sent_.find(result->index());
+    if (it == sent_.end()) return false;
+    result->set_index(it->second.index());
+    sent_.erase(it);
+    return true;
   }
 
-  // The stream broke: what it carried is to be sent again.
-  void Resend() ABSL_LOCKS_EXCLUDED(mu_) {
+  // No further prompt is to be sent in this stream.
+  void Pause() ABSL_LOCKS_EXCLUDED(mu_) {
     absl::MutexLock lock(&mu_);
-    resend_.merge(sent_);
+    paused_ = true;
+  }
+
+  // A new stream begins: what has no result from earlier ones comes first, in
+  // the order in which it was sent.
+  void Restart() ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    paused_ = false;
+    n_numbered_ = 0;
+    for (auto it = sent_.rbegin(); it != sent_.rend(); ++it) {
+      resend_.push_front(std::move(it->second));
+    }
     sent_.clear();
   }
 
@@ -99,10 +156,18 @@ class Unanswered {
   }
 
  private:
+  // Keeps what is sent under the caller's index and sends it under its number.
+  void Number(v1::BatchGenerateRequest* request)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    sent_.emplace(n_numbered_, *request);
+    request->set_index(n_numbered_++);
+  }
+
   mutable absl::Mutex mu_;
-  // Multimaps, because a repeated index is for the cluster to refuse.
-  std::multimap<int64_t, v1::BatchGenerateRequest> resend_ ABSL_GUARDED_BY(mu_);
-  std::multimap<int64_t, v1::BatchGenerateRequest> sent_ ABSL_GUARDED_BY(mu_);
+  std::deque<v1::BatchGenerateRequest> resend_ ABSL_GUARDED_BY(mu_);
+  std::map<int64_t, v1::BatchGenerateRequest> sent_ ABSL_GUARDED_BY(mu_);
+  int64_t n_numbered_ ABSL_GUARDED_BY(mu_) = 0;
+  bool paused_ ABSL_GUARDED_BY(mu_) = false;
   bool no_more_ ABSL_GUARDED_BY(mu_) = false;
 };
 
@@ -115,6 +180,10 @@ struct Client::Attempt {
   absl::Status status;
   // Cleared once the caller has seen something of the answer.
   bool may_retry = true;
+  // Whether another attempt may end better; UNAVAILABLE always says so.
+  bool is_passing = false;
+  // The cluster's own word on how long to wait before that.
+  absl::Duration least_pause = absl::ZeroDuration();
   // Set when the attempts so far were not in vain: they no longer count.
   bool made_progress = false;
 };
@@ -173,14 +242,18 @@ absl::Status Client::WithRetries(const CallOptions& options,
     }
     if (a.made_progress) counted = 0;
     ++counted;
-    if (!absl::IsUnavailable(a.status) || !a.may_retry) return a.status;
-    const absl::Duration pause = Backoff(counted);
+    if (!(absl::IsUnavailable(a.status) || a.is_passing) || !a.may_retry) {
+      return a.status;
+    }
+    const absl::Duration pause = std::max(Backoff(counted), a.least_pause);
     if (counted >= options_.max_attempts ||
         options_.clock->Now() + pause >= deadline) {
-      return absl::UnavailableError(
+      return absl::Status(
+          a.status.code(),
           absl::StrCat(a.status.message(), " (after ", counted,
                        counted == 1 ? " attempt)" : " attempts)"));
     }
+    if (options.on_retry) options.on_retry(a.status, pause);
     options_.sleep(pause, options.cancellation);
   }
 }
@@ -240,7 +313,7 @@ absl::Status Client::BatchGenerate(
     const CallOptions& options) {
   Unanswered unanswered;
   return WithRetries(options, [&](Attempt& a) {
-    unanswered.Resend();
+    unanswered.Restart();
     auto stream = inference_->BatchGenerate(&a.context);
     absl::Status unsendable;  // the writer's, until it is joined
     std::thread writer([&] {
@@ -257,20 +330,46 @@ absl::Status Client::BatchGenerate(
       stream->WritesDone();
     });
     v1::BatchGenerateResponse result;
-    bool wanted = true;
-    while (wanted && stream->Read(&result)) {
-      unanswered.Answered(result.index());
-      a.made_progress = true;
-      wanted = on_result(result);
+    absl::Status passing;  // why some prompt has to be sent again
+    absl::Status failed;   // why this call ended it
+    while (failed.ok() && stream->Read(&result)) {
+      if (result.has_error() && MayPass(result.error())) {
+        const v1::RequestError& error = result.error();
+        passing = Passing(static_cast<absl::StatusCode>(error.code()),
+                          error.message());
+        a.least_pause = std::max(a.least_pause,
+                                 absl::Seconds(error.retry_delay().seconds()));
+        // The others that are in progress may end; with new ones a cluster that
+        // cannot answer would be sent the whole batch in vain.
+        unanswered.Pause();
+      } else if (!unanswered.Answered(&result)) {
+        failed = absl::InternalError(absl::StrCat(
+            "the cluster sent a result for prompt ", result.index(),
+            " of the call, which it was not sent or has answered already"));
+      } else {
+        a.made_progress = true;
+        if (!on_result(result)) {
+          failed = absl::CancelledError("cancelled by the caller");
+        }
+      }
     }
     // Also lets a writer go that waits for room.
-    if (!wanted) a.context.TryCancel();
+    if (!failed.ok()) a.context.TryCancel();
     writer.join();
     a.status = FromGrpcStatus(stream->Finish());
-    if (!wanted) {
-      a.status = absl::CancelledError("cancelled by the caller");
+    if (!failed.ok()) {
+      a.status = failed;
     } else if (!unsendable.ok()) {
       a.status = unsendable;
+    } else if (!a.status.ok() && options.cancellation != nullptr &&
+               options.cancellation->cancelled()) {
+      a.status = absl::CancelledError("cancelled by the caller");
+    } else if (BrokeOff(a.status)) {
+      a.is_passing = true;
+      a.status = Passing(a.status.code(), a.status.message());
+    } else if (a.status.ok() && !passing.ok()) {
+      a.is_passing = true;
+      a.status = passing;
     } else if (a.status.ok() && unanswered.size() > 0) {
       a.status = absl::InternalError(
           absl::StrCat("the cluster ended the batch and left ",

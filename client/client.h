@@ -56,6 +56,11 @@ struct CallOptions {
 
   // Ends the call with CANCELLED. May be null.
   Cancellation* cancellation = nullptr;
+
+  // Called before each further attempt with why the last one ended and how long
+  // the pause will be, in the thread that makes the call. May be empty.
+  std::function<void(const absl::Status& status, absl::Duration pause)>
+      on_retry;
 };
 
 // A connection to a Tern cluster. Requests and answers are the messages of
@@ -90,11 +95,17 @@ class Client {
   // Generates answers for many prompts. Calls `next` for one prompt after the
   // other, in a thread of its own and only when the cluster has room for
   // another, until it returns false; calls `on_result` in this thread with each
-  // result once, in any order; returning false ends the call with CANCELLED.
+  // prompt's result once, in any order and under the `index` that `next` gave
+  // it; returning false ends the call with CANCELLED. Keeps the prompts that
+  // are sent and not answered, no others.
   //
-  // When the stream breaks, prompts without a result are sent again: the
-  // attempts are counted from the last result on. After an error, returns only
-  // once a call of `next` in progress has returned.
+  // A result is an answer, or an error that would be the same next time. Where
+  // the cluster could not answer just then (UNAVAILABLE, ABORTED, CANCELLED,
+  // DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED for a full queue) no result is passed
+  // on: what is in progress ends, and the prompt is sent again with the next
+  // attempt, as are all without a result when the stream breaks. The attempts
+  // are counted from the last result on. After an error, returns only once a
+  // call of `next` in progress has returned.
   absl::Status BatchGenerate(
       absl::FunctionRef<bool(v1::BatchGenerateRequest*)> next,
       absl::FunctionRef<bool(const v1::BatchGenerateResponse&)> on_result,

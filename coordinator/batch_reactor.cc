@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/optional.h"
 #include "coordinator/generation.h"
+#include "coordinator/grpc_retry_delay.h"
 #include "coordinator/publisher.h"
 #include "util/grpc_status.h"
 
@@ -91,7 +93,8 @@ class BatchReactor : public grpc::ServerBidiReactor<v1::BatchGenerateRequest,
 
   // An item has ended with an answer or a status.
   void OnItemEnded(const std::shared_ptr<BatchItem>& item,
-                   const absl::Status& status, bool queue_full,
+                   const absl::Status& status,
+                   std::optional<absl::Duration> retry_after,
                    v1::GenerateResponse response) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
@@ -101,7 +104,8 @@ class BatchReactor : public grpc::ServerBidiReactor<v1::BatchGenerateRequest,
   Items Fail(grpc::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   static void CancelAll(Items items);
 
-  void AddError(int64_t index, const absl::Status& status)
+  void AddError(int64_t index, const absl::Status& status,
+                std::optional<absl::Duration> retry_after = {})
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // Starts whatever should be going on and is not: a read, a write, parked
@@ -160,7 +164,7 @@ void BatchItem::Cancel() {
 
 void BatchItem::Publish() {
   absl::Status status;
-  bool queue_full;
+  std::optional<absl::Duration> retry_after;
   v1::GenerateResponse response;
   {
     absl::MutexLock lock(&mu_);
@@ -170,14 +174,14 @@ void BatchItem::Publish() {
     if (!piece.ended) return;
     ended_ = true;
     status = piece.status;
-    queue_full = piece.retry_after.has_value();
+    retry_after = piece.retry_after;
     if (status.ok()) {
       response.Swap(&response_);
       *response.mutable_prompt_info() = generation_->PromptInfo();
       *response.mutable_usage() = generation_->Usage();
     }
   }
-  reactor_->OnItemEnded(shared_from_this(), status, queue_full,
+  reactor_->OnItemEnded(shared_from_this(), status, retry_after,
                         std::move(response));
 }
 
@@ -247,17 +251,18 @@ void BatchReactor::OnCancel() {
 }
 
 void BatchReactor::OnItemEnded(const std::shared_ptr<BatchItem>& item,
-                               const absl::Status& status, bool queue_full,
+                               const absl::Status& status,
+                               std::optional<absl::Duration> retry_after,
                                v1::GenerateResponse response) {
   {
     absl::MutexLock lock(&mu_);
     if (in_progress_.erase(item->index()) == 0) return;  // cancelled
-    const bool park = queue_full && !in_progress_.empty();
+    const bool park = retry_after.has_value() && !in_progress_.empty();
     if (!park) ++n_retries_;
     if (park) {
       parked_.push_back(item);
     } else if (!status.ok()) {
-      AddError(item->index(), status);
+      AddError(item->index(), status, retry_after);
     } else {
       v1::BatchGenerateResponse& result = results_.emplace_back();
       result.set_index(item->index());
@@ -280,11 +285,15 @@ void BatchReactor::CancelAll(Items items) {
   for (const auto& [index, item] : items) item->Cancel();
 }
 
-void BatchReactor::AddError(int64_t index, const absl::Status& status) {
+void BatchReactor::AddError(int64_t index, const absl::Status& status,
+                            std::optional<absl::Duration> retry_after) {
   v1::BatchGenerateResponse& result = results_.emplace_back();
   result.set_index(index);
   result.mutable_error()->set_code(static_cast<int>(status.code()));
   result.mutable_error()->set_message(std::string(status.message()));
+  if (retry_after.has_value()) {
+    *result.mutable_error()->mutable_retry_delay() = RetryDelay(*retry_after);
+  }
 }
 
 // Operations start under the lock, which gRPC's reactions do not come into:

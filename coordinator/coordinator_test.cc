@@ -573,6 +573,7 @@ TEST_F(CoordinatorTest, SeveralBatchesShareAShortQueue) {
         } else {
           // Nothing of this call was in progress to wait for.
           EXPECT_EQ(response.error().code(), 8) << response.DebugString();
+          EXPECT_GE(response.error().retry_delay().seconds(), 1);
         }
       }
       writer.join();

@@ -8,17 +8,21 @@
 
 namespace tern {
 
+google::protobuf::Duration RetryDelay(absl::Duration retry_after) {
+  absl::Duration delay =
+      std::clamp(retry_after, absl::Seconds(1), absl::Minutes(1));
+  google::protobuf::Duration proto;
+  proto.set_seconds(absl::IDivDuration(delay, absl::Seconds(1), &delay));
+  proto.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(delay)));
+  return proto;
+}
+
 grpc::Status ToGrpcStatus(const absl::Status& status,
                           std::optional<absl::Duration> retry_after) {
   const grpc::Status plain = ToGrpcStatus(status);
   if (status.ok() || !retry_after.has_value()) return plain;
-  absl::Duration delay =
-      std::clamp(*retry_after, absl::Seconds(1), absl::Minutes(1));
   v1::RetryInfo info;
-  const int64_t seconds = absl::IDivDuration(delay, absl::Seconds(1), &delay);
-  info.mutable_retry_delay()->set_seconds(seconds);
-  info.mutable_retry_delay()->set_nanos(
-      static_cast<int32_t>(absl::ToInt64Nanoseconds(delay)));
+  *info.mutable_retry_delay() = RetryDelay(*retry_after);
   v1::StatusDetails details;
   details.set_code(plain.error_code());
   details.set_message(plain.error_message());
