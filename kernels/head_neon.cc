@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "kernels/head_bounds.h"
 #include "kernels/head_widen_neon.h"
 #include "kernels/lanes_neon.h"
 #include "kernels/neon.h"
@@ -159,9 +160,12 @@ constexpr int kTokensPerTile = 4;
 // 16 rows of a panel against kTokens tokens. Few tokens have few sums: theirs
 // are kept in kSets parts, so that one addition need not wait for the last.
 template <int kTokens>
-void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
-              int32x4_t (*sums)[4]) {
+void Int8Tile(const uint8_t* upper, const uint8_t* lower, int n_columns,
+              const int8_t* q, int32x4_t (*sums)[4]) {
   constexpr int kSets = kTokens == 1 ? 4 : kTokens == 2 ? 2 : 1;
+  const size_t group_bytes =
+      static_cast<size_t>(n_columns) * (kHeadGroupRows / 2);
+  const uint8x16_t flip = vdupq_n_u8(0x80);
   int32x4_t acc[kSets][kTokens][4];
 #pragma GCC unroll 4
   for (int set = 0; set < kSets; ++set) {
@@ -172,7 +176,7 @@ void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
     }
   }
   for (int k = 0; k < n_columns; k += 16) {
-    const int8_t* blocks = panel + kHeadPanelRows * k;
+    const uint8_t* const blocks = upper + kHeadPanelRows / 2 * k;
     int8x16_t x[kTokens];
 #pragma GCC unroll 4
     for (int t = 0; t < kTokens; ++t) {
@@ -180,11 +184,22 @@ void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
     }
 #pragma GCC unroll 4
     for (int h = 0; h < 4; ++h) {
-      // Four rows of each of four blocks, which meet one lane of x each.
-      const int8x16_t w0 = vld1q_s8(blocks + 16 * h);
-      const int8x16_t w1 = vld1q_s8(blocks + 16 * h + 64);
-      const int8x16_t w2 = vld1q_s8(blocks + 16 * h + 128);
-      const int8x16_t w3 = vld1q_s8(blocks + 16 * h + 192);
+      // Four rows and sixteen columns: four quads, which meet one lane of x
+      // each. A shift that inserts joins the halves of eight of q + 128.
+      const uint8_t* const group =
+          lower + h * group_bytes + kHeadGroupRows / 2 * k;
+      const uint8x16_t high0 = vld1q_u8(blocks + 16 * h);
+      const uint8x16_t high1 = vld1q_u8(blocks + 16 * h + 64);
+      const uint8x16_t low0 = vld1q_u8(group);
+      const uint8x16_t low1 = vld1q_u8(group + 16);
+      const int8x16_t w0 =
+          vreinterpretq_s8_u8(veorq_u8(vsliq_n_u8(low0, high0, 4), flip));
+      const int8x16_t w1 =
+          vreinterpretq_s8_u8(veorq_u8(vsriq_n_u8(high0, low0, 4), flip));
+      const int8x16_t w2 =
+          vreinterpretq_s8_u8(veorq_u8(vsliq_n_u8(low1, high1, 4), flip));
+      const int8x16_t w3 =
+          vreinterpretq_s8_u8(veorq_u8(vsriq_n_u8(high1, low1, 4), flip));
 #pragma GCC unroll 4
       for (int t = 0; t < kTokens; ++t) {
         int32x4_t* a = &acc[0][t][h];
@@ -212,10 +227,46 @@ void Int8Tile(const int8_t* panel, int n_columns, const int8_t* q,
   }
 }
 
-using TileFunction = void (*)(const int8_t*, int, const int8_t*,
-                              int32x4_t (*)[4]);
+using TileFunction = void (*)(const uint8_t*, const uint8_t*, int,
+                              const int8_t*, int32x4_t (*)[4]);
 constexpr TileFunction kTiles[kTokensPerTile + 1] = {
     nullptr, Int8Tile<1>, Int8Tile<2>, Int8Tile<3>, Int8Tile<4>,
+};
+
+// Four rows of either plane against kTokens tokens, of which eight columns are
+// `step` bytes behind the eight before.
+template <int kTokens>
+void PlaneTile(const uint8_t* rows, size_t step, int n_columns, const int8_t* q,
+               int32x4_t* sums) {
+  const uint8x16_t low_bits = vdupq_n_u8(15);
+  int32x4_t acc[kTokens][2];
+#pragma GCC unroll 4
+  for (int t = 0; t < kTokens; ++t) acc[t][0] = acc[t][1] = vdupq_n_s32(0);
+  for (int k = 0; k < n_columns; k += 16) {
+    const uint8x16_t b0 = vld1q_u8(rows);
+    const uint8x16_t b1 = vld1q_u8(rows + step);
+    rows += 2 * step;
+    const int8x16_t w0 = vreinterpretq_s8_u8(vandq_u8(b0, low_bits));
+    const int8x16_t w1 = vreinterpretq_s8_u8(vshrq_n_u8(b0, 4));
+    const int8x16_t w2 = vreinterpretq_s8_u8(vandq_u8(b1, low_bits));
+    const int8x16_t w3 = vreinterpretq_s8_u8(vshrq_n_u8(b1, 4));
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+      const int8x16_t x = vld1q_s8(q + static_cast<size_t>(t) * n_columns + k);
+      acc[t][0] = vdotq_laneq_s32(acc[t][0], w0, x, 0);
+      acc[t][1] = vdotq_laneq_s32(acc[t][1], w1, x, 1);
+      acc[t][0] = vdotq_laneq_s32(acc[t][0], w2, x, 2);
+      acc[t][1] = vdotq_laneq_s32(acc[t][1], w3, x, 3);
+    }
+  }
+#pragma GCC unroll 4
+  for (int t = 0; t < kTokens; ++t) sums[t] = vaddq_s32(acc[t][0], acc[t][1]);
+}
+
+using PlaneTileFunction = void (*)(const uint8_t*, size_t, int, const int8_t*,
+                                   int32x4_t*);
+constexpr PlaneTileFunction kPlaneTiles[kTokensPerTile + 1] = {
+    nullptr, PlaneTile<1>, PlaneTile<2>, PlaneTile<3>, PlaneTile<4>,
 };
 
 }  // namespace
@@ -240,10 +291,11 @@ void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
 
 void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
               int row_end, float* logits, size_t logits_stride) {
-  const size_t panel_bytes = static_cast<size_t>(w.n_columns) * kHeadPanelRows;
+  const size_t panel_bytes =
+      static_cast<size_t>(w.n_columns) * (kHeadPanelRows / 2);
   for (int panel_index = row_begin / kHeadPanelRows;
        panel_index * kHeadPanelRows < row_end; ++panel_index) {
-    const int8_t* panel = w.packed + panel_index * panel_bytes;
+    const size_t at = panel_index * panel_bytes;
     const int first = panel_index * kHeadPanelRows;
     const int begin = first > row_begin ? first : row_begin;
     const int end =
@@ -252,8 +304,8 @@ void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
       const int n_tokens =
           x.n_tokens - t0 < kTokensPerTile ? x.n_tokens - t0 : kTokensPerTile;
       int32x4_t sums[kTokensPerTile][4];
-      kTiles[n_tokens](panel, w.n_columns, x.q + static_cast<size_t>(t0) * x.n,
-                       sums);
+      kTiles[n_tokens](w.upper + at, w.lower + at, w.n_columns,
+                       x.q + static_cast<size_t>(t0) * x.n, sums);
       for (int t = 0; t < n_tokens; ++t) {
         const float32x4_t s = vdupq_n_f32(x.s[t0 + t]);
         float scaled[kHeadPanelRows];
@@ -264,6 +316,58 @@ void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
           logits[(t0 + t) * logits_stride + row] =
               scaled[row - first] * w.row_scale[row];
         }
+      }
+    }
+  }
+}
+
+void HeadInt8Bounds(const Int8View& w, const QuantizedTokens& x,
+                    const float* x_norm, int panel_begin, int panel_end,
+                    int32_t* upper_sums, float* bounds, size_t stride) {
+  const size_t panel_bytes =
+      static_cast<size_t>(w.n_columns) * (kHeadPanelRows / 2);
+  for (int panel = panel_begin; panel < panel_end; ++panel) {
+    for (int t0 = 0; t0 < x.n_tokens; t0 += kTokensPerTile) {
+      const int n_tokens =
+          x.n_tokens - t0 < kTokensPerTile ? x.n_tokens - t0 : kTokensPerTile;
+      for (int h = 0; h < 4; ++h) {
+        int32x4_t sums[kTokensPerTile];
+        kPlaneTiles[n_tokens](w.upper + panel * panel_bytes + 16 * h, 64,
+                              w.n_columns, x.q + static_cast<size_t>(t0) * x.n,
+                              sums);
+        for (int i = 0; i < n_tokens; ++i) {
+          vst1q_s32(
+              upper_sums + (t0 + i) * stride + panel * kHeadPanelRows + 4 * h,
+              sums[i]);
+        }
+      }
+      for (int t = t0; t < t0 + n_tokens; ++t) {
+        const size_t at = t * stride + panel * kHeadPanelRows;
+        StoreHeadBounds(w, x, x_norm[t], t, panel, upper_sums + at,
+                        bounds + at / kHeadGroupRows);
+      }
+    }
+  }
+}
+
+void HeadInt8Groups(const Int8View& w, const QuantizedTokens& x,
+                    const int32_t* groups, int n_groups,
+                    const int32_t* upper_sums, float* logits, size_t stride) {
+  const size_t group_bytes =
+      static_cast<size_t>(w.n_columns) * (kHeadGroupRows / 2);
+  for (int i = 0; i < n_groups; ++i) {
+    for (int t0 = 0; t0 < x.n_tokens; t0 += kTokensPerTile) {
+      const int n_tokens =
+          x.n_tokens - t0 < kTokensPerTile ? x.n_tokens - t0 : kTokensPerTile;
+      int32x4_t sums[kTokensPerTile];
+      kPlaneTiles[n_tokens](w.lower + groups[i] * group_bytes, 16, w.n_columns,
+                            x.q + static_cast<size_t>(t0) * x.n, sums);
+      for (int j = 0; j < n_tokens; ++j) {
+        int32_t lower[kHeadGroupRows];
+        vst1q_s32(lower, sums[j]);
+        const size_t at = (t0 + j) * stride + groups[i] * kHeadGroupRows;
+        StoreGroupLogits(w, x, t0 + j, groups[i], lower, upper_sums + at,
+                         logits + at);
       }
     }
   }

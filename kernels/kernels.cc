@@ -30,6 +30,8 @@ constexpr Kernels kRefKernels = {
     ref::ExpEach,
     ref::HeadStored,
     ref::HeadInt8,
+    ref::HeadInt8Bounds,
+    ref::HeadInt8Groups,
     ref::WidenRow,
     ref::QuantizeHeadRow,
 };
@@ -50,6 +52,8 @@ constexpr Kernels kAvx2Kernels = {
     avx2::ExpEach,
     avx2::HeadStored,
     avx2::HeadInt8,
+    avx2::HeadInt8Bounds,
+    avx2::HeadInt8Groups,
     avx2::WidenRow,
     avx2::QuantizeHeadRow,
 };
@@ -84,6 +88,7 @@ constexpr Kernels Avx512VnniKernels(TernaryMatmulFunction base3) {
   kernels.exp_each = avx512::ExpEach;
   kernels.head_stored = avx512::HeadStored;
   kernels.head_int8 = avx512::HeadInt8;
+  kernels.head_int8_bounds = avx512::HeadInt8Bounds;
   return kernels;
 }
 constexpr Kernels kAvx512VnniKernels = Avx512VnniKernels(nullptr);
@@ -106,6 +111,8 @@ constexpr Kernels kNeonDotprodKernels = {
     neon::ExpEach,
     neon::HeadStored,
     neon::HeadInt8,
+    neon::HeadInt8Bounds,
+    neon::HeadInt8Groups,
     neon::WidenRow,
     neon::QuantizeHeadRow,
 };

@@ -138,7 +138,7 @@ class Loader {
     ASSIGN_OR_RETURN(weights_.output_norm, source.FindOutputNorm());
     RETURN_IF_ERROR(CheckNorm(weights_.output_norm, "output_norm.weight"));
     if (weights_.spec.head_mode == HeadMode::kInt8) {
-      packed_bytes_ += Int8PackedBytes(head_.n_rows, head_.n_columns);
+      packed_bytes_ += 2 * Int8PlaneBytes(head_.n_rows, head_.n_columns);
       total_bytes_ = packed_bytes_;
     } else {
       total_bytes_ += static_cast<int64_t>(head_.data.size());
@@ -201,22 +201,26 @@ class Loader {
     const size_t row_bytes = DenseRowBytes(head.type, head.n_columns);
     if (is_int8) {
       weights_.head_row_scale.resize(size_t{kHeadPanelRows} * n_panels);
+      weights_.head_lower_norm.resize(weights_.head_row_scale.size());
     } else {
       weights_.head_stored = head;
     }
-    uint8_t* const packed = next_;
+    const size_t panel_bytes = HeadPanelBytes(head.n_columns);
+    uint8_t* const upper = next_;
+    uint8_t* const lower = upper + n_panels * panel_bytes;
     for (int first = 0; first < n_panels; first += kHeadSlicePanels) {
       const int count = std::min(kHeadSlicePanels, n_panels - first);
       FirstError error;
       pool_.ParallelFor(count, 1, [&](int64_t begin, int64_t end) {
         for (int64_t i = first + begin; i < first + end; ++i) {
           const int panel = static_cast<int>(i);
+          const int row = panel * kHeadPanelRows;
           const int bad_row =
-              is_int8 ? PackInt8Panel(
-                            kernels_, head, panel,
-                            reinterpret_cast<int8_t*>(packed) +
-                                panel * HeadPanelBytes(head.n_columns),
-                            &weights_.head_row_scale[panel * kHeadPanelRows])
+              is_int8 ? PackInt8Panel(kernels_, head, panel,
+                                      {upper + panel * panel_bytes,
+                                       lower + panel * panel_bytes,
+                                       &weights_.head_row_scale[row],
+                                       &weights_.head_lower_norm[row]})
                       : FirstBadRow(head, panel);
           if (bad_row >= 0) error.Update(HeadRowError(bad_row));
         }
@@ -228,12 +232,14 @@ class Loader {
       const absl::Span<const uint8_t> slice =
           head_.data.subspan(row * row_bytes, n_rows * row_bytes);
       if (is_int8) weights_.source->Release(slice);
-      RETURN_IF_ERROR(Report(is_int8 ? count * HeadPanelBytes(head.n_columns)
-                                     : slice.size()));
+      RETURN_IF_ERROR(Report(is_int8 ? 2 * count * panel_bytes : slice.size()));
     }
     if (is_int8) {
-      weights_.head_int8 = {reinterpret_cast<const int8_t*>(packed),
-                            weights_.head_row_scale.data(), head.n_rows,
+      weights_.head_int8 = {upper,
+                            lower,
+                            weights_.head_row_scale.data(),
+                            weights_.head_lower_norm.data(),
+                            head.n_rows,
                             head.n_columns};
     }
     return absl::OkStatus();

@@ -65,6 +65,7 @@ struct StageWeights {
   std::shared_ptr<const ModelSource> source;
   HugeBuffer packed;
   std::vector<float> head_row_scale;
+  std::vector<float> head_lower_norm;
 };
 
 // Finds, checks and packs the weights of a stage on the threads of `pool`, and

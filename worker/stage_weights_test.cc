@@ -73,8 +73,8 @@ TEST_P(StageWeightsPacking, MatricesHoldTheFilesWeights) {
   const auto weights = Load(*model, spec);
   ASSERT_TRUE(weights.ok()) << weights.status();
   ASSERT_EQ((*weights)->layers.size(), 2u);
-  int64_t bytes = Int8PackedBytes((*weights)->head_int8.n_rows,
-                                  (*weights)->head_int8.n_columns);
+  int64_t bytes = 2 * Int8PlaneBytes((*weights)->head_int8.n_rows,
+                                     (*weights)->head_int8.n_columns);
   for (int i = 0; i < 2; ++i) {
     const auto tensors = model->source->FindLayer(1 + i);
     ASSERT_TRUE(tensors.ok());
@@ -124,12 +124,12 @@ TEST(StageWeights, AStageHoldsItsEndsOnly) {
   ASSERT_TRUE(first.ok());
   EXPECT_NE((*first)->embedding.data, nullptr);
   EXPECT_TRUE((*first)->output_norm.empty());
-  EXPECT_EQ((*first)->head_int8.packed, nullptr);
+  EXPECT_EQ((*first)->head_int8.upper, nullptr);
   const auto last = Load(*model, Spec(1, 3, false, true, HeadMode::kStored));
   ASSERT_TRUE(last.ok());
   EXPECT_EQ((*last)->embedding.data, nullptr);
   EXPECT_NE((*last)->head_stored.data, nullptr);
-  EXPECT_EQ((*last)->head_int8.packed, nullptr);
+  EXPECT_EQ((*last)->head_int8.upper, nullptr);
 }
 
 TEST(StageWeights, ProgressEndsAtTheTotal) {
