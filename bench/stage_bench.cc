@@ -47,6 +47,7 @@
 #include "worker/stage_profile.h"
 #include "worker/stage_weights.h"
 #include "worker/thread_pool.h"
+#include "worker/wanted_logits.h"
 
 ABSL_FLAG(std::string, model, "",
           "GGUF file, or directory with safetensors. Required.");
@@ -61,6 +62,10 @@ ABSL_FLAG(std::string, decodes, "1@128,4@96,16@96,64@96",
           "Decodings: sequences decoded together @ tokens of context of each.");
 ABSL_FLAG(int, rounds, 3, "Rounds; the median of each figure is shown.");
 ABSL_FLAG(double, seconds, 1, "At least as long is decoded in each round.");
+ABSL_FLAG(
+    bool, all_logits, false,
+    "Decode with all logits, instead of those that greedy sampling wants: "
+    "what sequences with penalties, or without top-k, need.");
 ABSL_FLAG(bool, profile, false, "Also show where the time goes.");
 
 namespace tern {
@@ -251,13 +256,17 @@ class Bench {
       tables.push_back(BlockTable(i, scenario.context + 1));
     }
     std::vector<int32_t> tokens(scenario.batch, 1);
+    SamplerParams greedy;
+    greedy.temperature = 0;
+    const WantedLogits wanted =
+        absl::GetFlag(FLAGS_all_logits)
+            ? WantedLogits{}
+            : LogitsWantedBy(greedy, scenario.context + 1);
     std::vector<MicroBatchRow> rows;
     for (int i = 0; i < scenario.batch; ++i) {
       rows.push_back({absl::MakeConstSpan(&tokens[i], 1), scenario.context,
-                      tables[i], true});
+                      tables[i], true, wanted});
     }
-    SamplerParams greedy;
-    greedy.temperature = 0;
     const absl::Time begin = absl::Now();
     int n_steps = 0;
     const absl::Duration least = absl::Seconds(absl::GetFlag(FLAGS_seconds));
@@ -337,6 +346,10 @@ void ShowProfile(const Figures& figures) {
                 std::string(StageOpName(op)).c_str(),
                 ms / static_cast<double>(figures.profiled_steps),
                 100 * ms / profile.total_milliseconds());
+  }
+  if (profile.head_candidate_share() > 0) {
+    std::printf("    %.1f %% of the head's rows were candidates\n",
+                100 * profile.head_candidate_share());
   }
 }
 
