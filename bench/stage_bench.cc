@@ -5,7 +5,8 @@
 //   tern bench stage --model=/path/to/model.gguf
 //
 // What is read at decoding is the packed weights and the keys and values of the
-// context; what is multiplied at a prompt is the linear layers of every token.
+// context (of an int8 head less, where few rows are candidates for the token:
+// "of limit" does not count that); what is multiplied at a prompt is the linear layers of every token.
 
 #include <algorithm>
 #include <cstdint>

@@ -298,6 +298,131 @@ constexpr LowerTileFunction kLowerTiles[kTokensPerTile + 1] = {
     nullptr, LowerTile<1>, LowerTile<2>, LowerTile<3>, LowerTile<4>,
 };
 
+// Columns whose whole weights stay in the first cache while all tokens meet
+// them.
+constexpr int kStripColumns = 512;
+constexpr int kTokensPerStrip = 32;
+
+// The whole weights of columns [0, n_columns) of a panel, in blocks of four
+// columns: byte 4 r + j of a block is row r.
+void JoinPlanes(const uint8_t* upper, const uint8_t* lower, size_t group_bytes,
+                int n_columns, int8_t* blocks) {
+  const __m256i low_bits = _mm256_set1_epi8(0x0f);
+  const __m256i flip = _mm256_set1_epi8(static_cast<char>(0x80));
+  for (int k = 0; k < n_columns; k += 8) {
+    for (int h = 0; h < 2; ++h) {
+      const uint8_t* const group =
+          lower + 2 * h * group_bytes + kHeadGroupRows / 2 * k;
+      const __m256i high = Load32(upper + kHeadPanelRows / 2 * k + 32 * h);
+      const __m256i low = JoinGroups(group, group + group_bytes);
+      // What a 16-bit shift drags in from the neighbour is masked away.
+      const __m256i w0 = _mm256_or_si256(
+          _mm256_andnot_si256(low_bits, _mm256_slli_epi16(high, 4)),
+          _mm256_and_si256(low_bits, low));
+      const __m256i w1 = _mm256_or_si256(
+          _mm256_andnot_si256(low_bits, high),
+          _mm256_and_si256(low_bits, _mm256_srli_epi16(low, 4)));
+      __m256i* const to =
+          reinterpret_cast<__m256i*>(blocks + kHeadPanelRows * k + 32 * h);
+      _mm256_store_si256(to, _mm256_xor_si256(w0, flip));
+      _mm256_store_si256(to + 2, _mm256_xor_si256(w1, flip));
+    }
+  }
+}
+
+// Adds 16 rows of blocks against kTokens tokens, `stride` bytes apart, to
+// sums[t][h]. maddubs wants one unsigned operand: |w|, with the sign of w moved
+// to the activation. Pair sums are at most 2 * 127 * 127 = 32258, so they never
+// saturate.
+template <int kTokens>
+void BlocksTile(const int8_t* blocks, int n_columns, const int8_t* q,
+                size_t stride, __m256i (*sums)[2]) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i acc0[kTokens];
+  __m256i acc1[kTokens];
+#pragma GCC unroll 4
+  for (int t = 0; t < kTokens; ++t) {
+    acc0[t] = sums[t][0];
+    acc1[t] = sums[t][1];
+  }
+  for (int k = 0; k < n_columns; k += 4) {
+    const __m256i* block =
+        reinterpret_cast<const __m256i*>(blocks + kHeadPanelRows * k);
+    const __m256i w0 = _mm256_load_si256(block);
+    const __m256i w1 = _mm256_load_si256(block + 1);
+    const __m256i magnitude0 = _mm256_abs_epi8(w0);
+    const __m256i magnitude1 = _mm256_abs_epi8(w1);
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+      const __m256i x = BroadcastQuad(q + t * stride + k);
+      const __m256i p0 =
+          _mm256_maddubs_epi16(magnitude0, _mm256_sign_epi8(x, w0));
+      const __m256i p1 =
+          _mm256_maddubs_epi16(magnitude1, _mm256_sign_epi8(x, w1));
+      acc0[t] = _mm256_add_epi32(acc0[t], _mm256_madd_epi16(p0, ones));
+      acc1[t] = _mm256_add_epi32(acc1[t], _mm256_madd_epi16(p1, ones));
+    }
+  }
+#pragma GCC unroll 4
+  for (int t = 0; t < kTokens; ++t) {
+    sums[t][0] = acc0[t];
+    sums[t][1] = acc1[t];
+  }
+}
+
+using BlocksTileFunction = void (*)(const int8_t*, int, const int8_t*, size_t,
+                                    __m256i (*)[2]);
+constexpr BlocksTileFunction kBlocksTiles[kTokensPerTile + 1] = {
+    nullptr, BlocksTile<1>, BlocksTile<2>, BlocksTile<3>, BlocksTile<4>,
+};
+
+// Sums of a panel for tokens [begin, begin + count), of which there are at most
+// kTokensPerStrip. A few tokens meet one plane after the other; for more it
+// pays to join the planes first.
+void PanelSums(const Int8View& w, const QuantizedTokens& x, int panel,
+               int begin, int count, __m256i (*sums)[2]) {
+  const size_t panel_bytes =
+      static_cast<size_t>(w.n_columns) * (kHeadPanelRows / 2);
+  const size_t group_bytes =
+      static_cast<size_t>(w.n_columns) * (kHeadGroupRows / 2);
+  const uint8_t* const upper = w.upper + panel * panel_bytes;
+  const uint8_t* const lower = w.lower + panel * panel_bytes;
+  const int8_t* const q = x.q + static_cast<size_t>(begin) * x.n;
+  if (count <= kTokensPerTile) {
+    __m256i low[kTokensPerTile][2];
+    kPlaneTiles<UpperPlane>[count](upper, w.n_columns, q, lower, sums);
+    kPlaneTiles<LowerPlane>[count](lower, w.n_columns, q, upper + panel_bytes,
+                                   low);
+    for (int i = 0; i < count; ++i) {
+      // Unsigned, since the product may wrap.
+      const uint32_t x_sum = 128u * static_cast<uint32_t>(x.sum[begin + i]);
+      const __m256i offset = _mm256_set1_epi32(static_cast<int32_t>(x_sum));
+      for (int h = 0; h < 2; ++h) {
+        const __m256i whole =
+            _mm256_add_epi32(_mm256_slli_epi32(sums[i][h], 4), low[i][h]);
+        sums[i][h] = _mm256_sub_epi32(whole, offset);
+      }
+    }
+    return;
+  }
+  for (int i = 0; i < count; ++i) {
+    sums[i][0] = sums[i][1] = _mm256_setzero_si256();
+  }
+  for (int k = 0; k < w.n_columns; k += kStripColumns) {
+    const int n =
+        w.n_columns - k < kStripColumns ? w.n_columns - k : kStripColumns;
+    alignas(32) int8_t blocks[kHeadPanelRows * kStripColumns];
+    JoinPlanes(upper + kHeadPanelRows / 2 * k, lower + kHeadGroupRows / 2 * k,
+               group_bytes, n, blocks);
+    for (int i = 0; i < count; i += kTokensPerTile) {
+      const int n_tokens =
+          count - i < kTokensPerTile ? count - i : kTokensPerTile;
+      kBlocksTiles[n_tokens](blocks, n, q + static_cast<size_t>(i) * x.n + k,
+                             x.n, sums + i);
+    }
+  }
+}
+
 }  // namespace
 
 void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
@@ -320,41 +445,26 @@ void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
 
 void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
               int row_end, float* logits, size_t logits_stride) {
-  const size_t panel_bytes =
-      static_cast<size_t>(w.n_columns) * (kHeadPanelRows / 2);
   for (int panel = row_begin / kHeadPanelRows; panel * kHeadPanelRows < row_end;
        ++panel) {
-    const uint8_t* const upper = w.upper + panel * panel_bytes;
-    const uint8_t* const lower = w.lower + panel * panel_bytes;
     const int first = panel * kHeadPanelRows;
     const int begin = first > row_begin ? first : row_begin;
     const int end =
         first + kHeadPanelRows < row_end ? first + kHeadPanelRows : row_end;
-    for (int t0 = 0; t0 < x.n_tokens; t0 += kTokensPerTile) {
+    for (int t0 = 0; t0 < x.n_tokens; t0 += kTokensPerStrip) {
       const int n_tokens =
-          x.n_tokens - t0 < kTokensPerTile ? x.n_tokens - t0 : kTokensPerTile;
-      const int8_t* const q = x.q + static_cast<size_t>(t0) * x.n;
-      __m256i high[kTokensPerTile][2];
-      __m256i low[kTokensPerTile][2];
-      kPlaneTiles<UpperPlane>[n_tokens](upper, w.n_columns, q, lower, high);
-      kPlaneTiles<LowerPlane>[n_tokens](lower, w.n_columns, q,
-                                        upper + panel_bytes, low);
+          x.n_tokens - t0 < kTokensPerStrip ? x.n_tokens - t0 : kTokensPerStrip;
+      __m256i sums[kTokensPerStrip][2];
+      PanelSums(w, x, panel, t0, n_tokens, sums);
       for (int i = 0; i < n_tokens; ++i) {
-        const int t = t0 + i;
-        // Unsigned, since the product may wrap.
-        const uint32_t x_sum = 128u * static_cast<uint32_t>(x.sum[t]);
-        const __m256i offset = _mm256_set1_epi32(static_cast<int32_t>(x_sum));
-        const __m256 s = _mm256_set1_ps(x.s[t]);
+        const __m256 s = _mm256_set1_ps(x.s[t0 + i]);
         float scaled[kHeadPanelRows];
         for (int h = 0; h < 2; ++h) {
-          const __m256i sum = _mm256_sub_epi32(
-              _mm256_add_epi32(_mm256_slli_epi32(high[i][h], 4), low[i][h]),
-              offset);
           _mm256_storeu_ps(scaled + 8 * h,
-                           _mm256_div_ps(_mm256_cvtepi32_ps(sum), s));
+                           _mm256_div_ps(_mm256_cvtepi32_ps(sums[i][h]), s));
         }
         for (int row = begin; row < end; ++row) {
-          logits[t * logits_stride + row] =
+          logits[(t0 + i) * logits_stride + row] =
               scaled[row - first] * w.row_scale[row];
         }
       }

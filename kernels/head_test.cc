@@ -330,7 +330,7 @@ TEST_P(Head, StoredKeepsTheSignOfAZeroSum) {
 TEST_P(Head, Int8EqualsTheOracle) {
   for (int n_tokens : {1, 2, 3, 4, 5, 7, 12, 13, 33}) {
     for (int n_rows : {1, 15, 16, 17, 50}) {
-      for (int n_columns : {16, 48, 256}) {
+      for (int n_columns : {16, 48, 528}) {
         const unsigned seed = n_tokens * 10000 + n_rows * 100 + n_columns;
         std::mt19937 rng(seed);
         const Dense w(testing::RandomFloats(n_rows * n_columns, &rng),
@@ -403,7 +403,7 @@ struct Halves {
 TEST_P(Head, HalvesEqualTheOracle) {
   for (int n_tokens : {1, 2, 3, 4, 5, 9}) {
     for (int n_rows : {1, 4, 15, 16, 17, 50}) {
-      for (int n_columns : {16, 48, 256}) {
+      for (int n_columns : {16, 48, 528}) {
         const unsigned seed = n_tokens * 10000 + n_rows * 100 + n_columns;
         std::mt19937 rng(seed);
         const Dense w(testing::RandomFloats(n_rows * n_columns, &rng),
