@@ -15,7 +15,7 @@ FROM debian:12-slim
 # Abseil, c-ares, OpenSSL and RE2 come along as what these depend on.
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-      libgrpc++1.51 libpcre2-8-0 libprotobuf32 libutf8proc2 \
+      libgrpc++1.51 libhwloc15 libpcre2-8-0 libprotobuf32 libutf8proc2 \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/tern/bin /opt/tern/bin
 ENV PATH=/opt/tern/bin:$PATH

@@ -6,7 +6,8 @@
 //
 // What is read at decoding is the packed weights and the keys and values of the
 // context (of an int8 head less, where few rows are candidates for the token:
-// "of limit" does not count that); what is multiplied at a prompt is the linear layers of every token.
+// "of limit" does not count that); what is multiplied at a prompt is the linear
+// layers of every token.
 
 #include <algorithm>
 #include <cstdint>
@@ -47,16 +48,21 @@
 #include "worker/stage.h"
 #include "worker/stage_profile.h"
 #include "worker/stage_weights.h"
+#include "worker/thread_placement.h"
 #include "worker/thread_pool.h"
+#include "worker/topology.h"
 #include "worker/wanted_logits.h"
 
 ABSL_FLAG(std::string, model, "",
           "GGUF file, or directory with safetensors. Required.");
 ABSL_FLAG(std::string, threads, "",
           "Counts of compute threads, such as 1,2. Empty: one and all.");
+ABSL_FLAG(std::string, pin, "auto",
+          "Whether threads are bound to processors: auto, on or off, as of the "
+          "worker.");
 ABSL_FLAG(std::string, head, "int8", "Head mode: int8 or stored.");
 ABSL_FLAG(std::string, weights_packing, "2bit",
-          "Packing of ternary weights: 2bit, base3, tl2 or auto.");
+          "Packing of ternary weights: 2bit, base3, tl2, tl1 or auto.");
 ABSL_FLAG(std::string, isa, "", "Instruction set. Empty: the best.");
 ABSL_FLAG(std::string, prompts, "512", "Lengths of prompts, in tokens.");
 ABSL_FLAG(std::string, decodes, "1@128,4@96,16@96,64@96",
@@ -86,6 +92,7 @@ struct Figures {
   std::vector<double> share;  // of the limit
   StageProfile profile;
   int64_t profiled_steps = 0;
+  int64_t n_barriers = 0;
 };
 
 double Median(std::vector<double> v) {
@@ -123,7 +130,7 @@ absl::StatusOr<std::vector<Scenario>> ParseScenarios() {
   return scenarios;
 }
 
-absl::StatusOr<std::vector<int>> ParseThreads() {
+absl::StatusOr<std::vector<ThreadPlacement>> ParseThreads() {
   std::vector<int> counts;
   for (const std::string& text : Split(absl::GetFlag(FLAGS_threads))) {
     ASSIGN_OR_RETURN(const int n, Number("threads", text, text));
@@ -133,7 +140,16 @@ absl::StatusOr<std::vector<int>> ParseThreads() {
     counts.push_back(1);
     if (AvailableProcessors() > 1) counts.push_back(AvailableProcessors());
   }
-  return counts;
+  PinMode mode;
+  if (!ParsePinMode(absl::GetFlag(FLAGS_pin), &mode)) {
+    return absl::InvalidArgumentError("--pin is auto, on or off");
+  }
+  std::vector<ThreadPlacement> placements;
+  for (const int n : counts) {
+    ASSIGN_OR_RETURN(placements.emplace_back(),
+                     PlaceThreads(ThisProcessGrant(), n, mode));
+  }
+  return placements;
 }
 
 absl::StatusOr<const Kernels*> ParseKernels() {
@@ -155,7 +171,7 @@ struct Request {
   std::string model;
   HeadMode head_mode = HeadMode::kInt8;
   std::vector<Scenario> scenarios;
-  std::vector<int> thread_counts;
+  std::vector<ThreadPlacement> placements;
   const Kernels* kernels;
   int rounds;
 };
@@ -174,7 +190,7 @@ absl::StatusOr<Request> ParseFlags() {
     return absl::InvalidArgumentError(
         "nothing to measure: --prompts and --decodes are empty");
   }
-  ASSIGN_OR_RETURN(request.thread_counts, ParseThreads());
+  ASSIGN_OR_RETURN(request.placements, ParseThreads());
   ASSIGN_OR_RETURN(request.kernels, ParseKernels());
   request.rounds = absl::GetFlag(FLAGS_rounds);
   if (request.rounds < 1) {
@@ -192,9 +208,11 @@ std::string Name(const Scenario& s) {
 double LinearMultiplyAdds(const StageWeights& weights) {
   double sum = 0;
   for (const LayerWeights& layer : weights.layers) {
-    for (const TernaryView* w : {&layer.q, &layer.k, &layer.v, &layer.o,
-                                 &layer.gate, &layer.up, &layer.down}) {
-      sum += static_cast<double>(w->n_out) * w->n_in;
+    for (const MatrixGroup* group :
+         {&layer.qkv, &layer.output, &layer.gate_up, &layer.down}) {
+      for (const MatrixSlice& slice : group->slices) {
+        sum += static_cast<double>(slice.view.n_out) * slice.view.n_in;
+      }
     }
   }
   return sum;
@@ -204,16 +222,17 @@ double LinearMultiplyAdds(const StageWeights& weights) {
 class Bench {
  public:
   Bench(std::shared_ptr<const StageWeights> weights, KvCache* kv,
-        const MachinePeaks* peaks, const Kernels* kernels, int n_threads,
-        int max_step_tokens)
+        const MachinePeaks* peaks, const Kernels* kernels,
+        const ThreadPlacement& placement, int max_step_tokens)
       : weights_(std::move(weights)),
         kv_(*kv),
         peaks_(*peaks),
-        pool_(n_threads),
+        pool_(placement),
         stage_(weights_, kv, &pool_, kernels, max_step_tokens),
-        scratch_(n_threads) {}
+        scratch_(pool_.size()) {}
 
   void MeasurePeaks() {
+    const ThreadPool::CallerBinding binding(pool_);
     bandwidth_ = peaks_.ReadBandwidth(&pool_);
     multiply_adds_ = peaks_.MultiplyAdds(&pool_);
     bandwidths_.push_back(bandwidth_);
@@ -221,6 +240,8 @@ class Bench {
   }
 
   void Run(const Scenario& scenario, Figures* figures) {
+    const ThreadPool::CallerBinding binding(pool_);
+    const int64_t n_barriers = pool_.barrier_count();
     stage_.set_profile(&figures->profile);
     if (scenario.is_prompt) {
       Prompt(scenario, figures);
@@ -228,9 +249,11 @@ class Bench {
       Decode(scenario, figures);
     }
     stage_.set_profile(nullptr);
+    figures->n_barriers += pool_.barrier_count() - n_barriers;
   }
 
   int n_threads() const { return pool_.size(); }
+  const ThreadPlacement& placement() const { return pool_.placement(); }
   double bandwidth() const { return Median(bandwidths_); }
   double multiply_adds() const { return Median(rates_); }
 
@@ -352,12 +375,18 @@ void ShowProfile(const Figures& figures) {
     std::printf("    %.1f %% of the head's rows were candidates\n",
                 100 * profile.head_candidate_share());
   }
+  std::printf("    %-16s %9.0f a step\n", "barriers",
+              static_cast<double>(figures.n_barriers) /
+                  static_cast<double>(figures.profiled_steps));
 }
 
 absl::Status Run(const Request& request) {
   const std::vector<Scenario>& scenarios = request.scenarios;
-  const int max_threads = *std::max_element(request.thread_counts.begin(),
-                                            request.thread_counts.end());
+  const ThreadPlacement& most =
+      *std::max_element(request.placements.begin(), request.placements.end(),
+                        [](const ThreadPlacement& a, const ThreadPlacement& b) {
+                          return a.n_threads < b.n_threads;
+                        });
   ASSIGN_OR_RETURN(const std::shared_ptr<const ModelSource> source,
                    ModelSource::Open(request.model));
   const ModelConfig& config = source->config();
@@ -365,10 +394,13 @@ absl::Status Run(const Request& request) {
   std::shared_ptr<const StageWeights> weights;
   absl::Time begin;
   {
-    ThreadPool pool(max_threads);
-    ASSIGN_OR_RETURN(spec.packing,
-                     ChoosePacking(absl::GetFlag(FLAGS_weights_packing),
-                                   *request.kernels, &pool));
+    ThreadPool pool(most);
+    {
+      const ThreadPool::CallerBinding binding(pool);
+      ASSIGN_OR_RETURN(spec.packing,
+                       ChoosePacking(absl::GetFlag(FLAGS_weights_packing),
+                                     *request.kernels, &pool));
+    }
     begin = absl::Now();
     ASSIGN_OR_RETURN(weights, LoadStageWeights(
                                   source, spec, &pool, [](int64_t, int64_t) {},
@@ -380,7 +412,8 @@ absl::Status Run(const Request& request) {
               std::string(IsaName(request.kernels->isa)).c_str(),
               std::string(TernaryPackingName(spec.packing)).c_str());
   std::printf("load %.2f s with %d threads; %.1f MB packed, %.1f MB resident\n",
-              load_s, max_threads, weights->bytes / 1e6, ResidentBytes() / 1e6);
+              load_s, most.n_threads, weights->bytes / 1e6,
+              ResidentBytes() / 1e6);
 
   int n_blocks = 0;
   int max_step_tokens = 1;
@@ -393,14 +426,15 @@ absl::Status Run(const Request& request) {
   ASSIGN_OR_RETURN(
       const std::unique_ptr<KvCache> kv,
       KvCache::Create({config.n_layers, config.n_kv_heads, config.head_dim,
-                       n_blocks, config.context_length}));
+                       n_blocks, config.context_length},
+                      NodesOf(most)));
   FillPool(kv.get());
 
   const MachinePeaks peaks;
   std::vector<std::unique_ptr<Bench>> benches;
-  for (const int n_threads : request.thread_counts) {
+  for (const ThreadPlacement& placement : request.placements) {
     benches.push_back(std::make_unique<Bench>(weights, kv.get(), &peaks,
-                                              request.kernels, n_threads,
+                                              request.kernels, placement,
                                               max_step_tokens));
   }
   std::vector<std::vector<Figures>> figures(
@@ -415,9 +449,10 @@ absl::Status Run(const Request& request) {
   }
 
   for (const auto& bench : benches) {
-    std::printf("%d thread%s: reads %.1f GB/s, %.0f G multiply-adds/s\n",
+    std::printf("%d thread%s: reads %.1f GB/s, %.0f G multiply-adds/s; %s\n",
                 bench->n_threads(), bench->n_threads() == 1 ? "" : "s",
-                bench->bandwidth() / 1e9, bench->multiply_adds() / 1e9);
+                bench->bandwidth() / 1e9, bench->multiply_adds() / 1e9,
+                Describe(bench->placement()).c_str());
   }
   std::printf("\n%-20s %8s %10s %8s %10s\n", "", "threads", "tokens/s",
               "of limit", "of 1st row");

@@ -21,12 +21,15 @@ constexpr Bench kBenches[] = {
     {"kernels", "kernels_bench", "every kernel, beside the machine's peaks"},
     {"stage", "stage_bench", "a model's prompts and decoding in one stage"},
     {"loading", "loading_bench", "packing weights at load"},
+    {"scheduler", "scheduler_bench", "planning the steps of a pipeline"},
+    {"serve", "serve_bench", "a cluster under load: latencies and throughput"},
     {"tokenizer", "tokenizer_bench", "encoding and streaming text"},
 };
 
 void PrintUsage() {
   std::cout << "usage: tern bench WHAT [FLAGS]\n\n"
-               "Measures this machine, without a cluster.\n\n";
+               "Measures this machine; `serve` measures a cluster, or starts "
+               "one.\n\n";
   for (const Bench& bench : kBenches) {
     std::cout << absl::StrFormat("  %-12s%s\n", bench.name, bench.summary);
   }

@@ -112,7 +112,11 @@ void CheckWorkers(Client* client, const CallOptions& call, Findings* findings) {
                     "it has stopped or cannot reach the coordinator; its log "
                     "names the last error");
     } else {
-      findings->Good(what);
+      const v1::WorkerCapabilities& can = worker.capabilities();
+      findings->Good(can.thread_placement().empty()
+                         ? what
+                         : absl::StrCat(what, "; threads (", can.thread_count(),
+                                        ") ", can.thread_placement()));
     }
   }
 }

@@ -33,13 +33,16 @@ void UnblockSignals() {
 
 }  // namespace
 
+std::vector<std::string> PathsOf(const SiblingProgram& program) {
+  const std::string directory = OwnDirectory();
+  return {absl::StrCat(directory, "/", program.name),
+          absl::StrCat(directory, "/../", program.folder, "/", program.name)};
+}
+
 ExitCode RunSiblingProgram(const SiblingProgram& program,
                            absl::string_view command,
                            const std::vector<std::string>& words) {
-  const std::string directory = OwnDirectory();
-  const std::vector<std::string> paths = {
-      absl::StrCat(directory, "/", program.name),
-      absl::StrCat(directory, "/../", program.folder, "/", program.name)};
+  const std::vector<std::string> paths = PathsOf(program);
   UnblockSignals();
   for (const std::string& path : paths) {
     std::vector<std::string> strings = words;

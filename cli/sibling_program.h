@@ -16,9 +16,13 @@ struct SiblingProgram {
   absl::string_view folder;  // of the source tree, where a build puts it
 };
 
-// Becomes `program WORDS...`, the program being beside this one or where a
-// build puts it. `command` is what the user typed after `tern`. Returns only
-// when that cannot be, after saying on stderr where it looked.
+// Where it is looked for, in that order: beside this program, and where a build
+// puts it.
+std::vector<std::string> PathsOf(const SiblingProgram& program);
+
+// Becomes `program WORDS...`, the program being at one of PathsOf(). `command`
+// is what the user typed after `tern`. Returns only when that cannot be, after
+// saying on stderr where it looked.
 ExitCode RunSiblingProgram(const SiblingProgram& program,
                            absl::string_view command,
                            const std::vector<std::string>& words);

@@ -32,7 +32,8 @@ std::string FormatPipeline(const v1::Pipeline& pipeline) {
   if (pipeline.kv_block_count() > 0) {
     absl::StrAppend(&text, ", ", pipeline.kv_block_in_use_count(), " of ",
                     pipeline.kv_block_count(), " KV blocks of ",
-                    pipeline.kv_block_size(), " tokens in use");
+                    pipeline.kv_block_size(), " tokens in use, ",
+                    pipeline.kv_block_cached_count(), " cached");
   }
   text += "\n";
   if (pipeline.stages().empty()) return text;

@@ -28,6 +28,7 @@ TEST(Status, ShowsModelsPipelinesStagesAndWorkers) {
   pipeline->set_state(v1::PIPELINE_STATE_LOADING);
   pipeline->set_kv_block_count(128);
   pipeline->set_kv_block_in_use_count(12);
+  pipeline->set_kv_block_cached_count(7);
   pipeline->set_kv_block_size(64);
   for (int i = 0; i < 2; ++i) {
     v1::Stage* stage = pipeline->add_stages();
@@ -57,7 +58,7 @@ TEST(Status, ShowsModelsPipelinesStagesAndWorkers) {
       FormatStatus(models, workers),
       R"(model demo: bitnet-b1.58, 6 layers of 384, 1024 tokens, context 512, cpu-1/int8
 
-pipeline demo-0: LOADING, 12 of 128 KV blocks of 64 tokens in use
+pipeline demo-0: LOADING, 12 of 128 KV blocks of 64 tokens in use, 7 cached
 STAGE  WORKER    LAYERS  ALSO       WEIGHTS  KV POOL  LOADED
   1/2  worker-1     0-3  embedding  1.0 MiB  3.0 MiB    100%
   2/2  worker-2     4-5  head       1.0 MiB  3.0 MiB     50%

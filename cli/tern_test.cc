@@ -329,14 +329,19 @@ TEST_F(TernTest, DoctorFindsNothingWrongWithAHealthyCluster) {
     worker->set_worker_id("w-1");
     worker->set_address("127.0.0.1:1");
     worker->set_state(v1::WORKER_STATE_READY);
+    worker->mutable_capabilities()->set_thread_count(2);
+    worker->mutable_capabilities()->set_thread_placement(
+        "not bound: switched off");
     return grpc::Status::OK;
   };
   EXPECT_EQ(Tern({"doctor"}), 0);
-  EXPECT_EQ(out_, absl::StrCat("ok    ", fake_.address(),
-                               " answers, with plaintext\n"
-                               "ok    model demo takes requests\n"
-                               "ok    worker w-1 at 127.0.0.1:1 is READY\n"
-                               "all is well\n"));
+  EXPECT_EQ(out_, absl::StrCat(
+                      "ok    ", fake_.address(),
+                      " answers, with plaintext\n"
+                      "ok    model demo takes requests\n"
+                      "ok    worker w-1 at 127.0.0.1:1 is READY; threads (2) "
+                      "not bound: switched off\n"
+                      "all is well\n"));
 }
 
 TEST_F(TernTest, DoctorNamesWhatIsWrongAndTheRemedy) {

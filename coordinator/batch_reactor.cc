@@ -1,5 +1,7 @@
 #include "coordinator/batch_reactor.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <string>
@@ -106,6 +108,15 @@ class BatchReactor : public grpc::ServerBidiReactor<v1::BatchGenerateRequest,
   // prompts, the end.
   void Act() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Enough to keep every pipeline's batch full while results are written and
+  // prompts read.
+  size_t Window() const {
+    const int n_serving = std::max(1, context_.engine->n_serving());
+    return std::min<int64_t>(
+        int64_t{2} * n_serving * context_.engine->max_sequences(),
+        context_.batch_window_max);
+  }
+
   const ServiceContext context_;
   const std::string principal_;
   const absl::Time deadline_;
@@ -159,7 +170,7 @@ void BatchItem::Publish() {
     if (!piece.ended) return;
     ended_ = true;
     status = piece.status;
-    queue_full = piece.queue_full;
+    queue_full = piece.retry_after.has_value();
     if (status.ok()) {
       response.Swap(&response_);
       *response.mutable_prompt_info() = generation_->PromptInfo();
@@ -293,7 +304,7 @@ void BatchReactor::Act() {
     const size_t n_held =
         in_progress_.size() + parked_.size() + results_.size();
     if (!failed_ && !half_closed_ && !reading_ && parked_.empty() &&
-        n_held < static_cast<size_t>(context_.batch_window)) {
+        n_held < Window()) {
       reading_ = true;
       StartRead(&request_);
     }

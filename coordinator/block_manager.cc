@@ -1,39 +1,119 @@
 #include "coordinator/block_manager.h"
 
+#include <algorithm>
+#include <utility>
+
 #include "util/logging.h"
 
 namespace tern {
 
 BlockManager::BlockManager(int n_blocks, int block_size)
-    : block_size_(block_size), reference_counts_(n_blocks, 0) {
+    : block_size_(block_size) {
   CHECK(n_blocks >= 0);
   CHECK(block_size > 0);
-  free_.reserve(n_blocks);
-  for (int id = n_blocks - 1; id >= 0; --id) free_.push_back(id);
+  blocks_.resize(n_blocks);
+  tokens_.resize(static_cast<size_t>(n_blocks) * block_size);
+  empty_.reserve(n_blocks);
+  for (int id = n_blocks - 1; id >= 0; --id) empty_.push_back(id);
 }
 
 int BlockManager::Allocate() {
-  CHECK(!free_.empty()) << "no free KV block";
-  const int id = free_.back();
-  free_.pop_back();
-  CHECK(reference_counts_[id] == 0) << "block " << id << " was not free";
-  reference_counts_[id] = 1;
+  int id;
+  if (!empty_.empty()) {
+    id = empty_.back();
+    empty_.pop_back();
+  } else {
+    CHECK(oldest_ >= 0) << "no free KV block";
+    id = oldest_;
+    RemoveFromCached(id);
+    Forget(id);
+  }
+  CHECK(blocks_[id].reference_count == 0) << "block " << id << " was not free";
+  blocks_[id].reference_count = 1;
   return id;
 }
 
 void BlockManager::AddReference(int block_id) {
   CHECK(block_id >= 0 && block_id < n_blocks());
-  CHECK(reference_counts_[block_id] > 0) << "block " << block_id << " is free";
-  ++reference_counts_[block_id];
+  Block& block = blocks_[block_id];
+  if (block.reference_count == 0) {
+    CHECK(block.prefix != 0) << "block " << block_id << " is empty";
+    RemoveFromCached(block_id);
+  }
+  ++block.reference_count;
 }
 
 void BlockManager::Release(absl::Span<const int> block_ids) {
   for (size_t i = block_ids.size(); i-- > 0;) {
     const int id = block_ids[i];
     CHECK(id >= 0 && id < n_blocks());
-    CHECK(reference_counts_[id] > 0) << "block " << id << " is free already";
-    if (--reference_counts_[id] == 0) free_.push_back(id);
+    Block& block = blocks_[id];
+    CHECK(block.reference_count > 0) << "block " << id << " is free already";
+    if (--block.reference_count > 0) continue;
+    if (block.prefix != 0) {
+      AddToCached(id);
+    } else {
+      empty_.push_back(id);
+    }
   }
+}
+
+BlockManager::PrefixId BlockManager::Root(absl::string_view salt) {
+  const auto [it, is_new] = roots_.try_emplace(std::string(salt));
+  if (is_new) it->second = ++last_prefix_;
+  return it->second;
+}
+
+std::optional<BlockManager::Known> BlockManager::Find(
+    PrefixId prefix, absl::Span<const int32_t> tokens) const {
+  const auto it = known_.find(Content{prefix, tokens});
+  if (it == known_.end()) return std::nullopt;
+  const Block& block = blocks_[it->second];
+  return Known{it->second, block.prefix, block.filled_in};
+}
+
+BlockManager::PrefixId BlockManager::Publish(int block_id, PrefixId prefix,
+                                             absl::Span<const int32_t> tokens,
+                                             int64_t step_id) {
+  CHECK(static_cast<int>(tokens.size()) == block_size_);
+  Block& block = blocks_[block_id];
+  CHECK(block.reference_count > 0 && block.prefix == 0);
+  const std::optional<Known> same = Find(prefix, tokens);
+  if (same.has_value()) return same->prefix;
+  std::copy(tokens.begin(), tokens.end(),
+            tokens_.begin() + static_cast<size_t>(block_id) * block_size_);
+  block.parent = prefix;
+  block.prefix = ++last_prefix_;
+  block.filled_in = step_id;
+  known_.emplace(ContentOf(block_id), block_id);
+  return block.prefix;
+}
+
+BlockManager::Content BlockManager::ContentOf(int block_id) const {
+  return {blocks_[block_id].parent,
+          absl::MakeConstSpan(tokens_).subspan(
+              static_cast<size_t>(block_id) * block_size_, block_size_)};
+}
+
+void BlockManager::Forget(int block_id) {
+  known_.erase(ContentOf(block_id));
+  blocks_[block_id].prefix = 0;
+}
+
+void BlockManager::AddToCached(int block_id) {
+  Block& block = blocks_[block_id];
+  block.older = newest_;
+  block.newer = -1;
+  (newest_ >= 0 ? blocks_[newest_].newer : oldest_) = block_id;
+  newest_ = block_id;
+  ++n_cached_;
+}
+
+void BlockManager::RemoveFromCached(int block_id) {
+  Block& block = blocks_[block_id];
+  (block.older >= 0 ? blocks_[block.older].newer : oldest_) = block.newer;
+  (block.newer >= 0 ? blocks_[block.newer].older : newest_) = block.older;
+  --n_cached_;
 }
 
 }  // namespace tern

@@ -34,14 +34,18 @@ WorkerRegistration FromProto(const v1::RegisterWorkerRequest& request) {
   out.thread_count = from.thread_count();
   out.kernel_isa = from.kernel_isa();
   out.device = from.device();
+  out.thread_placement = from.thread_placement();
   out.models.assign(from.models().begin(), from.models().end());
   out.supports_step_token_source = from.supports_step_token_source();
   out.repeat_max_limit = from.repeat_max_limit();
+  if (from.has_packed_blocks()) {
+    out.packed_blocks = {from.packed_blocks().column_count(),
+                         from.packed_blocks().byte_count()};
+  }
   return out;
 }
 
-void ToProto(const Engine::WorkerStatus& from, const Engine::Snapshot& snapshot,
-             v1::Worker* out) {
+void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
   const Worker& worker = from.worker;
   const WorkerRegistration& registration = worker.registration;
   out->set_worker_id(registration.worker_id);
@@ -52,12 +56,17 @@ void ToProto(const Engine::WorkerStatus& from, const Engine::Snapshot& snapshot,
   capabilities->set_thread_count(registration.thread_count);
   capabilities->set_kernel_isa(registration.kernel_isa);
   capabilities->set_device(registration.device);
+  capabilities->set_thread_placement(registration.thread_placement);
   for (const std::string& model : registration.models) {
     capabilities->add_models(model);
   }
   capabilities->set_supports_step_token_source(
       registration.supports_step_token_source);
   capabilities->set_repeat_max_limit(registration.repeat_max_limit);
+  capabilities->mutable_packed_blocks()->set_column_count(
+      registration.packed_blocks.columns);
+  capabilities->mutable_packed_blocks()->set_byte_count(
+      registration.packed_blocks.bytes);
   SetDuration(from.silence, out->mutable_time_since_heartbeat());
   out->set_finished_step_count(worker.finished_step_count);
   if (!worker.IsAvailable()) {
@@ -65,10 +74,10 @@ void ToProto(const Engine::WorkerStatus& from, const Engine::Snapshot& snapshot,
   } else if (from.stage < 0) {
     out->set_state(v1::WORKER_STATE_IDLE);
   } else {
-    out->set_state(snapshot.phase == Engine::Snapshot::Phase::kReady
+    out->set_state(from.phase == Engine::Phase::kReady
                        ? v1::WORKER_STATE_READY
                        : v1::WORKER_STATE_LOADING);
-    out->set_pipeline_id(snapshot.pipeline_id);
+    out->set_pipeline_id(from.pipeline_id);
     out->set_stage_index(from.stage);
   }
 }
@@ -126,7 +135,7 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::ListWorkers(
       [reactor, response](absl::StatusOr<Engine::Snapshot> snapshot) {
         if (snapshot.ok()) {
           for (const Engine::WorkerStatus& worker : snapshot->workers) {
-            ToProto(worker, *snapshot, response->add_workers());
+            ToProto(worker, response->add_workers());
           }
         }
         reactor->Finish(ToGrpcStatus(snapshot.status()));

@@ -16,6 +16,9 @@ namespace {
 constexpr int kLeasesRemembered = 60;
 
 constexpr size_t kMaxModels = 1024;
+// What bytes are computed of stays far below 2^63.
+constexpr int kMaxBlockColumns = 1024;
+constexpr int kMaxBlockBytes = 65536;
 
 bool IsName(absl::string_view text, size_t max_bytes) {
   return !text.empty() && text.size() <= max_bytes &&
@@ -62,6 +65,14 @@ absl::Status CheckFields(const WorkerRegistration& r) {
   if (r.repeat_max_limit < 1) {
     return invalid("capabilities.repeat_max_limit is ", r.repeat_max_limit,
                    "; it must be at least 1");
+  }
+  if (r.packed_blocks.columns < 1 ||
+      r.packed_blocks.columns > kMaxBlockColumns || r.packed_blocks.bytes < 1 ||
+      r.packed_blocks.bytes > kMaxBlockBytes) {
+    return invalid("capabilities.packed_blocks are of ",
+                   r.packed_blocks.columns, " columns and ",
+                   r.packed_blocks.bytes, " bytes; 1 to ", kMaxBlockColumns,
+                   " and 1 to ", kMaxBlockBytes, " are taken");
   }
   if (r.models.size() > kMaxModels) {
     return invalid("capabilities.models has ", r.models.size(),

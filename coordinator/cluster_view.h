@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "model/stage_plan.h"
 
 namespace tern {
 
@@ -28,9 +29,11 @@ struct WorkerRegistration {
   int thread_count = 0;
   std::string kernel_isa;
   std::string device;
+  std::string thread_placement;
   std::vector<std::string> models;
   bool supports_step_token_source = false;
   int repeat_max_limit = 1;
+  PackedBlocks packed_blocks;
 };
 
 // A worker as the coordinator knows it.

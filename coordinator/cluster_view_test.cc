@@ -126,7 +126,7 @@ TEST_F(ClusterViewTest, OtherProtocolVersionsAreRefused) {
 }
 
 TEST_F(ClusterViewTest, SenselessFieldsAreRefused) {
-  std::vector<WorkerRegistration> bad(10, Registration("a", 1));
+  std::vector<WorkerRegistration> bad(13, Registration("a", 1));
   bad[0].worker_id = "";
   bad[1].worker_id = std::string(129, 'x');
   bad[2].worker_id = "a\n";
@@ -137,6 +137,9 @@ TEST_F(ClusterViewTest, SenselessFieldsAreRefused) {
   bad[7].thread_count = 0;
   bad[8].repeat_max_limit = 0;
   bad[9].models = {""};
+  bad[10].packed_blocks = {0, 0};
+  bad[11].packed_blocks = {1025, 128};
+  bad[12].packed_blocks = {16, 65537};
   for (size_t i = 0; i < bad.size(); ++i) {
     EXPECT_EQ(CodeOf(bad[i]), absl::StatusCode::kInvalidArgument) << i;
   }

@@ -53,7 +53,15 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
   RETURN_IF_ERROR(CheckPositive("max_sequences", options.max_sequences));
   RETURN_IF_ERROR(
       CheckPositive("max_queued_requests", options.max_queued_requests));
+  RETURN_IF_ERROR(
+      CheckPositive("max_queued_tokens", options.max_queued_tokens));
   RETURN_IF_ERROR(CheckPositive("max_step_tokens", options.max_step_tokens));
+  // Written so that NaN fails.
+  if (!(options.max_step_stretch >= 1 && options.max_step_stretch <= 1000)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max_step_stretch is ", options.max_step_stretch,
+                     "; it must be in [1, 1000]"));
+  }
   if (options.kv_cache_tokens < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("--kv_cache_tokens is ", options.kv_cache_tokens,
@@ -144,6 +152,9 @@ absl::Status Coordinator::Start(const Options &options) {
   engine.scheduler.max_step_tokens = options.max_step_tokens;
   engine.scheduler.max_sequences = options.max_sequences;
   engine.scheduler.max_waiting = options.max_queued_requests;
+  engine.scheduler.max_waiting_tokens = options.max_queued_tokens;
+  engine.scheduler.max_step_stretch = options.max_step_stretch;
+  engine.scheduler.prefix_cache = options.prefix_cache;
   engine.cluster.lease_duration = options.lease;
   engine.unavailable_after = options.unavailable_after;
   // Grows from one start of the coordinator to the next.
@@ -171,9 +182,7 @@ absl::Status Coordinator::Start(const Options &options) {
   context.model = &model_;
   context.credentials = credentials_.get();
   context.clock = Clock::System();
-  // Enough to keep the batch full while results are written and prompts read.
-  context.batch_window =
-      std::min(2 * options.max_sequences, options.max_queued_requests);
+  context.batch_window_max = options.max_queued_requests;
   context.kv_block_size = kKvBlockSize;
   services_ = std::make_unique<Services>(context);
 

@@ -45,7 +45,10 @@ class Coordinator {
     int64_t kv_cache_tokens = 0;     // 0 decides, see PlacementOptions
     int max_sequences = 64;
     int max_queued_requests = 1024;
+    int64_t max_queued_tokens = 4 << 20;
     int max_step_tokens = 512;
+    double max_step_stretch = 2;
+    bool prefix_cache = true;
     absl::Duration lease = absl::Seconds(10);
     absl::Duration unavailable_after = absl::Seconds(30);
 

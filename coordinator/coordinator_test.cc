@@ -23,6 +23,7 @@
 #include "model/gguf_reader.h"
 #include "model/tokenizer.h"
 #include "proto/tern/v1/cluster.grpc.pb.h"
+#include "proto/tern/v1/error.pb.h"
 #include "proto/tern/v1/inference.grpc.pb.h"
 #include "tests/testing/gguf_builder.h"
 #include "tests/testing/tiny_model.h"
@@ -475,6 +476,32 @@ TEST_F(CoordinatorTest, ARequestIdMayNotBeRepeatedWhileInProgress) {
   workers_[0]->Release();
   EXPECT_TRUE(ReadAll(stream.get()).status.ok());
   EXPECT_TRUE(Generate(request, &response).ok());
+}
+
+TEST_F(CoordinatorTest, ARefusedRequestIsToldWhenToTryAgain) {
+  options_.max_sequences = 1;
+  options_.max_queued_requests = 1;
+  Start();
+  workers_[0]->Hold();
+  grpc::ClientContext running_call, waiting_call;
+  auto running = OpenAdmitted(&running_call, Request("a", 50));
+  ASSERT_TRUE(workers_[0]->AwaitAnySequence());
+  auto waiting = OpenAdmitted(&waiting_call, Request("b", 50));
+  grpc::ClientContext refused_call;
+  v1::GenerateResponse response;
+  const grpc::Status refused =
+      stub_->Generate(&refused_call, Request("c", 5), &response);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  v1::StatusDetails details;
+  ASSERT_TRUE(details.ParseFromString(refused.error_details()));
+  ASSERT_EQ(details.details_size(), 1);
+  v1::RetryInfo info;
+  ASSERT_TRUE(info.ParseFromString(details.details(0).value()));
+  EXPECT_GE(info.retry_delay().seconds(), 1);
+  running_call.TryCancel();
+  waiting_call.TryCancel();
+  ReadAll(running.get());
+  ReadAll(waiting.get());
 }
 
 TEST_F(CoordinatorTest, ABatchOf200PromptsComesBackWhole) {

@@ -1,5 +1,7 @@
 #include "coordinator/engine.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <optional>
 
@@ -20,10 +22,14 @@ constexpr absl::Duration kLongestRetry = absl::Seconds(5);
 // the tasks that may be refused.
 constexpr size_t kMailboxSlack = 4096;
 
+// Pipelines that `max_requests` makes room for by itself.
+constexpr int kPipelinesForeseen = 64;
+
 int MaxRequests(const Engine::Options& options) {
   return options.max_requests > 0
              ? options.max_requests
-             : options.scheduler.max_waiting + options.scheduler.max_sequences;
+             : options.scheduler.max_waiting +
+                   kPipelinesForeseen * options.scheduler.max_sequences;
 }
 
 absl::Status ShuttingDown() {
@@ -46,7 +52,7 @@ Engine::Engine(Options options, PipelineFactory factory, Clock* clock)
       cluster_(options_.cluster),
       now_(clock->Now()),
       epoch_(options_.first_epoch - 1),
-      not_ready_since_(now_) {
+      last_loss_(now_) {
   CHECK(options_.first_epoch >= 1);
   absl::MutexLock lock(&shutdown_mu_);
   thread_ = std::thread([this] { Run(); });
@@ -74,7 +80,7 @@ void Engine::Submit(int64_t ticket, Request request) {
         absl::StrCat(max_requests_,
                      " requests are in progress, which is this cluster's "
                      "limit; try again later"));
-    end.queue_full = true;
+    end.retry_after = absl::ZeroDuration();
     for (const auto& output : outputs) output->End(end);
     return;
   }
@@ -147,12 +153,9 @@ void Engine::RegisterWorker(WorkerRegistration registration,
               << " lease_epoch=" << *epoch;
     // A new process knows nothing of the old one's stage.
     if (incarnation_before != registration.incarnation) {
-      for (const StageStatus& stage : stages_) {
-        if (stage.placed.worker_id != worker_id) continue;
-        LosePipeline(absl::UnavailableError(
-            absl::StrCat("worker ", worker_id, " was restarted")));
-        break;
-      }
+      LosePipelineOf(worker_id, absl::UnavailableError(absl::StrCat(
+                                    "worker ", worker_id, " was restarted")));
+      load_failures_.erase(worker_id);
     }
     retry_at_ = now_;  // Someone new may be what was missing.
     Lease lease;
@@ -198,6 +201,7 @@ void Engine::Shutdown() {
 }
 
 void Engine::Run() {
+  pthread_setname_np(pthread_self(), "engine");  // for top and tern bench serve
   std::vector<Task> tasks;
   while (!stopped_) {
     tasks.clear();
@@ -218,35 +222,37 @@ void Engine::Turn() {
   for (const std::string& worker_id : cluster_.Expire(now_)) {
     LOG(WARNING) << "event=worker_lost worker=" << worker_id
                  << " reason=lease_expired";
-    for (const StageStatus& stage : stages_) {
-      if (stage.placed.worker_id != worker_id) continue;
-      LosePipeline(absl::UnavailableError(absl::StrCat(
-          "worker ", worker_id, " has been silent for its lease of ",
-          absl::FormatDuration(options_.cluster.lease_duration))));
-      break;
-    }
+    LosePipelineOf(
+        worker_id,
+        absl::UnavailableError(absl::StrCat(
+            "worker ", worker_id, " has been silent for its lease of ",
+            absl::FormatDuration(options_.cluster.lease_duration))));
   }
   Deliver(scheduler_.ExpireDeadlines(now_));
-  if (!ready_ && scheduler_.n_sequences() > 0 &&
-      now_ - not_ready_since_ >= options_.unavailable_after) {
-    EndAll(WhyNotReady());
+  if (now_ - last_loss_ >= options_.unavailable_after) {
+    if (n_ready_ == 0 && scheduler_.n_sequences() > 0) EndAll(WhyNotReady());
+    if (scheduler_.has_unplaceable()) Deliver(scheduler_.EndUnplaceable());
   }
-  if (pipeline_ == nullptr && now_ >= retry_at_) FormPipeline();
-  if (!ready_) return;
-  while (std::optional<StepPlan> plan = scheduler_.Schedule()) {
-    pipeline_->Send(*plan);
+  if (now_ >= retry_at_) FormPipelines();
+  for (auto& [index, member] : pipelines_) {
+    if (!member.ready) continue;
+    while (std::optional<StepPlan> plan = scheduler_.Schedule(index)) {
+      member.pipeline->Send(*plan);
+    }
   }
 }
 
 void Engine::Stop() {
   EndAll(ShuttingDown());
-  if (pipeline_ != nullptr) LosePipeline(ShuttingDown());
+  while (!pipelines_.empty()) {
+    LosePipeline(pipelines_.begin()->first, ShuttingDown());
+  }
 }
 
 // How long to wait for a task before leases, deadlines or retries need a look.
 absl::Duration Engine::UntilNextDuty() const {
   absl::Time next = std::min(cluster_.NextExpiry(), scheduler_.next_deadline());
-  if (pipeline_ == nullptr) next = std::min(next, std::max(retry_at_, now_));
+  if (MayFormPipeline()) next = std::min(next, std::max(retry_at_, now_));
   return std::max(absl::Milliseconds(1), std::min(next - now_, kLongestNap));
 }
 
@@ -254,11 +260,12 @@ void Engine::Admit(int64_t ticket, Request request) {
   const std::vector<std::shared_ptr<TokenStream>> outputs =
       std::move(request.outputs);
   const int n_samples = static_cast<int>(outputs.size());
-  const auto refuse = [&](absl::Status status, bool queue_full = false) {
+  const auto refuse = [&](absl::Status status,
+                          std::optional<absl::Duration> retry_after = {}) {
     n_requests_ -= n_samples;
     SequenceEnd end;
     end.status = std::move(status);
-    end.queue_full = queue_full;
+    end.retry_after = retry_after;
     for (const auto& output : outputs) output->End(end);
   };
   const Name name(request.principal, request.request_id);
@@ -268,15 +275,19 @@ void Engine::Admit(int64_t ticket, Request request) {
         " belongs to a request still in progress; choose another, or wait")));
     return;
   }
-  if (!ready_) {
+  if (n_ready_ == 0) {
     refuse(stopped_ ? ShuttingDown() : WhyNotReady());
     return;
   }
-  const bool queue_full = !scheduler_.HasRoomFor(n_samples);
+  request.parameters.tenant = request.principal;
+  std::optional<absl::Duration> retry_after;
+  if (!scheduler_.HasRoomFor(request.parameters, n_samples)) {
+    retry_after = scheduler_.ExpectedWait(request.parameters);
+  }
   absl::Status added =
-      scheduler_.Add(ticket, std::move(request.parameters), n_samples);
+      scheduler_.Add(ticket, std::move(request.parameters), n_samples, now_);
   if (!added.ok()) {
-    refuse(std::move(added), queue_full);
+    refuse(std::move(added), retry_after);
     return;
   }
   std::set<int64_t>& tickets = tickets_[name];
@@ -307,7 +318,7 @@ void Engine::Deliver(std::vector<SequenceEvent> events) {
     // The name is free before the answer's reader can know that it ended.
     Forget(event.id);
     SequenceEnd end = {std::move(event.status), event.reason,
-                       event.stop_token_id};
+                       event.stop_token_id, event.n_prompt_cached};
     if (event.token >= 0) {
       output->PushAndEnd(event.token, std::move(end),
                          std::move(event.logprobs));
@@ -327,148 +338,201 @@ void Engine::EndAll(const absl::Status& status) {
   }
 }
 
-void Engine::FormPipeline() {
-  const std::vector<const Worker*> candidates =
-      cluster_.Available(options_.model);
-  const int n_stages = options_.placement.n_stages;
-  if (static_cast<int>(candidates.size()) < n_stages) return;
-  absl::StatusOr<Placement> placement =
-      PlacePipeline(options_.config, options_.placement, candidates);
-  if (!placement.ok()) {
-    last_failure_ = placement.status();
-    retry_at_ = now_ + kLongestRetry;
-    LOG(WARNING) << "event=pipeline_not_placed status=" << last_failure_;
-    return;
+int Engine::PipelineOf(const std::string& worker_id) const {
+  for (const auto& [index, member] : pipelines_) {
+    for (const StageStatus& stage : member.stages) {
+      if (stage.placed.worker_id == worker_id) return index;
+    }
   }
-  ++epoch_;
-  pipeline_id_ = absl::StrCat(options_.model, "/0");
-  numerics_id_ =
-      absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
-  kv_block_count_ = placement->kv_block_count;
-  for (const PlacedStage& stage : placement->stages) {
-    stages_.push_back({stage, {}, 0});
-    LOG(INFO) << "event=stage_placed pipeline=" << pipeline_id_
-              << " epoch=" << epoch_ << " worker=" << stage.worker_id
-              << " layers=" << stage.range.layer_begin << "-"
-              << stage.range.layer_end << " kv_blocks=" << kv_block_count_;
+  return -1;
+}
+
+// Those that have no stage; who failed to load one least often comes first.
+std::vector<const Worker*> Engine::FreeWorkers() const {
+  std::vector<const Worker*> free;
+  for (const Worker* worker : cluster_.Available(options_.model)) {
+    if (PipelineOf(worker->registration.worker_id) < 0) free.push_back(worker);
   }
-  Pipeline::Spec spec;
-  spec.model = options_.model;
-  spec.pipeline_id = pipeline_id_;
-  spec.epoch = epoch_;
-  spec.model_fingerprint = options_.model_fingerprint;
-  spec.numerics_id = numerics_id_;
-  spec.vocab_size = options_.config.vocab_size;
-  spec.kv_block_size = options_.placement.kv_block_size;
-  spec.max_step_tokens = options_.scheduler.max_step_tokens;
-  spec.placement = *std::move(placement);
-  pipeline_ = factory_(std::move(spec), ListenerOf(epoch_));
+  const auto n_failures = [this](const Worker* worker) {
+    const auto it = load_failures_.find(worker->registration.worker_id);
+    return it == load_failures_.end() ? 0 : it->second;
+  };
+  std::stable_sort(free.begin(), free.end(),
+                   [&](const Worker* a, const Worker* b) {
+                     return n_failures(a) < n_failures(b);
+                   });
+  return free;
+}
+
+bool Engine::MayFormPipeline() const {
+  return static_cast<int>(FreeWorkers().size()) >= options_.placement.n_stages;
+}
+
+void Engine::FormPipelines() {
+  while (MayFormPipeline()) {
+    absl::StatusOr<Placement> placement =
+        PlacePipeline(options_.config, options_.placement, FreeWorkers());
+    if (!placement.ok()) {
+      last_failure_ = placement.status();
+      retry_at_ = now_ + kLongestRetry;
+      LOG(WARNING) << "event=pipeline_not_placed status=" << last_failure_;
+      return;
+    }
+    int index = 0;
+    while (pipelines_.count(index) > 0) ++index;
+    Member& member = pipelines_[index];
+    member.id = absl::StrCat(options_.model, "/", index);
+    member.epoch = ++epoch_;
+    member.kv_block_count = placement->kv_block_count;
+    numerics_id_ =
+        absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+    for (const PlacedStage& stage : placement->stages) {
+      member.stages.push_back({stage, {}, 0});
+      LOG(INFO) << "event=stage_placed pipeline=" << member.id
+                << " epoch=" << epoch_ << " worker=" << stage.worker_id
+                << " layers=" << stage.range.layer_begin << "-"
+                << stage.range.layer_end
+                << " kv_blocks=" << member.kv_block_count;
+    }
+    Pipeline::Spec spec;
+    spec.model = options_.model;
+    spec.pipeline_id = member.id;
+    spec.epoch = epoch_;
+    spec.model_fingerprint = options_.model_fingerprint;
+    spec.numerics_id = numerics_id_;
+    spec.vocab_size = options_.config.vocab_size;
+    spec.kv_block_size = options_.placement.kv_block_size;
+    spec.max_step_tokens = options_.scheduler.max_step_tokens;
+    spec.placement = *std::move(placement);
+    member.pipeline = factory_(std::move(spec), ListenerOf(index, epoch_));
+  }
 }
 
 // What a pipeline says of itself goes through the mailbox, and is of no
-// interest once a later epoch has begun, or none.
-Pipeline::Listener Engine::ListenerOf(int64_t epoch) {
-  const auto post = [this, epoch, mailbox = mailbox_](Task task) {
-    Task checked = [this, epoch, task = std::move(task)] {
-      if (epoch == epoch_ && pipeline_ != nullptr) task();
+// interest once it is given up.
+Pipeline::Listener Engine::ListenerOf(int index, int64_t epoch) {
+  const auto post = [this, index, epoch, mailbox = mailbox_](Task task) {
+    Task checked = [this, index, epoch, task = std::move(task)] {
+      const auto member = pipelines_.find(index);
+      if (member != pipelines_.end() && member->second.epoch == epoch) task();
     };
     const bool pushed = mailbox->TryPush(std::move(checked));
     CHECK(pushed || mailbox->closed()) << "the engine's mailbox is full";
   };
   Pipeline::Listener listener;
-  listener.on_progress = [this, post, mailbox = mailbox_,
+  listener.on_progress = [this, index, post, mailbox = mailbox_,
                           soft_capacity = mailbox_soft_capacity_](
                              int stage, int64_t loaded, int64_t total) {
     if (mailbox->size() >= soft_capacity) return;  // Only for people.
-    post([this, stage, loaded, total] {
-      stages_[stage].load_progress =
+    post([this, index, stage, loaded, total] {
+      pipelines_.at(index).stages[stage].load_progress =
           total > 0 ? static_cast<double>(loaded) / total : 0;
     });
   };
-  listener.on_ready = [this, post](std::vector<Pipeline::StageInfo> infos) {
-    post([this, infos = std::move(infos)] {
-      CHECK(infos.size() == stages_.size());
-      for (size_t i = 0; i < infos.size(); ++i) {
-        stages_[i].info = infos[i];
-        stages_[i].load_progress = 1;
-      }
-      ready_ = true;
-      n_failures_ = 0;
-      last_failure_ = absl::OkStatus();
-      LOG(INFO) << "event=pipeline_ready pipeline=" << pipeline_id_
-                << " epoch=" << epoch_
-                << " sequences_to_replay=" << scheduler_.n_sequences();
-      Scheduler::Capacity capacity;
-      capacity.n_blocks = kv_block_count_;
-      capacity.block_size = options_.placement.kv_block_size;
-      capacity.max_in_flight = static_cast<int>(stages_.size());
-      Deliver(scheduler_.StartEpoch(capacity));
-      if (options_.on_readiness) options_.on_readiness(true);
+  listener.on_ready = [this, index,
+                       post](std::vector<Pipeline::StageInfo> infos) {
+    post([this, index, infos = std::move(infos)]() mutable {
+      OnPipelineReady(index, std::move(infos));
     });
   };
-  listener.on_result = [this, post](StepResult result) {
-    post([this, result = std::move(result)] {
+  listener.on_result = [this, index, post](StepResult result) {
+    post([this, index, result = std::move(result)] {
       std::vector<SequenceEvent> events;
-      const absl::Status status = scheduler_.Complete(result, &events);
+      const absl::Status status = scheduler_.Complete(index, result, &events);
       if (!status.ok()) {
-        OnStageLost(static_cast<int>(stages_.size()) - 1, status);
+        const Member& member = pipelines_.at(index);
+        OnStageLost(index, static_cast<int>(member.stages.size()) - 1, status);
         return;
       }
       Deliver(std::move(events));
     });
   };
-  listener.on_lost = [this, post](int stage, absl::Status status) {
-    post([this, stage, status = std::move(status)] {
-      OnStageLost(stage, status);
+  listener.on_lost = [this, index, post](int stage, absl::Status status) {
+    post([this, index, stage, status = std::move(status)] {
+      OnStageLost(index, stage, status);
     });
   };
   return listener;
 }
 
-void Engine::OnStageLost(int stage, const absl::Status& status) {
-  const std::string worker_id = stages_[stage].placed.worker_id;
+void Engine::OnPipelineReady(int index,
+                             std::vector<Pipeline::StageInfo> infos) {
+  Member& member = pipelines_.at(index);
+  CHECK(infos.size() == member.stages.size());
+  for (size_t i = 0; i < infos.size(); ++i) {
+    member.stages[i].info = infos[i];
+    member.stages[i].load_progress = 1;
+    load_failures_.erase(member.stages[i].placed.worker_id);
+  }
+  member.ready = true;
+  n_failures_ = 0;
+  last_failure_ = absl::OkStatus();
+  LOG(INFO) << "event=pipeline_ready pipeline=" << member.id
+            << " epoch=" << member.epoch
+            << " sequences_waiting=" << scheduler_.n_waiting();
+  Scheduler::Capacity capacity;
+  capacity.n_blocks = member.kv_block_count;
+  capacity.block_size = options_.placement.kv_block_size;
+  capacity.max_in_flight = static_cast<int>(member.stages.size());
+  Deliver(scheduler_.StartPipeline(index, capacity));
+  if (++n_ready_ == 1 && options_.on_readiness) options_.on_readiness(true);
+}
+
+void Engine::OnStageLost(int index, int stage, const absl::Status& status) {
+  const Member& member = pipelines_.at(index);
+  const std::string worker_id = member.stages[stage].placed.worker_id;
   // A broken connection, or a server that stops, says that the worker may be
   // gone, which a heartbeat would disprove; any other status comes from a
   // worker that lives.
   if (absl::IsUnavailable(status) || absl::IsCancelled(status)) {
     cluster_.MarkUnreachable(worker_id);
   }
-  LosePipeline(absl::Status(
-      status.code(), absl::StrCat("stage ", stage, " on worker ", worker_id,
-                                  ": ", status.message())));
+  if (!member.ready) ++load_failures_[worker_id];
+  LosePipeline(index,
+               absl::Status(status.code(),
+                            absl::StrCat("stage ", stage, " on worker ",
+                                         worker_id, ": ", status.message())));
 }
 
-void Engine::LosePipeline(const absl::Status& why) {
-  const bool was_ready = ready_;
-  LOG(WARNING) << "event=pipeline_lost pipeline=" << pipeline_id_
-               << " epoch=" << epoch_
-               << " sequences=" << scheduler_.n_sequences()
+void Engine::LosePipelineOf(const std::string& worker_id,
+                            const absl::Status& why) {
+  const int index = PipelineOf(worker_id);
+  if (index >= 0) LosePipeline(index, why);
+}
+
+void Engine::LosePipeline(int index, const absl::Status& why) {
+  const auto it = pipelines_.find(index);
+  const bool was_ready = it->second.ready;
+  LOG(WARNING) << "event=pipeline_lost pipeline=" << it->second.id
+               << " epoch=" << it->second.epoch << " sequences="
+               << (was_ready ? scheduler_.lane(index)->n_running() : 0)
                << " status=" << why;
-  pipeline_.reset();
-  ready_ = false;
-  stages_.clear();
-  kv_block_count_ = 0;
-  scheduler_.PreemptAll();
-  if (was_ready) not_ready_since_ = now_;
+  pipelines_.erase(it);
   last_failure_ = why;
   // The first attempt comes at once: another worker may be there.
   retry_at_ = now_;
   if (!was_ready) {
     const int doublings = std::min(n_failures_++, 10);
     retry_at_ += std::min(kLongestRetry, kFirstRetry * (1 << doublings));
+    return;
   }
-  if (was_ready && options_.on_readiness) options_.on_readiness(false);
+  scheduler_.StopPipeline(index);
+  last_loss_ = now_;
+  if (--n_ready_ == 0 && options_.on_readiness) options_.on_readiness(false);
 }
 
 absl::Status Engine::WhyNotReady() const {
   const std::string prefix =
       absl::StrCat("no pipeline serves ", options_.model, " at the moment: ");
-  if (pipeline_ != nullptr) {
+  if (!pipelines_.empty()) {
     std::string loading;
-    for (size_t i = 0; i < stages_.size(); ++i) {
-      absl::StrAppend(&loading, i == 0 ? "" : ", ", "stage ", i, " on worker ",
-                      stages_[i].placed.worker_id, " is loaded to ",
-                      static_cast<int>(stages_[i].load_progress * 100), " %");
+    for (const auto& [index, member] : pipelines_) {
+      for (size_t i = 0; i < member.stages.size(); ++i) {
+        absl::StrAppend(
+            &loading, loading.empty() ? "" : ", ", "stage ", i, " on worker ",
+            member.stages[i].placed.worker_id, " is loaded to ",
+            static_cast<int>(member.stages[i].load_progress * 100), " %");
+      }
     }
     return absl::UnavailableError(absl::StrCat(prefix, loading));
   }
@@ -492,30 +556,42 @@ absl::Status Engine::WhyNotReady() const {
 
 Engine::Snapshot Engine::MakeSnapshot() const {
   Snapshot snapshot;
-  snapshot.phase = ready_                 ? Snapshot::Phase::kReady
-                   : pipeline_ != nullptr ? Snapshot::Phase::kLoading
-                                          : Snapshot::Phase::kWaiting;
-  if (!ready_) snapshot.phase_text = std::string(WhyNotReady().message());
-  snapshot.pipeline_id = absl::StrCat(options_.model, "/0");
-  snapshot.epoch = epoch_;
+  snapshot.phase = n_ready_ > 0          ? Phase::kReady
+                   : !pipelines_.empty() ? Phase::kLoading
+                                         : Phase::kWaiting;
+  if (n_ready_ == 0) snapshot.phase_text = std::string(WhyNotReady().message());
   if (!cluster_.numerics_class().empty()) {
     snapshot.numerics_id =
         absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
   }
-  snapshot.stages = stages_;
-  snapshot.kv_block_count = kv_block_count_;
-  if (scheduler_.has_pipeline()) {
-    snapshot.kv_block_in_use_count = scheduler_.blocks()->n_in_use();
+  for (const auto& [index, member] : pipelines_) {
+    PipelineStatus status;
+    status.id = member.id;
+    status.epoch = member.epoch;
+    status.phase = member.ready ? Phase::kReady : Phase::kLoading;
+    status.stages = member.stages;
+    status.kv_block_count = member.kv_block_count;
+    if (const Lane* lane = scheduler_.lane(index)) {
+      status.kv_block_in_use_count = lane->blocks().n_in_use();
+      status.kv_block_cached_count = lane->blocks().n_cached();
+      status.n_running = lane->n_running();
+    }
+    snapshot.pipelines.push_back(std::move(status));
   }
   snapshot.n_waiting = scheduler_.n_waiting();
   snapshot.n_running = scheduler_.n_running();
-  snapshot.n_preemptions = scheduler_.n_preemptions();
+  snapshot.counters = scheduler_.counters();
   for (const auto& [id, worker] : cluster_.workers()) {
     WorkerStatus view;
     view.worker = worker;
     view.silence = now_ - worker.last_heartbeat;
-    for (size_t i = 0; i < stages_.size(); ++i) {
-      if (stages_[i].placed.worker_id == id) view.stage = static_cast<int>(i);
+    for (const PipelineStatus& pipeline : snapshot.pipelines) {
+      for (size_t i = 0; i < pipeline.stages.size(); ++i) {
+        if (pipeline.stages[i].placed.worker_id != id) continue;
+        view.pipeline_id = pipeline.id;
+        view.stage = static_cast<int>(i);
+        view.phase = pipeline.phase;
+      }
     }
     snapshot.workers.push_back(std::move(view));
   }

@@ -33,16 +33,17 @@ namespace tern {
 // Start here: the heart of Tern.
 //
 // One thread owns all the state that requests share: which workers there are
-// (ClusterView), the pipeline made of them, what runs next (Scheduler, with its
-// KV blocks), and the token log of every sequence. Everyone else, gRPC threads
-// and pipelines, puts a task into its bounded mailbox. The loop:
+// (ClusterView), the pipelines made of them, what runs next (Scheduler, with
+// the KV blocks), and the token log of every sequence. Everyone else, gRPC
+// threads and pipelines, puts a task into its bounded mailbox. The loop:
 //
-//   take tasks -> let leases and deadlines end -> form a pipeline if there is
-//   none and enough workers are -> send plans while there is something to run
+//   take tasks -> let leases and deadlines end -> form a pipeline while enough
+//   workers are free -> send plans while there is something to run
 //
-// A pipeline that loses a worker is given up as a whole: the epoch grows, every
-// sequence goes back to waiting, and once a new pipeline stands they are
-// replayed from their token logs and go on with the tokens they would have had.
+// A pipeline that loses a worker is given up as a whole: every sequence on it
+// goes back to waiting, and on the next pipeline that has room, an old or a new
+// one, it is replayed from its token log and goes on with the tokens it would
+// have had. Each pipeline formed has a later epoch than all before it.
 //
 // Thread-safe.
 class Engine {
@@ -56,8 +57,8 @@ class Engine {
     Scheduler::Options scheduler;
     ClusterView::Options cluster;
 
-    // How long requests wait for a lost pipeline to come back before they end
-    // with UNAVAILABLE.
+    // How long requests wait for a lost pipeline to come back, when there is no
+    // other that could take them, before they end with UNAVAILABLE.
     absl::Duration unavailable_after = absl::Seconds(30);
 
     // Epoch of the first pipeline, at least 1. Workers refuse epochs that are
@@ -69,8 +70,8 @@ class Engine {
     // hold.
     int max_requests = 0;
 
-    // Told when a pipeline begins or ends to serve. Called on the engine
-    // thread. May be null.
+    // Told when the first pipeline begins and when the last one ends to serve.
+    // Called on the engine thread. May be null.
     std::function<void(bool)> on_readiness;
   };
 
@@ -96,24 +97,32 @@ class Engine {
     Pipeline::StageInfo info;
     double load_progress = 0;
   };
-  struct WorkerStatus {
-    Worker worker;
-    absl::Duration silence;
-    int stage = -1;  // its stage of the pipeline, or -1
-  };
-  struct Snapshot {
-    enum class Phase { kWaiting, kLoading, kReady };
-    Phase phase = Phase::kWaiting;
-    std::string phase_text;  // for people: what is missing
-    std::string pipeline_id;
+  enum class Phase { kWaiting, kLoading, kReady };
+  struct PipelineStatus {
+    std::string id;
     int64_t epoch = 0;
-    std::string numerics_id;  // empty before the first worker
+    Phase phase = Phase::kLoading;  // or kReady
     std::vector<StageStatus> stages;
     int kv_block_count = 0;
     int kv_block_in_use_count = 0;
+    int kv_block_cached_count = 0;
+    int n_running = 0;
+  };
+  struct WorkerStatus {
+    Worker worker;
+    absl::Duration silence;
+    std::string pipeline_id;        // where it has a stage, or empty
+    int stage = -1;                 // which, or -1
+    Phase phase = Phase::kWaiting;  // of the pipeline
+  };
+  struct Snapshot {
+    Phase phase = Phase::kWaiting;  // of the pipeline that is furthest
+    std::string phase_text;         // for people: what is missing
+    std::string numerics_id;        // empty before the first worker
+    std::vector<PipelineStatus> pipelines;
     int n_waiting = 0;
     int n_running = 0;
-    int64_t n_preemptions = 0;
+    Scheduler::Counters counters;
     std::vector<WorkerStatus> workers;  // in order of their ids
   };
 
@@ -122,6 +131,11 @@ class Engine {
 
   // Shutdown(), and waits for the thread.
   ~Engine();
+
+  // Pipelines that serve, and the sequences that run on each at most: as many
+  // as it makes sense to have in progress. Changes at any time.
+  int n_serving() const { return n_ready_; }
+  int max_sequences() const { return options_.scheduler.max_sequences; }
 
   // Numbers for the `n` sequences of a request, never used twice: the first of
   // them, the others follow it.
@@ -171,6 +185,16 @@ class Engine {
     std::shared_ptr<TokenStream> output;
   };
 
+  // A pipeline that loads or serves.
+  struct Member {
+    std::string id;
+    int64_t epoch = 0;
+    std::unique_ptr<Pipeline> pipeline;
+    bool ready = false;  // it has loaded
+    std::vector<StageStatus> stages;
+    int kv_block_count = 0;
+  };
+
   // False when the engine is shut down, or `task` is one that may be refused
   // and the mailbox is nearly full.
   bool Post(Task task, bool may_refuse);
@@ -185,10 +209,16 @@ class Engine {
   void Deliver(std::vector<SequenceEvent> events);
   void EndAll(const absl::Status& status);
 
-  void FormPipeline();
-  void LosePipeline(const absl::Status& why);
-  void OnStageLost(int stage, const absl::Status& status);
-  Pipeline::Listener ListenerOf(int64_t epoch);
+  std::vector<const Worker*> FreeWorkers() const;
+  bool MayFormPipeline() const;
+  void FormPipelines();
+  void OnPipelineReady(int index, std::vector<Pipeline::StageInfo> infos);
+  void LosePipeline(int index, const absl::Status& why);
+  void LosePipelineOf(const std::string& worker_id, const absl::Status& why);
+  void OnStageLost(int index, int stage, const absl::Status& status);
+  Pipeline::Listener ListenerOf(int index, int64_t epoch);
+  // Of the pipeline that the worker has a stage in; -1 when it has none.
+  int PipelineOf(const std::string& worker_id) const;
   absl::Status WhyNotReady() const;
   Snapshot MakeSnapshot() const;
   absl::Duration UntilNextDuty() const;
@@ -209,16 +239,15 @@ class Engine {
   absl::flat_hash_map<int64_t, Live> live_;    // sequences, by ticket
   std::map<Name, std::set<int64_t>> tickets_;  // of sequences in progress
   absl::Time now_;
-  int64_t epoch_;                       // of the latest pipeline
-  std::unique_ptr<Pipeline> pipeline_;  // null when there is none
-  bool ready_ = false;                  // the pipeline has loaded
-  std::string pipeline_id_;
-  std::string numerics_id_;          // of the pipeline
-  std::vector<StageStatus> stages_;  // of the pipeline
-  int kv_block_count_ = 0;
-  absl::Time not_ready_since_;
-  absl::Status last_failure_;  // why there is no pipeline, when known
-  int n_failures_ = 0;         // in a row
+  int64_t epoch_;                    // of the latest pipeline
+  std::map<int, Member> pipelines_;  // by their index for the scheduler
+  std::atomic<int> n_ready_{0};      // of them that serve; read by anyone
+  std::string numerics_id_;          // of the latest pipeline
+  absl::Time last_loss_;             // of a pipeline that served; or the start
+  absl::Status last_failure_;        // why a pipeline is missing, when known
+  int n_failures_ = 0;               // to load, in a row
+  // Those of each worker since it last served; who failed is asked last.
+  std::map<std::string, int> load_failures_;
   absl::Time retry_at_ = absl::InfinitePast();
   bool stopped_ = false;
 

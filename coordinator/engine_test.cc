@@ -80,7 +80,13 @@ struct FakeCluster {
   bool hold_loading ABSL_GUARDED_BY(mu) = false;
   std::vector<Pipeline::Spec> specs ABSL_GUARDED_BY(mu);
   std::vector<Pipeline::Listener> listeners ABSL_GUARDED_BY(mu);
-  std::deque<StepResult> held ABSL_GUARDED_BY(mu);
+  // Results that are not told yet, and whom to.
+  struct Held {
+    Pipeline::Listener listener;
+    StepResult result;
+    void Tell() const { listener.on_result(result); }
+  };
+  std::deque<Held> held ABSL_GUARDED_BY(mu);
   std::string broken_rule ABSL_GUARDED_BY(mu);
   int n_sequences_on_workers ABSL_GUARDED_BY(mu) = 0;
 };
@@ -111,9 +117,9 @@ class FakePipeline : public Pipeline {
     absl::MutexLock lock(&cluster_->mu);
     if (!status.ok()) cluster_->broken_rule = std::string(status.message());
     cluster_->n_sequences_on_workers = worker_.n_sequences();
-    cluster_->held.push_back(std::move(result));
+    cluster_->held.push_back({listener_, std::move(result)});
     if (cluster_->hold_results) return;
-    for (StepResult& held : cluster_->held) listener_.on_result(held);
+    for (const FakeCluster::Held& held : cluster_->held) held.Tell();
     cluster_->held.clear();
   }
 
@@ -122,6 +128,14 @@ class FakePipeline : public Pipeline {
   ToyWorker worker_;
   FakeCluster* const cluster_;
 };
+
+int BlocksInUse(const Engine::Snapshot& snapshot) {
+  int n = 0;
+  for (const auto& pipeline : snapshot.pipelines) {
+    n += pipeline.kv_block_in_use_count;
+  }
+  return n;
+}
 
 class EngineTest : public ::testing::Test {
  protected:
@@ -208,7 +222,7 @@ class EngineTest : public ::testing::Test {
     }
   }
 
-  void AwaitPhase(Engine::Snapshot::Phase phase) {
+  void AwaitPhase(Engine::Phase phase) {
     Await([phase](const auto& s) { return s.phase == phase; });
   }
 
@@ -232,9 +246,7 @@ class EngineTest : public ::testing::Test {
   void ReleaseResults(bool hold_next = false) {
     absl::MutexLock lock(&cluster_.mu);
     cluster_.hold_results = hold_next;
-    for (StepResult& held : cluster_.held) {
-      cluster_.listeners.back().on_result(held);
-    }
+    for (const FakeCluster::Held& held : cluster_.held) held.Tell();
     cluster_.held.clear();
   }
 
@@ -280,7 +292,7 @@ class EngineTest : public ::testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
-using Phase = Engine::Snapshot::Phase;
+using Phase = Engine::Phase;
 
 TEST_F(EngineTest, AnswersARequestAndFreesItsBlocks) {
   StartEngine(1);
@@ -290,7 +302,7 @@ TEST_F(EngineTest, AnswersARequestAndFreesItsBlocks) {
   EXPECT_TRUE(reader.End().ok());
   EXPECT_EQ(reader.tokens(), Answer(50, 20));
   const Engine::Snapshot snapshot = Inspect();
-  EXPECT_EQ(snapshot.kv_block_in_use_count, 0);
+  EXPECT_EQ(BlocksInUse(snapshot), 0);
   EXPECT_EQ(snapshot.numerics_id, "cpu-1/int8");
 }
 
@@ -312,7 +324,9 @@ TEST_F(EngineTest, RefusesWhileLoadingAndSaysHowFarItIs) {
   }
   StartEngine(1);
   AwaitPhase(Phase::kLoading);
-  Await([](const auto& s) { return s.stages[0].load_progress == 0.5; });
+  Await([](const auto& s) {
+    return s.pipelines[0].stages[0].load_progress == 0.5;
+  });
   Reader reader;
   Submit(Ask(&reader, "a", 5, 5));
   EXPECT_NE(reader.End().message().find("loaded to 50 %"),
@@ -375,7 +389,7 @@ TEST_F(EngineTest, ResultsOfAnEarlierEpochAreDropped) {
   Pipeline::Listener old;
   {
     absl::MutexLock lock(&cluster_.mu);
-    stale = cluster_.held.front();
+    stale = cluster_.held.front().result;
     stale.sampled[0].token_id = 1;
     old = cluster_.listeners.back();
   }
@@ -397,7 +411,7 @@ TEST_F(EngineTest, APipelineThatAnswersNonsenseIsGivenUp) {
   HoldResults(false);
   {
     absl::MutexLock lock(&cluster_.mu);
-    StepResult nonsense = cluster_.held.front();
+    StepResult nonsense = cluster_.held.front().result;
     cluster_.held.clear();
     nonsense.sampled.clear();
     cluster_.listeners.back().on_result(nonsense);
@@ -429,6 +443,94 @@ TEST_F(EngineTest, ASilentWorkerIsLostWithItsLease) {
   EXPECT_EQ(reader.tokens(), Answer(4, 40));
   absl::MutexLock lock(&cluster_.mu);
   EXPECT_EQ(cluster_.specs.back().placement.stages[0].worker_id, "w1");
+}
+
+TEST_F(EngineTest, EveryFullSetOfWorkersServes) {
+  options_.placement.n_stages = 2;
+  StartEngine(5);
+  Engine::Snapshot snapshot =
+      Await([](const auto& s) { return s.pipelines.size() == 2; });
+  EXPECT_EQ(snapshot.pipelines[0].id, "toy/0");
+  EXPECT_EQ(snapshot.pipelines[1].id, "toy/1");
+  EXPECT_EQ(snapshot.workers[2].pipeline_id, "toy/1");
+  EXPECT_EQ(snapshot.workers[2].stage, 0);
+  EXPECT_EQ(snapshot.workers[4].stage, -1);
+  ASSERT_TRUE(Register("w5", 1).ok());
+  Await([](const auto& s) {
+    return s.pipelines.size() == 3 && s.pipelines[2].phase == Phase::kReady;
+  });
+  HoldResults(true);
+  std::vector<std::unique_ptr<Reader>> readers;
+  for (int i = 0; i < 6; ++i) {
+    readers.push_back(std::make_unique<Reader>());
+    Engine::Request request =
+        Ask(readers[i].get(), absl::StrCat(i), 10 + i, 20);
+    request.parameters.may_share_blocks = false;
+    Submit(std::move(request));
+  }
+  Await([](const auto& s) {
+    return s.pipelines[0].n_running == 2 && s.pipelines[1].n_running == 2 &&
+           s.pipelines[2].n_running == 2;
+  });
+  ReleaseResults();
+  for (int i = 0; i < 6; ++i) {
+    EXPECT_TRUE(readers[i]->End().ok());
+    EXPECT_EQ(readers[i]->tokens(), Answer(10 + i, 20));
+  }
+}
+
+TEST_F(EngineTest, ALostPipelinesRequestsGoOnWithTheOthers) {
+  StartEngine(2);
+  Await([](const auto& s) {
+    return s.pipelines.size() == 2 && s.pipelines[1].phase == Phase::kReady;
+  });
+  HoldResults(true);
+  Reader a, b;
+  Submit(Ask(&a, "a", 4, 40));
+  Engine::Request other = Ask(&b, "b", 5, 40);
+  Submit(std::move(other));
+  Await([](const auto& s) {
+    return s.pipelines[0].n_running == 1 && s.pipelines[1].n_running == 1;
+  });
+  for (int i = 0; i < 5; ++i) {
+    AwaitHeldResult();
+    ReleaseResults(/*hold_next=*/true);
+  }
+  AwaitHeldResult();
+  Pipeline::Listener first;
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    first = cluster_.listeners[0];
+  }
+  first.on_lost(0, absl::UnavailableError("connection reset"));
+  Await([](const auto& s) { return s.pipelines.size() == 1; });
+  EXPECT_EQ(Inspect().phase, Phase::kReady);
+  EXPECT_EQ(Inspect().pipelines[0].id, "toy/1");
+  ReleaseResults();
+  EXPECT_TRUE(a.End().ok());
+  EXPECT_TRUE(b.End().ok());
+  EXPECT_EQ(a.tokens(), Answer(4, 40));
+  EXPECT_EQ(b.tokens(), Answer(5, 40));
+}
+
+TEST_F(EngineTest, AWorkerThatCannotLoadDoesNotKeepOthersFromServing) {
+  options_.placement.n_stages = 2;
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    cluster_.hold_loading = true;
+  }
+  StartEngine(3);
+  AwaitPhase(Phase::kLoading);
+  EXPECT_EQ(Inspect().pipelines[0].stages[0].placed.worker_id, "w0");
+  Lose(absl::NotFoundError("no file"));
+  AwaitPhase(Phase::kWaiting);
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    cluster_.hold_loading = false;
+  }
+  clock_.Advance(absl::Seconds(1));
+  AwaitPhase(Phase::kReady);
+  EXPECT_EQ(Inspect().pipelines[0].stages[0].placed.worker_id, "w1");
 }
 
 TEST_F(EngineTest, WaitingForWorkersEndsWithUnavailable) {
@@ -527,7 +629,7 @@ TEST_F(EngineTest, AbortEndsARequestOfTheSamePrincipal) {
   ReleaseResults();
   Await([this](const auto& s) {
     absl::MutexLock lock(&cluster_.mu);
-    return s.kv_block_in_use_count == 0 && cluster_.n_sequences_on_workers == 0;
+    return BlocksInUse(s) == 0 && cluster_.n_sequences_on_workers == 0;
   });
 }
 
@@ -543,7 +645,7 @@ TEST_F(EngineTest, CancelledRequestsLeaveNothingBehind) {
   ReleaseResults();
   Await([this](const auto& s) {
     absl::MutexLock lock(&cluster_.mu);
-    return s.kv_block_in_use_count == 0 && s.n_running == 0 &&
+    return BlocksInUse(s) == 0 && s.n_running == 0 &&
            cluster_.n_sequences_on_workers == 0;
   });
 }
@@ -635,7 +737,7 @@ TEST_F(EngineTest, AbortAndDeadlineEndAllAnswersOfARequest) {
   ReleaseResults();
   Await([this](const auto& s) {
     absl::MutexLock lock(&cluster_.mu);
-    return s.kv_block_in_use_count == 0 && cluster_.n_sequences_on_workers == 0;
+    return BlocksInUse(s) == 0 && cluster_.n_sequences_on_workers == 0;
   });
 }
 
@@ -673,7 +775,7 @@ TEST_F(EngineTest, AFewBlocksServeManyRequestsByPreemption) {
     EXPECT_TRUE(readers[i]->End().ok());
     EXPECT_EQ(readers[i]->tokens(), Answer(10 + i, 60));
   }
-  EXPECT_GT(Inspect().n_preemptions, 0);
+  EXPECT_GT(Inspect().counters.preemptions, 0);
 }
 
 TEST_F(EngineTest, ShutdownEndsRequestsWithUnavailable) {

@@ -13,6 +13,7 @@
 #include "absl/types/optional.h"
 #include "coordinator/generation.h"
 #include "coordinator/publisher.h"
+#include "coordinator/grpc_retry_delay.h"
 #include "util/grpc_status.h"
 
 namespace tern {
@@ -72,7 +73,7 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
       AppendDeltas(std::move(piece.deltas), response_);
       if (!piece.ended) return;
       finished_ = true;
-      status = ToGrpcStatus(piece.status);
+      status = ToGrpcStatus(piece.status, piece.retry_after);
       if (piece.status.ok()) {
         *response_->mutable_prompt_info() = generation_->PromptInfo();
         *response_->mutable_usage() = generation_->Usage();
@@ -221,7 +222,7 @@ class StreamReactor
       AppendDelta(std::move(delta), pending);
     }
     ended_ = piece.ended;
-    if (ended_) end_status_ = ToGrpcStatus(piece.status);
+    if (ended_) end_status_ = ToGrpcStatus(piece.status, piece.retry_after);
   }
 
   std::shared_ptr<StreamReactor> self_;  // until OnDone()

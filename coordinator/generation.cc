@@ -101,7 +101,7 @@ void Generation::CollectSample(int index, Piece* piece) {
     sample.ended = true;
     sample.end = *std::move(taken.end);
     piece->status = sample.end.status;
-    piece->queue_full = sample.end.queue_full;
+    piece->retry_after = sample.end.retry_after;
   }
   if (sample.ended && sample.end.status.ok()) SetEnd(sample, &delta);
   if (text->empty() && delta.token_ids().empty() && delta.logprobs().empty() &&
@@ -164,6 +164,8 @@ v1::Usage Generation::Usage() const {
   int n_output = 0;
   for (const Sample& sample : samples_) n_output += sample.n_output;
   usage.set_output_token_count(n_output);
+  // Of the first sample: the others may find what it has computed.
+  usage.set_cached_prompt_token_count(samples_[0].end.n_prompt_cached);
   return usage;
 }
 

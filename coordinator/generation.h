@@ -45,9 +45,9 @@ class Generation {
     // and log-probabilities asked for (without the token that stopped it), and
     // how it ended. AppendDelta() joins them.
     std::vector<v1::Candidate> deltas;
-    bool ended = false;       // every candidate has, or one has failed
-    absl::Status status;      // when it ended
-    bool queue_full = false;  // see SequenceEnd
+    bool ended = false;   // every candidate has, or one has failed
+    absl::Status status;  // when it ended
+    std::optional<absl::Duration> retry_after;  // see SequenceEnd
   };
   // REQUIRES: Start() was called, no piece ended yet.
   Piece Collect();

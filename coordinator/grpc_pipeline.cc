@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "coordinator/step_proto.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/support/client_callback.h"
@@ -85,6 +86,8 @@ class GrpcPipeline::Core : public std::enable_shared_from_this<Core> {
   std::vector<int64_t> n_answered_ ABSL_GUARDED_BY(mu_);  // by stage
   // The last stage's, of steps that earlier stages have not confirmed yet.
   std::deque<StepResult> results_ ABSL_GUARDED_BY(mu_);
+  // The longest that a stage was busy with each step that is not finished.
+  std::deque<absl::Duration> busy_ ABSL_GUARDED_BY(mu_);
 };
 
 // One LoadStage call. Keeps itself alive until OnDone().
@@ -317,9 +320,14 @@ void GrpcPipeline::Core::OnResult(int stage, const v1::StepResult& result) {
     expected = n_answered_[stage] + 1;
     if (plain->step_id == expected && expected <= n_sent_) {
       n_answered_[stage] = expected;
+      const size_t i = expected - n_finished_ - 1;
+      if (i == busy_.size()) busy_.emplace_back();
+      busy_[i] = std::max(busy_[i], plain->busy);
       if (stage == n_stages_ - 1) results_.push_back(*std::move(plain));
       while (AllAnswered()) {
         ++n_finished_;
+        results_.front().busy = busy_.front();
+        busy_.pop_front();
         listener_.on_result(std::move(results_.front()));
         results_.pop_front();
       }

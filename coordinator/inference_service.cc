@@ -55,16 +55,37 @@ absl::Status DetokenizeIds(const ServedModel& model,
   return absl::OkStatus();
 }
 
-v1::PipelineState StateOf(Engine::Snapshot::Phase phase) {
+v1::PipelineState StateOf(Engine::Phase phase) {
   switch (phase) {
-    case Engine::Snapshot::Phase::kWaiting:
+    case Engine::Phase::kWaiting:
       return v1::PIPELINE_STATE_WAITING;
-    case Engine::Snapshot::Phase::kLoading:
+    case Engine::Phase::kLoading:
       return v1::PIPELINE_STATE_LOADING;
-    case Engine::Snapshot::Phase::kReady:
+    case Engine::Phase::kReady:
       return v1::PIPELINE_STATE_READY;
   }
   return v1::PIPELINE_STATE_UNSPECIFIED;
+}
+
+void Describe(const Engine::PipelineStatus& pipeline, int kv_block_size,
+              v1::Pipeline* out) {
+  out->set_pipeline_id(pipeline.id);
+  out->set_state(StateOf(pipeline.phase));
+  out->set_kv_block_count(pipeline.kv_block_count);
+  out->set_kv_block_in_use_count(pipeline.kv_block_in_use_count);
+  out->set_kv_block_cached_count(pipeline.kv_block_cached_count);
+  out->set_kv_block_size(kv_block_size);
+  for (const Engine::StageStatus& from : pipeline.stages) {
+    v1::Stage* stage = out->add_stages();
+    stage->set_worker_id(from.placed.worker_id);
+    stage->set_layer_begin(from.placed.range.layer_begin);
+    stage->set_layer_end(from.placed.range.layer_end);
+    stage->set_has_embedding(from.placed.range.has_embedding);
+    stage->set_has_head(from.placed.range.has_head);
+    stage->set_weight_bytes(from.info.weight_bytes);
+    stage->set_kv_bytes(from.info.kv_bytes);
+    stage->set_load_progress(static_cast<float>(from.load_progress));
+  }
 }
 
 void Describe(const ServedModel& model, const Engine::Snapshot& snapshot,
@@ -80,22 +101,11 @@ void Describe(const ServedModel& model, const Engine::Snapshot& snapshot,
   out->set_numerics_id(snapshot.numerics_id);
   out->set_head_mode(model.head_mode);
   out->set_has_chat_template(model.chat != nullptr);
-  v1::Pipeline* pipeline = out->add_pipelines();
-  pipeline->set_pipeline_id(snapshot.pipeline_id);
-  pipeline->set_state(StateOf(snapshot.phase));
-  pipeline->set_kv_block_count(snapshot.kv_block_count);
-  pipeline->set_kv_block_in_use_count(snapshot.kv_block_in_use_count);
-  pipeline->set_kv_block_size(kv_block_size);
-  for (const Engine::StageStatus& from : snapshot.stages) {
-    v1::Stage* stage = pipeline->add_stages();
-    stage->set_worker_id(from.placed.worker_id);
-    stage->set_layer_begin(from.placed.range.layer_begin);
-    stage->set_layer_end(from.placed.range.layer_end);
-    stage->set_has_embedding(from.placed.range.has_embedding);
-    stage->set_has_head(from.placed.range.has_head);
-    stage->set_weight_bytes(from.info.weight_bytes);
-    stage->set_kv_bytes(from.info.kv_bytes);
-    stage->set_load_progress(static_cast<float>(from.load_progress));
+  for (const Engine::PipelineStatus& pipeline : snapshot.pipelines) {
+    Describe(pipeline, kv_block_size, out->add_pipelines());
+  }
+  if (snapshot.pipelines.empty()) {
+    out->add_pipelines()->set_state(v1::PIPELINE_STATE_WAITING);
   }
 }
 

@@ -35,12 +35,24 @@ ABSL_FLAG(std::string, head_mode, "int8",
 ABSL_FLAG(int64_t, kv_cache_tokens, 0,
           "Tokens that the KV cache holds. 0: enough for every sequence's "
           "context, as far as the workers' memory goes.");
-ABSL_FLAG(int, max_sequences, 64, "Most sequences that run at a time.");
+ABSL_FLAG(bool, prefix_cache, true,
+          "Whether prompts of one principal that begin alike share what has "
+          "been computed for their beginning. Answers are the same either "
+          "way.");
+ABSL_FLAG(int, max_sequences, 64,
+          "Most sequences that run at a time on each pipeline.");
 ABSL_FLAG(int, max_queued_requests, 1024,
           "Most requests that wait to run; above that they are refused with "
           "RESOURCE_EXHAUSTED.");
+ABSL_FLAG(int64_t, max_queued_tokens, 4 << 20,
+          "Most prompt tokens, less those in a KV cache, that wait with them; "
+          "above that requests are refused likewise.");
 ABSL_FLAG(int, max_step_tokens, 512,
           "Most tokens of one step, prompts and new tokens together.");
+ABSL_FLAG(double, max_step_stretch, 2,
+          "How much longer a step may take for the prompts in it while other "
+          "answers are being written: 2 lets them come half as fast at worst. "
+          "Higher gives prompts more.");
 ABSL_FLAG(absl::Duration, lease, absl::Seconds(10),
           "A worker is lost this long after its last heartbeat.");
 ABSL_FLAG(absl::Duration, unavailable_after, absl::Seconds(30),
@@ -64,8 +76,11 @@ int Run() {
   options.head_mode = absl::GetFlag(FLAGS_head_mode);
   options.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);
   options.max_sequences = absl::GetFlag(FLAGS_max_sequences);
+  options.prefix_cache = absl::GetFlag(FLAGS_prefix_cache);
   options.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
+  options.max_queued_tokens = absl::GetFlag(FLAGS_max_queued_tokens);
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
+  options.max_step_stretch = absl::GetFlag(FLAGS_max_step_stretch);
   options.lease = absl::GetFlag(FLAGS_lease);
   options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
   options.credentials = tern::CredentialOptionsFromFlags();

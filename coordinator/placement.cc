@@ -23,9 +23,13 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 absl::StatusOr<Placement> PlacePipeline(
     const ModelConfig& config, const PlacementOptions& options,
     absl::Span<const Worker* const> candidates) {
+  // Mostly all workers pack alike.
+  const PackedBlocks blocks = candidates.empty()
+                                  ? PackedBlocks()
+                                  : candidates[0]->registration.packed_blocks;
   ASSIGN_OR_RETURN(const std::vector<StageRange> ranges,
                    PlanStages(config, options.n_stages, options.head_int8,
-                              options.head_row_bytes));
+                              options.head_row_bytes, blocks));
   if (candidates.size() < ranges.size()) {
     return absl::UnavailableError(
         absl::StrCat(candidates.size(), " of ", ranges.size(),
@@ -47,11 +51,11 @@ absl::StatusOr<Placement> PlacePipeline(
   std::string last_refusal;
   size_t next = 0;
   for (const StageRange& range : ranges) {
-    const StageCost cost =
-        CostOf(config, range, options.head_int8, options.head_row_bytes,
-               options.kv_block_size);
     for (; next < candidates.size(); ++next) {
       const Worker& worker = *candidates[next];
+      const StageCost cost =
+          CostOf(config, range, options.head_int8, options.head_row_bytes,
+                 options.kv_block_size, worker.registration.packed_blocks);
       const int64_t left = Usable(worker) - cost.weight_bytes;
       if (left >= needed * cost.kv_block_bytes) {
         n_blocks = std::min(n_blocks, left / cost.kv_block_bytes);

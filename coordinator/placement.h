@@ -43,10 +43,10 @@ struct Placement {
   int kv_block_count = 0;
 };
 
-// Cuts the model into stages and gives them to the first candidates, in their
-// order, that have the memory: weights, and the KV cache (with automatic size
-// at least one context, but never more than a tenth of the memory is left to
-// buffers). Pure.
+// Cuts the model into stages, by how the first candidate packs weights, and
+// gives them to the first candidates, in their order, that have the memory:
+// weights as they pack them, and the KV cache (with automatic size at least one
+// context, but never more than a tenth of the memory is left to buffers). Pure.
 //
 // UNAVAILABLE          fewer candidates than stages
 // FAILED_PRECONDITION  enough, but they lack memory; says who and how much

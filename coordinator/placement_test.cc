@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "model/stage_plan.h"
 
 namespace tern {
 namespace {
@@ -81,6 +82,23 @@ TEST_F(PlacementTest, SkipsAWorkerThatLacksMemory) {
   AddWorker("a", 1 << 10);
   AddWorker("b", 1 << 30);
   EXPECT_EQ(Place()->stages[0].worker_id, "b");
+}
+
+TEST_F(PlacementTest, WeightsCountAsTheWorkerPacksThem) {
+  options_.kv_cache_tokens = 16;
+  const StageRange all = {0, 8, true, true};
+  const PackedBlocks dense = {48, 320};
+  const auto needed = [&](const PackedBlocks& blocks) {
+    const StageCost cost = CostOf(Config(), all, options_.head_int8,
+                                  options_.head_row_bytes, 16, blocks);
+    return cost.weight_bytes + cost.kv_block_bytes;
+  };
+  ASSERT_LT(needed(dense), needed({}) - 1000);
+  // Of the memory, a tenth is left to buffers.
+  AddWorker("a", (needed({}) - 1000) * 10 / 9);
+  EXPECT_EQ(Place().status().code(), absl::StatusCode::kFailedPrecondition);
+  workers_[0].registration.packed_blocks = dense;
+  EXPECT_TRUE(Place().ok()) << Place().status();
 }
 
 TEST_F(PlacementTest, SaysWhatIsMissing) {

@@ -2,7 +2,7 @@
 #define COORDINATOR_SCHEDULER_H_
 
 #include <cstdint>
-#include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -12,7 +12,8 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "coordinator/block_manager.h"
+#include "coordinator/fair_queue.h"
+#include "coordinator/lane.h"
 #include "coordinator/sequence.h"
 #include "coordinator/step_plan.h"
 
@@ -32,78 +33,72 @@ struct SequenceEvent {
   absl::Status status;
   FinishReason reason = FinishReason::kStop;
   int32_t stop_token_id = -1;
+  int n_prompt_cached = 0;  // see Sequence
 };
 
-// Decides what each step of one pipeline runs: continuous batching with chunked
-// prefill.
+// Decides which sequence runs where and when: continuous batching over the
+// pipelines of a model.
 //
-// A step takes the decode rows first, an even share of all decoding sequences
-// for each micro-batch in flight, then prefill up to `max_step_tokens`; while
-// others decode, waiting prompt tokens are spread over several steps, so that
-// one long prompt does not stretch every step. Blocks are allocated when a row
-// needs them. When none is free, the sequence of the lowest rank is pre-empted:
-// it gives up its blocks and waits, and is later replayed from its token log as
-// prefill. The sequence of the highest rank is never pre-empted, and every
-// admitted sequence fits the pool alone, so there is always progress.
+// What has not run yet, or was pre-empted, waits in one line for all pipelines
+// (FairQueue says whose turn it is). Whoever is next goes to the pipeline that
+// has room and would come to it soonest: least to compute before its next
+// token, what is in its KV cache not counted. Without room anywhere it takes
+// the place of a less urgent sequence, or of the latest one of a tenant that
+// runs more and has had no less; otherwise it waits, and all behind it, else a
+// large one would wait for ever. What each step runs is up to the pipeline's
+// Lane.
 //
 // Pure: no clock, no I/O; same calls, same plans. Not thread-safe: owned by the
 // engine thread.
 class Scheduler {
  public:
-  struct Options {
-    // Most tokens of one step, prefill and decode together. At least 1.
-    int max_step_tokens = 512;
-    // Most sequences that hold KV blocks. At least 1.
-    int max_sequences = 64;
+  struct Options : Lane::Options {
     // Most sequences that wait for their first step. At least 1.
     int max_waiting = 1024;
-    // While others decode, prefill takes about one in so many of the waiting
-    // prompt tokens in a step, but at least `min_prefill_tokens`.
-    int prefill_spread_steps = 4;
-    int min_prefill_tokens = 64;
+    // Most prompt tokens that wait with them and are not in a KV cache; one
+    // prompt may wait whatever its length. At least 1.
+    int64_t max_waiting_tokens = 4 << 20;
   };
-
-  // The pipeline that plans are made for.
-  struct Capacity {
-    int n_blocks = 0;
-    int block_size = 16;
-    // Micro-batches in flight: the number of stages, or a few more.
-    int max_in_flight = 1;
-  };
+  using Capacity = Lane::Capacity;
+  using Counters = Lane::Counters;
 
   explicit Scheduler(const Options& options);
 
-  // A pipeline is there, its workers knowing nothing. Steps count from 1 again.
-  // Returns the ends of sequences that can never fit it (RESOURCE_EXHAUSTED).
-  // REQUIRES: no pipeline: PreemptAll() came before.
-  std::vector<SequenceEvent> StartEpoch(const Capacity& capacity);
+  // A pipeline is there, its workers knowing nothing. Its steps count from 1.
+  // Returns the ends of sequences that can never fit any pipeline
+  // (RESOURCE_EXHAUSTED). REQUIRES: no pipeline of that index; index >= 0.
+  std::vector<SequenceEvent> StartPipeline(int index, const Capacity& capacity);
 
-  // The pipeline is lost: everything goes back to waiting, to be replayed from
-  // the token logs; what was in flight will not be reported.
-  void PreemptAll();
+  // The pipeline is lost: what ran on it goes back to waiting, to be replayed
+  // from the token logs; what was in flight will not be reported. Nothing
+  // happens when there is none.
+  void StopPipeline(int index);
 
   // Queues `n_samples` sequences, all or none: ids from `first_id` on, alike
   // but for their sample_index, from 0. Among equals, the lower id counts as
   // the earlier one. RESOURCE_EXHAUSTED when so many more may not wait, or when
-  // one can never fit the KV cache. REQUIRES: n_samples > 0; no sequence of
-  // these ids is there.
+  // one can never fit the KV cache; DEADLINE_EXCEEDED when the first token is
+  // not to be expected before the deadline. REQUIRES: n_samples > 0; no
+  // sequence of these ids is there.
   absl::Status Add(int64_t first_id, SequenceParameters parameters,
-                   int n_samples = 1);
+                   int n_samples = 1, absl::Time now = absl::InfinitePast());
 
-  // Whether so many more sequences may wait.
-  bool HasRoomFor(int n_samples) const {
-    return n_waiting() + n_samples <= options_.max_waiting;
-  }
+  // Whether a prompt may wait for so many answers.
+  bool HasRoomFor(const SequenceParameters& parameters, int n_samples);
 
-  // The next step, or nothing while enough are in flight or there is nothing to
-  // run. A plan without rows tells idle workers to free what nobody needs any
-  // more.
-  std::optional<StepPlan> Schedule();
+  // How long it would take to compute a prompt that comes to wait now, with
+  // what is before it: a low estimate, by the steps that ran fastest. Zero
+  // while none has.
+  absl::Duration ExpectedWait(const SequenceParameters& parameters);
 
-  // Takes the result of the oldest step in flight. INTERNAL, with nothing
-  // changed, when it does not answer that step: the workers cannot be trusted
-  // any more.
-  absl::Status Complete(const StepResult& result,
+  // The next step of a pipeline, or nothing; see Lane::Schedule().
+  // REQUIRES: the pipeline is there.
+  std::optional<StepPlan> Schedule(int index);
+
+  // Takes the result of the oldest step in flight of a pipeline. INTERNAL, with
+  // nothing changed, when it does not answer that step: the workers cannot be
+  // trusted any more. REQUIRES: the pipeline is there.
+  absl::Status Complete(int index, const StepResult& result,
                         std::vector<SequenceEvent>* events);
 
   // Drops a sequence, without an event. False when it is not known (any more).
@@ -115,65 +110,43 @@ class Scheduler {
   // When the next deadline is; InfiniteFuture when there is none.
   absl::Time next_deadline() const;
 
+  // Those that no pipeline that is there can hold wait aside. Ends them.
+  std::vector<SequenceEvent> EndUnplaceable();
+  bool has_unplaceable() const { return !unplaceable_.empty(); }
+
   // Null when there is no such sequence (any more).
   const Sequence* Find(int64_t id) const;
 
-  bool has_pipeline() const { return blocks_ != nullptr; }
+  bool has_pipeline() const { return !lanes_.empty(); }
+  // Null when there is no such pipeline.
+  const Lane* lane(int index) const;
   int n_sequences() const { return static_cast<int>(sequences_.size()); }
-  int n_waiting() const { return static_cast<int>(waiting_.size()); }
-  int n_running() const { return static_cast<int>(running_.size()); }
-  int n_in_flight() const { return static_cast<int>(in_flight_.size()); }
-  // Null without a pipeline.
-  const BlockManager* blocks() const { return blocks_.get(); }
-  int64_t n_preemptions() const { return n_preemptions_; }
+  int n_waiting() const {
+    return queue_.n_waiting() + static_cast<int>(unplaceable_.size());
+  }
+  int n_running() const { return queue_.n_running(); }
+  // Of all pipelines, lost ones included.
+  Lane::Counters counters() const;
 
  private:
-  using ByRank = std::set<std::pair<Sequence::Rank, Sequence*>>;
-
-  struct InFlightRow {
-    int64_t id;
-    int64_t run_id;
-    int position_sampled;  // of the token to come; -1 when the row samples none
-  };
-  struct InFlightStep {
-    int64_t step_id;
-    std::vector<InFlightRow> rows;
-  };
-
-  void AddDecodeRows(StepPlan* plan);
-  void AddPrefillRows(StepPlan* plan);
   void AdmitWaiting();
-  void ServeHighestRank();
-  bool TryAdmit(Sequence* sequence);
-  bool TryAllocate(Sequence* sequence, int n_positions);
-  bool PreemptLowerThan(const Sequence& sequence, bool strictly_less_urgent);
-  void AddRow(Sequence* sequence, int n_tokens, StepPlan* plan);
-
-  int StepTokensLeft() const { return options_.max_step_tokens - step_tokens_; }
-  int BlocksPromised() const;
-  int64_t PrefillTokensWaiting() const;
+  Lane* LaneFor(const Sequence& sequence);
+  Lane* MakeRoom(const Sequence& sequence);
+  Sequence* WhoMakesRoom(const Sequence& sequence, const Lane& lane) const;
+  absl::Status CheckRoom(const SequenceParameters& parameters, int n_samples);
   absl::Status CheckFits(const SequenceParameters& parameters) const;
-
-  void Preempt(Sequence* sequence);
-  void ReleaseRun(Sequence* sequence);
+  absl::Status CheckDeadline(const SequenceParameters& parameters,
+                             absl::Time now);
+  bool FitsAny(const Sequence& sequence) const;
   void Erase(Sequence* sequence);
 
   const Options options_;
-  std::unique_ptr<BlockManager> blocks_;  // null without a pipeline
-  int max_in_flight_ = 1;
-
   absl::flat_hash_map<int64_t, std::unique_ptr<Sequence>> sequences_;
-  ByRank waiting_;  // hold nothing
-  ByRank running_;  // hold blocks and a run id
+  FairQueue queue_;                             // all but unplaceable_
+  std::map<int, std::unique_ptr<Lane>> lanes_;  // by index
+  std::set<int64_t> unplaceable_;               // wait for a larger pipeline
   std::set<std::pair<absl::Time, int64_t>> deadlines_;  // finite ones only
-
-  std::deque<InFlightStep> in_flight_;     // oldest first
-  std::vector<int64_t> released_run_ids_;  // for the next plan
-  int64_t last_run_id_ = 0;  // never repeats, not even across epochs
-  int64_t last_step_id_ = 0;
-  int64_t n_preemptions_ = 0;
-
-  int step_tokens_ = 0;  // of the plan being made
+  Lane::Counters counters_of_lost_;
 };
 
 }  // namespace tern

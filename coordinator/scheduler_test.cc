@@ -18,27 +18,46 @@ namespace {
 constexpr int kVocab = 1000;
 constexpr int kBlockSize = 4;
 
-// A scheduler, the toy workers it plans for, and what came out.
+// Ten milliseconds to read the weights, and one for each token.
+absl::Duration BusyWith(int n_tokens) {
+  return absl::Milliseconds(10 + n_tokens);
+}
+
+// A scheduler, the toy workers of its pipelines, and what came out.
 class Bench {
  public:
-  Bench(Scheduler::Options options, int n_blocks, int n_stages)
+  Bench(Scheduler::Options options, int n_blocks, int n_stages,
+        int n_pipelines = 1)
       : options_(options), n_stages_(n_stages), scheduler_(options) {
-    StartEpoch(n_blocks);
+    for (int p = 0; p < n_pipelines; ++p) StartPipeline(n_blocks, p);
   }
 
-  void StartEpoch(int n_blocks) {
-    worker_ = std::make_unique<ToyWorker>(n_blocks, kBlockSize,
-                                          options_.max_step_tokens, kVocab);
-    results_.clear();
-    Take(scheduler_.StartEpoch({n_blocks, kBlockSize, n_stages_}));
+  void StartPipeline(int n_blocks, int p = 0) {
+    Workers& workers = pipelines_[p];
+    workers.toy = std::make_unique<ToyWorker>(n_blocks, kBlockSize,
+                                              options_.max_step_tokens, kVocab);
+    workers.results.clear();
+    Take(scheduler_.StartPipeline(p, {n_blocks, kBlockSize, n_stages_}));
+  }
+
+  void StopPipeline(int p = 0) {
+    scheduler_.StopPipeline(p);
+    pipelines_[p].results.clear();
   }
 
   // Queues a prompt of `n_prompt` tokens, different for each id.
   absl::Status Add(int64_t id, int n_prompt, int n_output,
                    SequenceParameters parameters = {}) {
+    std::vector<int32_t> prompt(n_prompt);
     for (int i = 0; i < n_prompt; ++i) {
-      parameters.prompt.push_back(static_cast<int32_t>((id * 31 + i) % kVocab));
+      prompt[i] = static_cast<int32_t>((id * 31 + i) % kVocab);
     }
+    return Add(id, prompt, n_output, std::move(parameters));
+  }
+
+  absl::Status Add(int64_t id, std::vector<int32_t> prompt, int n_output,
+                   SequenceParameters parameters = {}) {
+    parameters.prompt = std::move(prompt);
     parameters.max_output_tokens = n_output;
     parameters.sampler.seed = id;
     prompts_[id] = parameters.prompt;
@@ -46,34 +65,53 @@ class Bench {
   }
 
   // Plans and executes a step. False when there is nothing to plan.
-  bool Start() {
-    std::optional<StepPlan> plan = scheduler_.Schedule();
+  bool Start(int p = 0) {
+    if (scheduler_.lane(p) == nullptr) return false;
+    std::optional<StepPlan> plan = scheduler_.Schedule(p);
     if (!plan.has_value()) return false;
     StepResult result;
-    const absl::Status status = worker_->Run(*plan, &result);
+    const absl::Status status = pipelines_[p].toy->Run(*plan, &result);
     EXPECT_TRUE(status.ok()) << status;
     plans_.push_back(*std::move(plan));
-    results_.push_back(std::move(result));
+    int n_tokens = 0;
+    for (const StepRow& row : plans_.back().rows) {
+      n_tokens += static_cast<int>(row.tokens.size());
+    }
+    result.busy = BusyWith(n_tokens);
+    pipelines_[p].results.push_back(std::move(result));
     return true;
   }
 
   // Reports the oldest step in flight.
-  bool Finish() {
-    if (results_.empty()) return false;
+  bool Finish(int p = 0) {
+    std::deque<StepResult>& results = pipelines_[p].results;
+    if (results.empty()) return false;
     std::vector<SequenceEvent> events;
-    const absl::Status status = scheduler_.Complete(results_.front(), &events);
+    const absl::Status status =
+        scheduler_.Complete(p, results.front(), &events);
     EXPECT_TRUE(status.ok()) << status;
-    results_.pop_front();
+    results.pop_front();
     Take(std::move(events));
     return true;
   }
 
+  // One step of each pipeline, from start to end.
+  void Step() {
+    for (const auto& [p, workers] : pipelines_) Start(p);
+    for (const auto& [p, workers] : pipelines_) Finish(p);
+  }
+
   // Runs until nothing is left to do, with as much in flight as allowed.
   void RunAll() {
-    do {
-      while (Start()) {
+    bool any = true;
+    while (any) {
+      any = false;
+      for (const auto& [p, workers] : pipelines_) {
+        while (Start(p)) {
+        }
       }
-    } while (Finish());
+      for (const auto& [p, workers] : pipelines_) any = Finish(p) || any;
+    }
   }
 
   void ExpectAnswer(int64_t id, int n) {
@@ -88,16 +126,29 @@ class Bench {
     }
   }
 
+  ToyWorker& toy(int p = 0) { return *pipelines_[p].toy; }
+  std::deque<StepResult>& results(int p = 0) { return pipelines_[p].results; }
+
+  struct Workers {
+    std::unique_ptr<ToyWorker> toy;
+    std::deque<StepResult> results;
+  };
+
   const Scheduler::Options options_;
   const int n_stages_;
   Scheduler scheduler_;
-  std::unique_ptr<ToyWorker> worker_;
-  std::deque<StepResult> results_;
+  std::map<int, Workers> pipelines_;
   std::vector<StepPlan> plans_;
   std::map<int64_t, std::vector<int32_t>> prompts_;
   std::map<int64_t, std::vector<int32_t>> answers_;
   std::map<int64_t, SequenceEvent> ends_;
 };
+
+std::vector<int32_t> Text(int n, int first = 0) {
+  std::vector<int32_t> text(n);
+  for (int i = 0; i < n; ++i) text[i] = (first + i) % kVocab;
+  return text;
+}
 
 Scheduler::Options Options(int max_step_tokens, int max_sequences) {
   Scheduler::Options options;
@@ -113,7 +164,7 @@ TEST(Scheduler, AnswersOneSequenceAndFreesIt) {
   bench.RunAll();
   bench.ExpectAnswer(1, 7);
   EXPECT_EQ(bench.ends_[1].reason, FinishReason::kLength);
-  EXPECT_EQ(bench.worker_->n_blocks_in_use(), 0);
+  EXPECT_EQ(bench.toy().n_blocks_in_use(), 0);
   EXPECT_EQ(bench.scheduler_.n_sequences(), 0);
 }
 
@@ -126,14 +177,14 @@ TEST(Scheduler, SamplesOfOnePromptAreQueuedTogetherOrNotAtAll) {
   parameters.max_output_tokens = 2;
   parameters.min_output_tokens = 1;
   ASSERT_TRUE(scheduler.Add(10, parameters, 2).ok());
-  EXPECT_FALSE(scheduler.HasRoomFor(2));
+  EXPECT_FALSE(scheduler.HasRoomFor(parameters, 2));
   const absl::Status refused = scheduler.Add(20, parameters, 2);
   EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
   EXPECT_EQ(scheduler.n_sequences(), 2);
   EXPECT_TRUE(scheduler.Add(30, parameters, 1).ok());
 
-  scheduler.StartEpoch({8, kBlockSize, 1});
-  const std::optional<StepPlan> plan = scheduler.Schedule();
+  scheduler.StartPipeline(0, {8, kBlockSize, 1});
+  const std::optional<StepPlan> plan = scheduler.Schedule(0);
   ASSERT_TRUE(plan.has_value());
   ASSERT_EQ(plan->new_sequences.size(), 3u);
   EXPECT_EQ(plan->new_sequences[0].sampler.sample_index, 0);
@@ -150,8 +201,8 @@ TEST(Scheduler, AReplayStillTellsPromptFromOutput) {
     bench.Start();
     bench.Finish();
   }
-  bench.scheduler_.PreemptAll();
-  bench.StartEpoch(8);
+  bench.StopPipeline();
+  bench.StartPipeline(8);
   bench.RunAll();
   bench.ExpectAnswer(1, 7);
   std::vector<int> prompt_token_counts;
@@ -165,21 +216,21 @@ TEST(Scheduler, AReplayStillTellsPromptFromOutput) {
 
 TEST(Scheduler, ATokenWithoutTheLogprobAskedForIsABrokenWorkers) {
   Scheduler scheduler(Options(16, 4));
-  scheduler.StartEpoch({8, kBlockSize, 1});
+  scheduler.StartPipeline(0, {8, kBlockSize, 1});
   SequenceParameters parameters;
   parameters.prompt = {1, 2};
   parameters.max_output_tokens = 2;
   parameters.sampler.logprobs = 0;
   ASSERT_TRUE(scheduler.Add(1, parameters).ok());
-  const std::optional<StepPlan> plan = scheduler.Schedule();
+  const std::optional<StepPlan> plan = scheduler.Schedule(0);
   ASSERT_TRUE(plan.has_value());
   StepResult result;
   result.step_id = plan->step_id;
   result.sampled.push_back({plan->rows[0].run_id, 2, 3, {}, {}});
   std::vector<SequenceEvent> events;
-  EXPECT_TRUE(absl::IsInternal(scheduler.Complete(result, &events)));
+  EXPECT_TRUE(absl::IsInternal(scheduler.Complete(0, result, &events)));
   result.sampled[0].logprobs = TokenLogprobs{-0.5f, {}};
-  EXPECT_TRUE(scheduler.Complete(result, &events).ok());
+  EXPECT_TRUE(scheduler.Complete(0, result, &events).ok());
   ASSERT_EQ(events.size(), 1u);
   ASSERT_TRUE(events[0].logprobs.has_value());
   EXPECT_EQ(events[0].logprobs->logprob, -0.5f);
@@ -217,6 +268,29 @@ TEST(Scheduler, LongPromptDoesNotHoldUpDecodes) {
   bench.RunAll();
   bench.ExpectAnswer(1, 30);
   bench.ExpectAnswer(2, 1);
+}
+
+TEST(Scheduler, PromptsStretchDecodingStepsOnlySoFar) {
+  Scheduler::Options options = Options(512, 8);
+  options.max_step_stretch = 2;
+  Bench bench(options, 1000, 1);
+  for (int id = 1; id <= 4; ++id) ASSERT_TRUE(bench.Add(id, 2, 300).ok());
+  for (int i = 0; i < 20; ++i) bench.Step();
+  ASSERT_TRUE(bench.Add(9, 1500, 1).ok());
+  size_t n_steps = 0;
+  while (bench.answers_[9].empty() && n_steps < 300) {
+    bench.Step();
+    ++n_steps;
+    int n_tokens = 0;
+    for (const StepRow& row : bench.plans_.back().rows) {
+      n_tokens += static_cast<int>(row.tokens.size());
+    }
+    EXPECT_LE(BusyWith(n_tokens), 2 * BusyWith(4)) << "step " << n_steps;
+  }
+  // What fits is used: 14 tokens beside four, after a few steps of learning.
+  EXPECT_LE(n_steps, 1500 / 14 + 20);
+  bench.RunAll();
+  for (int id = 1; id <= 4; ++id) bench.ExpectAnswer(id, 300);
 }
 
 TEST(Scheduler, SplitsDecodesEvenlyOverTheStages) {
@@ -267,10 +341,10 @@ TEST(Scheduler, PreemptsTheLatestAndReplaysItsTokenLog) {
   ASSERT_TRUE(bench.Add(1, 4, 28).ok());
   ASSERT_TRUE(bench.Add(2, 4, 28).ok());
   bench.RunAll();
-  EXPECT_GT(bench.scheduler_.n_preemptions(), 0);
+  EXPECT_GT(bench.scheduler_.counters().preemptions, 0);
   bench.ExpectAnswer(1, 28);
   bench.ExpectAnswer(2, 28);
-  EXPECT_EQ(bench.worker_->n_blocks_in_use(), 0);
+  EXPECT_EQ(bench.toy().n_blocks_in_use(), 0);
 }
 
 TEST(Scheduler, PreemptsALowerPriorityForAHigherOne) {
@@ -326,6 +400,53 @@ TEST(Scheduler, RefusesWhatWaitsTooLongOrNeverFits) {
   EXPECT_TRUE(bench.Add(5, 3, 1).ok());
 }
 
+TEST(Scheduler, LimitsThePromptTokensThatWait) {
+  Scheduler::Options options = Options(64, 1);
+  options.max_waiting_tokens = 100;
+  Bench bench(options, 200, 1);
+  ASSERT_TRUE(bench.Add(1, Text(60), 30).ok());
+  bench.Step();  // It runs, and its prompt is known.
+  ASSERT_TRUE(bench.Add(2, 300, 1).ok()) << "alone any may wait";
+  const absl::Status refused = bench.Add(3, 10, 1);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(refused.message().find("300 tokens"), absl::string_view::npos)
+      << refused;
+  EXPECT_TRUE(bench.scheduler_.Abort(2));
+  ASSERT_TRUE(bench.Add(4, 90, 1).ok());
+  EXPECT_FALSE(bench.Add(5, 11, 1).ok());
+  EXPECT_TRUE(bench.Add(6, 10, 1).ok());
+  EXPECT_TRUE(bench.scheduler_.Abort(6));
+  // 56 of these are cached.
+  EXPECT_TRUE(bench.Add(7, Text(66), 1).ok());
+}
+
+TEST(Scheduler, RefusesAtOnceWhatCannotMeetItsDeadline) {
+  Bench bench(Options(64, 4), 200, 1);
+  const absl::Time now = absl::UnixEpoch();
+  const auto add = [&](int64_t id, int n_prompt, absl::Duration timeout) {
+    SequenceParameters parameters;
+    parameters.prompt = Text(n_prompt, static_cast<int>(id) * 100);
+    parameters.max_output_tokens = 1;
+    parameters.deadline = now + timeout;
+    return bench.scheduler_.Add(id, parameters, 1, now);
+  };
+  // Nothing has run yet: who knows.
+  ASSERT_TRUE(add(1, 128, absl::Milliseconds(1)).ok());
+  bench.RunAll();
+  // 64 tokens take 74 ms.
+  SequenceParameters other;
+  other.prompt = Text(128, 500);
+  EXPECT_EQ(bench.scheduler_.ExpectedWait(other), absl::Milliseconds(148));
+  EXPECT_TRUE(add(2, 128, absl::Milliseconds(150)).ok());
+  const absl::Status refused = add(3, 128, absl::Milliseconds(290));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_NE(refused.message().find("296ms"), absl::string_view::npos)
+      << refused;
+  EXPECT_TRUE(add(4, 128, absl::Milliseconds(300)).ok());
+  // What is cached is not computed.
+  EXPECT_TRUE(add(1, 128, absl::Milliseconds(310)).ok());
+}
+
 TEST(Scheduler, TellsIdleWorkersToFreeAnAbortedSequence) {
   Bench bench(Options(32, 4), 8, 1);
   ASSERT_TRUE(bench.Add(1, 4, 20).ok());
@@ -334,10 +455,10 @@ TEST(Scheduler, TellsIdleWorkersToFreeAnAbortedSequence) {
   EXPECT_FALSE(bench.scheduler_.Abort(1));
   bench.Finish();
   EXPECT_TRUE(bench.answers_.empty());
-  EXPECT_EQ(bench.worker_->n_sequences(), 1);
+  EXPECT_EQ(bench.toy().n_sequences(), 1);
   ASSERT_TRUE(bench.Start());
   EXPECT_TRUE(bench.plans_.back().rows.empty());
-  EXPECT_EQ(bench.worker_->n_sequences(), 0);
+  EXPECT_EQ(bench.toy().n_sequences(), 0);
   bench.Finish();
   EXPECT_FALSE(bench.Start());
 }
@@ -361,7 +482,7 @@ TEST(Scheduler, FailedRowEndsItsSequenceOnly) {
   ASSERT_TRUE(bench.Add(1, 4, 2).ok());
   ASSERT_TRUE(bench.Add(2, 4, 2).ok());
   bench.Start();
-  bench.results_[0].sampled[0].status = absl::InternalError("NaN in logits");
+  bench.results()[0].sampled[0].status = absl::InternalError("NaN in logits");
   bench.RunAll();
   EXPECT_EQ(bench.ends_[1].status.code(), absl::StatusCode::kInternal);
   bench.ExpectAnswer(2, 2);
@@ -372,17 +493,17 @@ TEST(Scheduler, RefusesAResultThatDoesNotAnswerTheStep) {
   ASSERT_TRUE(bench.Add(1, 4, 2).ok());
   bench.Start();
   std::vector<SequenceEvent> events;
-  StepResult wrong = bench.results_.front();
+  StepResult wrong = bench.results().front();
   wrong.step_id = 2;
-  EXPECT_FALSE(bench.scheduler_.Complete(wrong, &events).ok());
-  wrong = bench.results_.front();
+  EXPECT_FALSE(bench.scheduler_.Complete(0, wrong, &events).ok());
+  wrong = bench.results().front();
   wrong.sampled[0].position = 5;
-  EXPECT_FALSE(bench.scheduler_.Complete(wrong, &events).ok());
+  EXPECT_FALSE(bench.scheduler_.Complete(0, wrong, &events).ok());
   wrong.sampled.clear();
-  EXPECT_FALSE(bench.scheduler_.Complete(wrong, &events).ok());
-  wrong = bench.results_.front();
+  EXPECT_FALSE(bench.scheduler_.Complete(0, wrong, &events).ok());
+  wrong = bench.results().front();
   wrong.sampled.push_back(wrong.sampled[0]);
-  EXPECT_FALSE(bench.scheduler_.Complete(wrong, &events).ok());
+  EXPECT_FALSE(bench.scheduler_.Complete(0, wrong, &events).ok());
   EXPECT_TRUE(events.empty());
   bench.RunAll();
   bench.ExpectAnswer(1, 2);
@@ -398,9 +519,9 @@ TEST(Scheduler, GoesOnWithTheSameTokensAfterThePipelineIsLost) {
   }
   while (bench.Start()) {  // lost with steps in flight
   }
-  bench.scheduler_.PreemptAll();
+  bench.StopPipeline();
   EXPECT_FALSE(bench.Start());
-  bench.StartEpoch(16);
+  bench.StartPipeline(16);
   bench.RunAll();
   for (int id = 1; id <= 3; ++id) bench.ExpectAnswer(id, 9);
 }
@@ -410,11 +531,242 @@ TEST(Scheduler, EndsWhatDoesNotFitTheNextPipeline) {
   ASSERT_TRUE(bench.Add(1, 20, 20).ok());
   ASSERT_TRUE(bench.Add(2, 4, 4).ok());
   bench.Start();
-  bench.scheduler_.PreemptAll();
-  bench.StartEpoch(4);
+  bench.StopPipeline();
+  bench.StartPipeline(4);
   EXPECT_EQ(bench.ends_[1].status.code(), absl::StatusCode::kResourceExhausted);
   bench.RunAll();
   bench.ExpectAnswer(2, 4);
+}
+
+TEST(SchedulerPrefix, LaterPromptComputesOnlyWhatIsNew) {
+  Bench bench(Options(64, 4), 32, 1);
+  ASSERT_TRUE(bench.Add(1, Text(22), 3).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.toy().n_computed(), 22 + 2);
+  EXPECT_EQ(bench.ends_[1].n_prompt_cached, 0);
+  std::vector<int32_t> longer = Text(30);
+  longer[25] = 999;
+  ASSERT_TRUE(bench.Add(2, longer, 3).ok());
+  bench.RunAll();
+  // Five whole blocks of four.
+  EXPECT_EQ(bench.toy().n_taken_over(), 20);
+  EXPECT_EQ(bench.toy().n_computed(), 22 + 2 + 10 + 2);
+  EXPECT_EQ(bench.ends_[2].n_prompt_cached, 20);
+  bench.ExpectAnswer(2, 3);
+  EXPECT_EQ(bench.scheduler_.counters().found_tokens, 20);
+}
+
+TEST(SchedulerPrefix, AnswersAreRememberedToo) {
+  Bench bench(Options(64, 4), 32, 1);
+  ASSERT_TRUE(bench.Add(1, Text(6), 11).ok());
+  bench.RunAll();
+  std::vector<int32_t> next_turn = Text(6);
+  next_turn.insert(next_turn.end(), bench.answers_[1].begin(),
+                   bench.answers_[1].end());
+  next_turn.push_back(7);
+  ASSERT_TRUE(bench.Add(2, next_turn, 2).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.toy().n_taken_over(), 16);  // the last token has no keys
+  bench.ExpectAnswer(2, 2);
+}
+
+TEST(SchedulerPrefix, OneTokenAtLeastIsComputed) {
+  Bench bench(Options(64, 4), 32, 1);
+  ASSERT_TRUE(bench.Add(1, Text(8), 1).ok());
+  bench.RunAll();
+  ASSERT_TRUE(bench.Add(2, Text(8), 1).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.toy().n_taken_over(), 4);
+  bench.ExpectAnswer(2, 1);
+}
+
+TEST(SchedulerPrefix, SamplesOfOnePromptShareItAtOnce) {
+  Bench bench(Options(16, 8), 64, 1);
+  SequenceParameters parameters;
+  parameters.prompt = Text(42);
+  parameters.max_output_tokens = 2;
+  for (int id = 1; id <= 6; ++id) bench.prompts_[id] = parameters.prompt;
+  ASSERT_TRUE(bench.scheduler_.Add(1, parameters, 6).ok());
+  bench.RunAll();
+  // The first computes 42, the others what is beyond ten blocks of four.
+  EXPECT_EQ(bench.toy().n_computed(), 42 + 5 * 2 + 6);
+  EXPECT_EQ(bench.ends_.size(), 6u);
+}
+
+TEST(SchedulerPrefix, TenantsShareNothing) {
+  Bench bench(Options(64, 4), 32, 1);
+  SequenceParameters mine, yours;
+  mine.tenant = "me";
+  yours.tenant = "you";
+  ASSERT_TRUE(bench.Add(1, Text(20), 1, mine).ok());
+  bench.RunAll();
+  ASSERT_TRUE(bench.Add(2, Text(20), 1, yours).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.toy().n_taken_over(), 0);
+  ASSERT_TRUE(bench.Add(3, Text(20), 1, mine).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.toy().n_taken_over(), 16);
+}
+
+TEST(SchedulerPrefix, WhoWantsNothingSharedGetsAndGivesNothing) {
+  Bench bench(Options(64, 4), 32, 1);
+  SequenceParameters alone;
+  alone.may_share_blocks = false;
+  ASSERT_TRUE(bench.Add(1, Text(20), 1, alone).ok());
+  bench.RunAll();
+  ASSERT_TRUE(bench.Add(2, Text(20), 1).ok());
+  bench.RunAll();
+  ASSERT_TRUE(bench.Add(3, Text(20), 1, alone).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.toy().n_taken_over(), 0);
+}
+
+TEST(SchedulerPrefix, ForgetsTheLeastRecentlyUsedTextFromItsEnd) {
+  Bench bench(Options(64, 4), 10, 1);
+  ASSERT_TRUE(bench.Add(1, Text(16, 0), 1).ok());
+  bench.RunAll();
+  ASSERT_TRUE(bench.Add(2, Text(16, 100), 1).ok());
+  bench.RunAll();
+  // Takes the two empty blocks and the last two of the first text.
+  ASSERT_TRUE(bench.Add(3, Text(16, 200), 1).ok());
+  bench.RunAll();
+  ASSERT_TRUE(bench.Add(4, Text(16, 0), 1).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.ends_[4].n_prompt_cached, 8);
+  ASSERT_TRUE(bench.Add(5, Text(16, 200), 1).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.ends_[5].n_prompt_cached, 12);
+}
+
+TEST(SchedulerPrefix, AReplayTakesOverWhatItLeft) {
+  // Two sequences that fit one by one, not together.
+  Bench bench(Options(32, 4), 8, 1);
+  ASSERT_TRUE(bench.Add(1, Text(4), 26).ok());
+  ASSERT_TRUE(bench.Add(2, Text(4, 500), 26).ok());
+  bench.RunAll();
+  EXPECT_GT(bench.scheduler_.counters().preemptions, 0);
+  EXPECT_EQ(bench.ends_[2].n_prompt_cached, 0) << "of the first run alone";
+  bench.ExpectAnswer(1, 26);
+  bench.ExpectAnswer(2, 26);
+}
+
+TEST(SchedulerPrefix, PenaltiesAreToldTheTokensTakenOver) {
+  Bench bench(Options(64, 4), 32, 1);
+  SequenceParameters parameters;
+  parameters.sampler.presence_penalty = 1;
+  ASSERT_TRUE(bench.Add(1, Text(10), 1, parameters).ok());
+  bench.RunAll();
+  ASSERT_TRUE(bench.Add(2, Text(10), 1, parameters).ok());
+  ASSERT_TRUE(bench.Start());
+  const StepRow& row = bench.plans_.back().rows.at(0);
+  EXPECT_EQ(row.taken_over_tokens, Text(8));
+  EXPECT_EQ(row.position, 8);
+}
+
+TEST(SchedulerPipelines, SpreadsSequencesEvenly) {
+  Bench bench(Options(64, 8), 100, 1, 2);
+  for (int id = 1; id <= 8; ++id) ASSERT_TRUE(bench.Add(id, 6, 4).ok());
+  bench.Start(0);
+  EXPECT_EQ(bench.scheduler_.lane(0)->n_running(), 4);
+  EXPECT_EQ(bench.scheduler_.lane(1)->n_running(), 4);
+  bench.RunAll();
+  for (int id = 1; id <= 8; ++id) bench.ExpectAnswer(id, 4);
+}
+
+TEST(SchedulerPipelines, GoesWhereItsPrefixIs) {
+  Bench bench(Options(64, 8), 100, 1, 2);
+  ASSERT_TRUE(bench.Add(1, Text(30, 0), 2).ok());
+  ASSERT_TRUE(bench.Add(2, Text(30, 300), 2).ok());
+  bench.RunAll();
+  ASSERT_TRUE(bench.Add(3, Text(30, 300), 2).ok());
+  ASSERT_TRUE(bench.Add(4, Text(30, 0), 2).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.ends_[3].n_prompt_cached, 28);
+  EXPECT_EQ(bench.ends_[4].n_prompt_cached, 28);
+}
+
+TEST(SchedulerPipelines, WhatRanOnALostOneGoesOnElsewhere) {
+  Bench bench(Options(64, 8), 100, 2, 2);
+  for (int id = 1; id <= 6; ++id) ASSERT_TRUE(bench.Add(id, 6, 20).ok());
+  for (int i = 0; i < 5; ++i) bench.Step();
+  bench.Start(0);
+  bench.StopPipeline(0);
+  EXPECT_EQ(bench.scheduler_.lane(0), nullptr);
+  bench.RunAll();
+  for (int id = 1; id <= 6; ++id) bench.ExpectAnswer(id, 20);
+  EXPECT_EQ(bench.scheduler_.n_sequences(), 0);
+}
+
+TEST(SchedulerPipelines, WhatFitsTheLostOneAloneWaitsAside) {
+  Bench bench(Options(64, 8), 4, 1, 1);
+  bench.StartPipeline(40, 1);
+  ASSERT_TRUE(bench.Add(1, 40, 40).ok());
+  bench.Step();
+  bench.StopPipeline(1);
+  ASSERT_TRUE(bench.Add(2, 4, 4).ok());
+  bench.RunAll();
+  bench.ExpectAnswer(2, 4);  // not held up
+  EXPECT_TRUE(bench.scheduler_.has_unplaceable());
+  EXPECT_EQ(bench.scheduler_.n_waiting(), 1);
+  bench.StartPipeline(40, 1);
+  bench.RunAll();
+  bench.ExpectAnswer(1, 40);
+
+  ASSERT_TRUE(bench.Add(3, 40, 40).ok());
+  bench.StopPipeline(1);
+  bench.RunAll();
+  bench.Take(bench.scheduler_.EndUnplaceable());
+  EXPECT_EQ(bench.ends_[3].status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(bench.scheduler_.n_sequences(), 0);
+}
+
+// How many steps pass until sequence `id` has its first token.
+int StepsUntilFirstToken(Bench* bench, int64_t id) {
+  for (int n = 1; n < 1000; ++n) {
+    bench->Step();
+    if (!bench->answers_[id].empty()) return n;
+  }
+  return -1;
+}
+
+TEST(SchedulerFairness, OneRequestIsNotHeldUpByAnothersHundred) {
+  for (const int n_prompt : {3, 50}) {
+    SequenceParameters greedy, modest;
+    greedy.tenant = "greedy";
+    modest.tenant = "modest";
+    Bench alone(Options(32, 8), 200, 1);
+    ASSERT_TRUE(alone.Add(1000, n_prompt, 5, modest).ok());
+    const int n_alone = StepsUntilFirstToken(&alone, 1000);
+
+    Bench bench(Options(32, 8), 200, 1);
+    for (int id = 1; id <= 100; ++id) {
+      ASSERT_TRUE(bench.Add(id, n_prompt, 40, greedy).ok());
+    }
+    for (int i = 0; i < 10; ++i) bench.Step();
+    ASSERT_EQ(bench.scheduler_.n_running(), 8);
+    ASSERT_TRUE(bench.Add(1000, n_prompt, 5, modest).ok());
+    EXPECT_LE(StepsUntilFirstToken(&bench, 1000), n_alone + 2)
+        << "prompts of " << n_prompt << " tokens";
+    bench.RunAll();
+    for (int id = 1; id <= 100; ++id) bench.ExpectAnswer(id, 40);
+    bench.ExpectAnswer(1000, 5);
+  }
+}
+
+TEST(SchedulerFairness, TwoBusyTenantsGetEvenShares) {
+  SequenceParameters a, b;
+  a.tenant = "a";
+  b.tenant = "b";
+  Bench bench(Options(32, 8), 400, 1);
+  for (int id = 1; id <= 60; ++id) ASSERT_TRUE(bench.Add(id, 4, 20, a).ok());
+  for (int id = 61; id <= 80; ++id) ASSERT_TRUE(bench.Add(id, 4, 20, b).ok());
+  for (int i = 0; i < 60; ++i) bench.Step();
+  int n_a = 0, n_b = 0;
+  for (const auto& [id, tokens] : bench.answers_) {
+    (id <= 60 ? n_a : n_b) += static_cast<int>(tokens.size());
+  }
+  EXPECT_GT(n_b, 100);
+  EXPECT_NEAR(n_a, n_b, 0.2 * n_b);
 }
 
 // Random arrivals, aborts, deadlines, lost pipelines and small pools. The toy
@@ -430,17 +782,21 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
   options.max_step_tokens = draw(1, 40);
   options.max_sequences = draw(1, 8);
   options.max_waiting = draw(1, 30);
-  options.prefill_spread_steps = draw(1, 6);
+  options.max_step_stretch = draw(1, 4);
   options.min_prefill_tokens = draw(1, 16);
+  options.prefix_cache = draw(0, 3) > 0;
   int n_blocks = draw(2, 24);
   const int n_stages = draw(1, 4);
-  Bench bench(options, n_blocks, n_stages);
+  const int n_pipelines = draw(1, 3);
+  Bench bench(options, n_blocks, n_stages, n_pipelines);
   std::map<int64_t, int> n_wanted;
   std::set<int64_t> aborted;
   absl::Time now = absl::UnixEpoch();
   int64_t next_id = 1;
+  bool is_one_missing = false;
 
   const auto act = [&] {
+    const int p = draw(0, n_pipelines - 1);
     switch (draw(0, 9)) {
       case 0:
       case 1: {
@@ -449,12 +805,23 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
                                         ? SequenceClass::kBatch
                                         : SequenceClass::kInteractive;
         parameters.priority = draw(-1, 1);
+        parameters.tenant = absl::StrCat("tenant", draw(0, 2));
+        parameters.may_share_blocks = draw(0, 4) > 0;
+        if (draw(0, 3) == 0) parameters.sampler.presence_penalty = 1;
         if (draw(0, 9) == 0) {
           parameters.deadline = now + absl::Seconds(draw(1, 60));
         }
+        // Beginnings of a few texts, and ends of their own.
+        std::vector<int32_t> prompt(draw(1, 60));
+        const int text = draw(1, 3);
+        const int own_from = draw(0, 60);
+        for (int i = 0; i < static_cast<int>(prompt.size()); ++i) {
+          prompt[i] = (i < own_from ? text * 100 : next_id * 31) + i;
+          prompt[i] %= kVocab;
+        }
         const int n_output = draw(1, 20);
         const int64_t id = next_id++;
-        if (bench.Add(id, draw(1, 60), n_output, parameters).ok()) {
+        if (bench.Add(id, prompt, n_output, parameters).ok()) {
           n_wanted[id] = n_output;
         }
         break;
@@ -466,10 +833,17 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
         }
         break;
       case 3:
-        if (draw(0, 19) == 0) {
-          bench.scheduler_.PreemptAll();
+        if (bench.scheduler_.lane(p) == nullptr) {
+          bench.StartPipeline(n_blocks, p);
+          is_one_missing = false;
+        } else if (draw(0, 19) == 0) {
+          bench.StopPipeline(p);
           if (draw(0, 3) == 0) n_blocks = draw(2, 24);
-          bench.StartEpoch(n_blocks);
+          if (n_pipelines > 1 && !is_one_missing && draw(0, 1) == 0) {
+            is_one_missing = true;  // for a while
+          } else {
+            bench.StartPipeline(n_blocks, p);
+          }
         }
         break;
       case 4:
@@ -478,29 +852,43 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
         break;
       case 5:
       case 6:
-        bench.Finish();
+        bench.Finish(p);
         break;
       default:
-        bench.Start();
+        bench.Start(p);
         break;
     }
-    EXPECT_LE(bench.scheduler_.n_running(), options.max_sequences);
-    EXPECT_LE(bench.scheduler_.n_in_flight(), n_stages);
-    if (bench.scheduler_.n_in_flight() == 0 &&
-        bench.scheduler_.n_sequences() > 0) {
-      // Never stuck: with nothing in flight there is a step, with rows.
-      EXPECT_TRUE(bench.Start());
-      EXPECT_FALSE(bench.plans_.back().rows.empty());
+    int n_in_flight = 0;
+    for (int i = 0; i < n_pipelines; ++i) {
+      const Lane* lane = bench.scheduler_.lane(i);
+      if (lane == nullptr) continue;
+      EXPECT_LE(lane->n_running(), options.max_sequences);
+      EXPECT_LE(lane->n_in_flight(), n_stages);
+      n_in_flight += lane->n_in_flight();
+    }
+    if (n_in_flight == 0 && bench.scheduler_.n_sequences() > 0) {
+      // Never stuck: with nothing in flight there is a step, with rows, unless
+      // all wait for a larger pipeline.
+      bool any_rows = false;
+      for (int i = 0; i < n_pipelines; ++i) {
+        if (bench.Start(i)) any_rows |= !bench.plans_.back().rows.empty();
+      }
+      EXPECT_TRUE(any_rows || bench.scheduler_.has_unplaceable());
     }
   };
   for (int i = 0; i < 600 && !::testing::Test::HasFailure(); ++i) act();
   if (::testing::Test::HasFailure()) return;
+  for (int p = 0; p < n_pipelines; ++p) {
+    if (bench.scheduler_.lane(p) == nullptr) bench.StartPipeline(n_blocks, p);
+  }
   bench.RunAll();
 
   EXPECT_EQ(bench.scheduler_.n_sequences(), 0);
-  EXPECT_EQ(bench.scheduler_.blocks()->n_in_use(), 0);
-  EXPECT_EQ(bench.worker_->n_blocks_in_use(), 0);
-  EXPECT_EQ(bench.worker_->n_sequences(), 0);
+  for (int p = 0; p < n_pipelines; ++p) {
+    EXPECT_EQ(bench.scheduler_.lane(p)->blocks().n_in_use(), 0);
+    EXPECT_EQ(bench.toy(p).n_blocks_in_use(), 0);
+    EXPECT_EQ(bench.toy(p).n_sequences(), 0);
+  }
   for (const auto& [id, n] : n_wanted) {
     if (aborted.count(id) > 0) {
       EXPECT_EQ(bench.ends_.count(id), 0u);

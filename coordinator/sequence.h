@@ -2,10 +2,12 @@
 #define COORDINATOR_SEQUENCE_H_
 
 #include <cstdint>
-#include <tuple>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "coordinator/block_manager.h"
 #include "coordinator/step_plan.h"
 
 namespace tern {
@@ -29,19 +31,26 @@ struct SequenceParameters {
   SequenceClass sequence_class = SequenceClass::kInteractive;
   int priority = 0;  // higher first
   absl::Time deadline = absl::InfiniteFuture();
+  // Who asks: tenants get even shares, and never share KV blocks.
+  std::string tenant;
+  // Whether KV blocks that hold the beginning of the prompt may be taken over.
+  bool may_share_blocks = true;
 };
 
 // One answer being written: the token log, which alone says how to go on, and
 // where its execution stands. A plain value; the scheduler keeps it consistent.
 struct Sequence {
-  // In the order of scheduling: class, priority, arrival. Unique.
-  using Rank = std::tuple<SequenceClass, int, int64_t>;
+  // How urgent it is: class, then priority. Lower is more urgent.
+  using Level = std::pair<SequenceClass, int>;
+  // Level, then arrival. Unique.
+  using Rank = std::pair<Level, int64_t>;
 
   Sequence(int64_t id, SequenceParameters parameters);
 
-  Rank rank() const {
-    return {parameters.sequence_class, -parameters.priority, id};
+  Level level() const {
+    return {parameters.sequence_class, -parameters.priority};
   }
+  Rank rank() const { return {level(), id}; }
 
   // Prompt and output so far.
   int n_tokens() const { return static_cast<int>(tokens.size()); }
@@ -74,9 +83,13 @@ struct Sequence {
   // Prompt, then output.
   std::vector<int32_t> tokens;
 
-  // The name workers know the sequence by, a fresh one for each replay; 0 while
-  // they do not know it.
+  // Where it runs; -1 while it waits.
+  int pipeline = -1;
+
+  // The name workers know the sequence by, a fresh one for each run; 0 while it
+  // waits.
   int64_t run_id = 0;
+  bool is_open = false;  // whether workers have heard of this run
 
   // Tokens whose keys and values are in the cache, or will be when the step in
   // flight has run.
@@ -84,11 +97,23 @@ struct Sequence {
   std::vector<int> block_ids;
   int n_blocks_sent = 0;  // how many of them the workers know of
 
+  // Of the blocks held, the first so many have a known content, and the text
+  // that they hold has this name.
+  int n_blocks_known = 0;
+  BlockManager::PrefixId prefix = 0;
+
+  // Of the blocks not sent yet, the first so many were filled by others.
+  int n_blocks_taken_over = 0;
+
+  // Prompt tokens that the first run did not have to compute.
+  int n_prompt_cached = 0;
+  int n_computed_ever = 0;  // n_computed at its highest, of any run
+
   // Step whose result is awaited; 0 when none is. Stays set when the sequence
   // is pre-empted meanwhile: the token still counts.
   int64_t in_flight_step_id = 0;
 
-  // Last step it had a row in; for turns between sequences.
+  // Last step of this run that it had a row in; for turns between sequences.
   int64_t last_step_id = 0;
 };
 

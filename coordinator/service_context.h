@@ -19,9 +19,9 @@ struct ServiceContext {
   const Credentials* credentials = nullptr;
   Clock* clock = nullptr;
 
-  // Prompts of one BatchGenerate call that are in progress or have a result
-  // that is not written yet; the next one is read below that.
-  int batch_window = 128;
+  // Most prompts of one BatchGenerate call that are in progress or have a
+  // result that is not written yet, however many pipelines serve.
+  int batch_window_max = 1024;
 
   // Tokens per KV block, for people.
   int kv_block_size = 16;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 namespace tern {
 
@@ -29,6 +30,13 @@ struct SamplerParameters {
   float presence_penalty = 0;
   std::vector<std::pair<int32_t, float>> logit_bias;  // by token id, ascending
   int logprobs = -1;  // alternatives beside each token's; -1 for neither
+
+  // Whether earlier tokens have a say in the choice of the next one, beyond
+  // what they do to the logits.
+  bool NeedsHistory() const {
+    return repetition_penalty != 1 || frequency_penalty != 0 ||
+           presence_penalty != 0;
+  }
 };
 
 // Opens a sequence on the workers.
@@ -46,6 +54,11 @@ struct StepRow {
   int position = 0;  // of the first token
   std::vector<int32_t> tokens;
   std::vector<int> new_block_ids;
+  // Of new_block_ids, the first so many hold keys and values already, which
+  // other sequences computed: the row starts behind them.
+  int n_taken_over_blocks = 0;
+  // The tokens in those blocks, for samplers that need the whole text.
+  std::vector<int32_t> taken_over_tokens;
   bool samples = false;
 };
 
@@ -77,6 +90,8 @@ struct SampledToken {
 struct StepResult {
   int64_t step_id = 0;
   std::vector<SampledToken> sampled;  // one per sampling row, in order
+  // What the stage that computed longest took; zero when not known.
+  absl::Duration busy;
 };
 
 }  // namespace tern

@@ -1,5 +1,6 @@
 #include "coordinator/step_proto.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -63,6 +64,9 @@ v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
     to->mutable_new_block_ids()->Add(row.new_block_ids.begin(),
                                      row.new_block_ids.end());
     to->set_samples(row.samples);
+    to->set_taken_over_block_count(row.n_taken_over_blocks);
+    to->mutable_taken_over_token_ids()->Add(row.taken_over_tokens.begin(),
+                                            row.taken_over_tokens.end());
   }
   return out;
 }
@@ -79,6 +83,7 @@ absl::StatusOr<StepResult> FromProto(const v1::StepResult& result,
   }
   StepResult out;
   out.step_id = result.step_id();
+  out.busy = absl::Nanoseconds(std::max<int64_t>(0, result.compute_ns()));
   for (const v1::SampledToken& from : result.sampled()) {
     SampledToken sampled;
     sampled.run_id = from.sequence_id();

@@ -11,6 +11,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "coordinator/sequence.h"
 #include "coordinator/step_plan.h"
 
@@ -21,8 +22,10 @@ struct SequenceEnd {
   absl::Status status;  // OK when it was answered, and then `reason` counts
   FinishReason reason = FinishReason::kStop;
   int32_t stop_token_id = -1;  // the token that stopped it, if one did
-  // It was refused because too many are in progress, which passes.
-  bool queue_full = false;
+  int n_prompt_cached = 0;     // prompt tokens that were not computed
+  // Set when it was refused because too many are in progress, which passes: in
+  // about that time.
+  std::optional<absl::Duration> retry_after = {};
 };
 
 // Carries the tokens of one sequence from the engine to whoever answers it.

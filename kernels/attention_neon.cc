@@ -9,10 +9,18 @@ namespace tern::neon {
 namespace {
 
 constexpr int kMaxHeadDim = 256;
-// Query heads that share the loads of one key-value head.
-constexpr int kMaxHeads = 4;
+// Rows, each a query and a query head, that share the loads of one key-value
+// head.
+constexpr int kMaxRows = 4;
 
-// The softmax of the positions so far of one head, before the division.
+// One query of one query head.
+struct Row {
+  const float* q;  // [head_dim]
+  float* y;        // [head_dim]
+  int n_positions;
+};
+
+// The softmax of the positions so far of one row, before the division.
 struct State {
   float max;
   float sum;
@@ -23,20 +31,20 @@ float32x4_t LoadHalf4(const uint16_t* at) {
   return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(at)));
 }
 
-// scores[h][j] of the 64 positions of a chunk, used or not. Each key is one
-// lane, which adds over d in order. The fewer heads, the more blocks at a time:
+// scores[r][j] of the 64 positions of a chunk, used or not. Each key is one
+// lane, which adds over d in order. The fewer rows, the more blocks at a time:
 // 16 accumulators hide the latency of the additions.
-template <int kHeads>
-void Scores(const KvChunk& chunk, const float* q, int head_dim, float scale,
+template <int kRows>
+void Scores(const KvChunk& chunk, const Row* rows, int head_dim, float scale,
             float (*scores)[kAttentionChunk]) {
-  constexpr int kBlocks = kBlocksPerChunk / kHeads;
+  constexpr int kBlocks = kBlocksPerChunk / kRows;
   constexpr int kVectors = kBlocks * kKvBlockSize / 4;
   for (int first = 0; first < kBlocksPerChunk; first += kBlocks) {
-    float32x4_t acc[kHeads][kVectors];
+    float32x4_t acc[kRows][kVectors];
 #pragma GCC unroll 4
-    for (int h = 0; h < kHeads; ++h) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
-      for (int i = 0; i < kVectors; ++i) acc[h][i] = vdupq_n_f32(0.0f);
+      for (int i = 0; i < kVectors; ++i) acc[r][i] = vdupq_n_f32(0.0f);
     }
     for (int d = 0; d < head_dim; ++d) {
 #pragma GCC unroll 16
@@ -44,18 +52,18 @@ void Scores(const KvChunk& chunk, const float* q, int head_dim, float scale,
         const float32x4_t k =
             LoadHalf4(chunk.k[first + i / 4] + d * kKvBlockSize + i % 4 * 4);
 #pragma GCC unroll 4
-        for (int h = 0; h < kHeads; ++h) {
-          acc[h][i] = vfmaq_n_f32(acc[h][i], k, q[h * head_dim + d]);
+        for (int r = 0; r < kRows; ++r) {
+          acc[r][i] = vfmaq_n_f32(acc[r][i], k, rows[r].q[d]);
         }
       }
     }
     // Unrolled as every loop over acc is: else GCC keeps it in memory.
 #pragma GCC unroll 4
-    for (int h = 0; h < kHeads; ++h) {
+    for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
       for (int i = 0; i < kVectors; ++i) {
-        vst1q_f32(scores[h] + first * kKvBlockSize + 4 * i,
-                  vmulq_n_f32(acc[h][i], scale));
+        vst1q_f32(scores[r] + first * kKvBlockSize + 4 * i,
+                  vmulq_n_f32(acc[r][i], scale));
       }
     }
   }
@@ -107,49 +115,61 @@ ChunkFactors Softmax(float* scores, int n, bool first, State* state) {
 }
 
 // Merges dims [d, d + 4 * kVectors) of the chunk's weighted values into out.
-template <int kHeads, int kVectors>
+// Row r sees the first n[r] positions, no row fewer than the one before.
+template <int kRows, int kVectors>
 void Values(const KvChunk& chunk, const float (*p)[kAttentionChunk],
-            int head_dim, int d, bool first, const ChunkFactors* factors,
-            State* states) {
-  float32x4_t acc[kHeads][kVectors];
+            const int* n, int head_dim, int d, bool first,
+            const ChunkFactors* factors, State* states) {
+  float32x4_t acc[kRows][kVectors];
 #pragma GCC unroll 4
-  for (int h = 0; h < kHeads; ++h) {
+  for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kVectors; ++i) acc[h][i] = vdupq_n_f32(0.0f);
+    for (int i = 0; i < kVectors; ++i) acc[r][i] = vdupq_n_f32(0.0f);
   }
-  for (int j = 0; j < chunk.n_positions; ++j) {
-    const uint16_t* row =
-        chunk.v[j / kKvBlockSize] + j % kKvBlockSize * head_dim + d;
+  const auto row_at = [&](int j) {
+    return chunk.v[j / kKvBlockSize] + j % kKvBlockSize * head_dim + d;
+  };
+  for (int j = 0; j < n[0]; ++j) {
+    const uint16_t* const row = row_at(j);
 #pragma GCC unroll 16
     for (int i = 0; i < kVectors; ++i) {
       const float32x4_t v = LoadHalf4(row + 4 * i);
 #pragma GCC unroll 4
-      for (int h = 0; h < kHeads; ++h) {
-        acc[h][i] = vfmaq_n_f32(acc[h][i], v, p[h][j]);
+      for (int r = 0; r < kRows; ++r) {
+        acc[r][i] = vfmaq_n_f32(acc[r][i], v, p[r][j]);
       }
     }
   }
 #pragma GCC unroll 4
-  for (int h = 0; h < kHeads; ++h) {
+  for (int r = 0; r < kRows; ++r) {
+    // Later queries see some positions more.
+    for (int j = n[0]; j < n[r]; ++j) {
+      const uint16_t* const row = row_at(j);
+#pragma GCC unroll 16
+      for (int i = 0; i < kVectors; ++i) {
+        acc[r][i] = vfmaq_n_f32(acc[r][i], LoadHalf4(row + 4 * i), p[r][j]);
+      }
+    }
+    if (n[r] == 0) continue;
 #pragma GCC unroll 16
     for (int i = 0; i < kVectors; ++i) {
-      float* out = states[h].out + d + 4 * i;
-      float32x4_t merged = acc[h][i];
+      float* out = states[r].out + d + 4 * i;
+      float32x4_t merged = acc[r][i];
       if (!first) {
-        merged = vfmaq_n_f32(vmulq_n_f32(merged, factors[h].new_factor),
-                             vld1q_f32(out), factors[h].old_factor);
+        merged = vfmaq_n_f32(vmulq_n_f32(merged, factors[r].new_factor),
+                             vld1q_f32(out), factors[r].old_factor);
       }
       vst1q_f32(out, merged);
     }
   }
 }
 
-// The same for the dims that do not fill a vector.
-void ValuesTail(const KvChunk& chunk, const float* p, int head_dim, int d,
-                bool first, const ChunkFactors& factors, State* state) {
+// The same for one row and the dims that do not fill a vector.
+void ValuesTail(const KvChunk& chunk, const float* p, int n, int head_dim,
+                int d, bool first, const ChunkFactors& factors, State* state) {
   for (; d < head_dim; ++d) {
     float acc = 0.0f;
-    for (int j = 0; j < chunk.n_positions; ++j) {
+    for (int j = 0; j < n; ++j) {
       const uint16_t half =
           chunk.v[j / kKvBlockSize][j % kKvBlockSize * head_dim + d];
       acc = __builtin_fmaf(p[j], HalfToFloat(half), acc);
@@ -161,39 +181,43 @@ void ValuesTail(const KvChunk& chunk, const float* p, int head_dim, int d,
   }
 }
 
-template <int kHeads>
-void AttendHeads(const AttentionArgs& a, int head, float* y) {
-  constexpr int kVectors = 16 / kHeads;
+// Rows of one key-value head, none of which sees fewer positions than the one
+// before.
+template <int kRows>
+void AttendRows(const AttentionArgs& a, int kv_head, const Row* rows) {
+  constexpr int kVectors = 16 / kRows;
   const int head_dim = a.head_dim;
-  const int kv_head = head / (a.n_heads / a.n_kv_heads);
-  const float* q = a.q + static_cast<size_t>(head) * head_dim;
-
-  State states[kHeads];
-  float scores[kHeads][kAttentionChunk];
-  ChunkFactors factors[kHeads];
-  for (int begin = 0; begin < a.n_positions; begin += kAttentionChunk) {
+  const int n_positions = rows[kRows - 1].n_positions;
+  State states[kRows];
+  float scores[kRows][kAttentionChunk];
+  ChunkFactors factors[kRows];
+  int n[kRows];  // positions of the chunk that a row sees
+  for (int begin = 0; begin < n_positions; begin += kAttentionChunk) {
     const bool first = begin == 0;
-    const KvChunk chunk = MakeKvChunk(a, kv_head, begin, a.n_positions);
-    Scores<kHeads>(chunk, q, head_dim, a.scale, scores);
-    for (int h = 0; h < kHeads; ++h) {
-      factors[h] = Softmax(scores[h], chunk.n_positions, first, &states[h]);
+    const KvChunk chunk = MakeKvChunk(a, kv_head, begin, n_positions);
+    Scores<kRows>(chunk, rows, head_dim, a.scale, scores);
+    for (int r = 0; r < kRows; ++r) {
+      const int left = rows[r].n_positions - begin;
+      n[r] = left < 0 ? 0 : left < kAttentionChunk ? left : kAttentionChunk;
+      if (n[r] > 0) factors[r] = Softmax(scores[r], n[r], first, &states[r]);
     }
     int d = 0;
     for (; d + 4 * kVectors <= head_dim; d += 4 * kVectors) {
-      Values<kHeads, kVectors>(chunk, scores, head_dim, d, first, factors,
-                               states);
+      Values<kRows, kVectors>(chunk, scores, n, head_dim, d, first, factors,
+                              states);
     }
     for (; d + 4 <= head_dim; d += 4) {
-      Values<kHeads, 1>(chunk, scores, head_dim, d, first, factors, states);
+      Values<kRows, 1>(chunk, scores, n, head_dim, d, first, factors, states);
     }
-    for (int h = 0; h < kHeads; ++h) {
-      ValuesTail(chunk, scores[h], head_dim, d, first, factors[h], &states[h]);
+    for (int r = 0; r < kRows; ++r) {
+      if (n[r] == 0) continue;
+      ValuesTail(chunk, scores[r], n[r], head_dim, d, first, factors[r],
+                 &states[r]);
     }
   }
-  for (int h = 0; h < kHeads; ++h) {
-    float* out = y + static_cast<size_t>(head + h) * head_dim;
+  for (int r = 0; r < kRows; ++r) {
     for (int d = 0; d < head_dim; ++d) {
-      out[d] = states[h].out[d] / states[h].sum;
+      rows[r].y[d] = states[r].out[d] / states[r].sum;
     }
   }
 }
@@ -204,27 +228,6 @@ uint16x4_t ToHalf4(float32x4_t x) {
   float32x4_t c = vbslq_f32(vcltq_f32(x, most), x, most);
   c = Max(c, vdupq_n_f32(-65504.0f));
   return vreinterpret_u16_f16(vcvt_f16_f32(c));
-}
-
-// The first query.
-void AttendOne(const AttentionArgs& args, int head_begin, int head_end,
-               float* y) {
-  const int group = args.n_heads / args.n_kv_heads;
-  int head = head_begin;
-  while (head < head_end) {
-    const int group_end = (head / group + 1) * group;
-    const int end = group_end < head_end ? group_end : head_end;
-    if (end - head >= kMaxHeads) {
-      AttendHeads<kMaxHeads>(args, head, y);
-      head += kMaxHeads;
-    } else if (end - head >= 2) {
-      AttendHeads<2>(args, head, y);
-      head += 2;
-    } else {
-      AttendHeads<1>(args, head, y);
-      ++head;
-    }
-  }
 }
 
 }  // namespace
@@ -256,12 +259,28 @@ void StoreKv(const KvBlockView& block, int slot, const float* k,
 }
 
 void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y) {
+  const int group = args.n_heads / args.n_kv_heads;
   const size_t stride = static_cast<size_t>(args.n_heads) * args.head_dim;
-  for (int i = 0; i < args.n_queries; ++i) {
-    AttentionArgs one = args;
-    one.q += i * stride;
-    one.n_positions += i;
-    AttendOne(one, head_begin, head_end, y + i * stride);
+  for (int head = head_begin; head < head_end;) {
+    const int kv_head = head / group;
+    const int group_end = (kv_head + 1) * group;
+    const int end = group_end < head_end ? group_end : head_end;
+    // All heads of one query, then those of the next.
+    Row rows[kMaxRows];
+    int n_rows = 0;
+    for (int i = 0; i < args.n_queries; ++i) {
+      for (int h = head; h < end; ++h) {
+        const size_t at = i * stride + static_cast<size_t>(h) * args.head_dim;
+        rows[n_rows++] = {args.q + at, y + at, args.n_positions + i};
+        if (n_rows == kMaxRows) {
+          AttendRows<kMaxRows>(args, kv_head, rows);
+          n_rows = 0;
+        }
+      }
+    }
+    if (n_rows >= 2) AttendRows<2>(args, kv_head, rows);
+    if (n_rows % 2 == 1) AttendRows<1>(args, kv_head, rows + n_rows - 1);
+    head = end;
   }
 }
 

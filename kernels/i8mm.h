@@ -7,7 +7,7 @@
 #include "kernels/ternary_layout.h"
 
 // Kernels for 64-bit ARM with SDOT, USDOT and USMMLA (FEAT_I8MM), where they
-// need fewer instructions than kernels/neon.h. Contracts are those of the
+// need fewer instructions than kernels/dotprod.h. Contracts are those of the
 // entries of `Kernels` with the same name; the oracle (kernels/ref.h) checks
 // them.
 //

@@ -11,8 +11,8 @@ namespace {
 
 // Those of one machine slowest first.
 constexpr Isa kAllIsas[] = {
-    Isa::kRef,        Isa::kAvx2,        Isa::kAvxVnni, Isa::kAvx512Vnni256,
-    Isa::kAvx512Vnni, Isa::kNeonDotprod, Isa::kNeonI8mm};
+    Isa::kRef,        Isa::kAvx2, Isa::kAvxVnni,     Isa::kAvx512Vnni256,
+    Isa::kAvx512Vnni, Isa::kNeon, Isa::kNeonDotprod, Isa::kNeonI8mm};
 
 #if defined(__x86_64__)
 
@@ -55,6 +55,13 @@ bool CpuHasAvx512Vnni() { return false; }
 
 #endif
 
+// Part of all that 64-bit ARM compilers and systems require.
+#if defined(__aarch64__)
+bool CpuHasNeon() { return true; }
+#else
+bool CpuHasNeon() { return false; }
+#endif
+
 #if defined(__aarch64__) && defined(__linux__)
 
 bool CpuHasDotprod() { return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0; }
@@ -83,6 +90,8 @@ absl::string_view IsaName(Isa isa) {
       return "avx512vnni256";
     case Isa::kAvx512Vnni:
       return "avx512vnni";
+    case Isa::kNeon:
+      return "neon";
     case Isa::kNeonDotprod:
       return "neon_dotprod";
     case Isa::kNeonI8mm:
@@ -112,6 +121,8 @@ bool IsaSupported(Isa isa) {
     case Isa::kAvx512Vnni256:
     case Isa::kAvx512Vnni:
       return CpuHasAvx512Vnni();
+    case Isa::kNeon:
+      return CpuHasNeon();
     case Isa::kNeonDotprod:
       return CpuHasDotprod();
     case Isa::kNeonI8mm:

@@ -16,12 +16,13 @@ enum class Isa {
   kAvx512Vnni256,  // the same by AVX-512 VNNI + VL, for CPUs that are slower at
                    // 512 bits than at 256
   kAvx512Vnni,     // AVX-512 F/BW/VL/DQ + VNNI
-  kNeonDotprod,    // 64-bit ARM with SDOT (FEAT_DotProd)
-  kNeonI8mm,       // the same with USDOT and USMMLA (FEAT_I8MM)
+  kNeon,           // 64-bit ARM, any
+  kNeonDotprod,    // the same with SDOT (FEAT_DotProd)
+  kNeonI8mm,       // that with USDOT and USMMLA (FEAT_I8MM)
 };
 
-// "ref", "avx2", "avxvnni", "avx512vnni256", "avx512vnni", "neon_dotprod",
-// "neon_i8mm".
+// "ref", "avx2", "avxvnni", "avx512vnni256", "avx512vnni", "neon",
+// "neon_dotprod", "neon_i8mm".
 absl::string_view IsaName(Isa isa);
 
 // Writes the instruction set of that name to *isa; false if there is none.

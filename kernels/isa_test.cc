@@ -10,8 +10,9 @@ namespace tern {
 namespace {
 
 TEST(Isa, NamesParseBack) {
-  for (Isa isa : {Isa::kRef, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512Vnni256,
-                  Isa::kAvx512Vnni, Isa::kNeonDotprod, Isa::kNeonI8mm}) {
+  for (Isa isa :
+       {Isa::kRef, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512Vnni256,
+        Isa::kAvx512Vnni, Isa::kNeon, Isa::kNeonDotprod, Isa::kNeonI8mm}) {
     Isa parsed;
     ASSERT_TRUE(ParseIsa(IsaName(isa), &parsed)) << IsaName(isa);
     EXPECT_EQ(parsed, isa);

@@ -9,6 +9,7 @@
 #include "kernels/avx512vbmi.h"
 #include "kernels/vnni256.h"
 #elif defined(__aarch64__)
+#include "kernels/dotprod.h"
 #include "kernels/i8mm.h"
 #include "kernels/neon.h"
 #endif
@@ -19,7 +20,8 @@ namespace {
 constexpr Kernels kRefKernels = {
     Isa::kRef,
     ref::QuantizeToken,
-    {ref::TernaryMatmul, ref::TernaryMatmul, ref::TernaryMatmul},
+    {ref::TernaryMatmul, ref::TernaryMatmul, ref::TernaryMatmul,
+     ref::TernaryMatmul},
     ref::RmsNorm,
     ref::RopeRotate,
     ref::StoreKv,
@@ -41,7 +43,7 @@ constexpr Kernels kRefKernels = {
 constexpr Kernels kAvx2Kernels = {
     Isa::kAvx2,
     avx2::QuantizeToken,
-    {avx2::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2},
+    {avx2::TernaryMatmul, nullptr, avx2::TernaryMatmulTl2, nullptr},
     avx2::RmsNorm,
     avx2::RopeRotate,
     avx2::StoreKv,
@@ -97,10 +99,10 @@ constexpr Kernels kAvx512VbmiKernels =
 
 #elif defined(__aarch64__)
 
-constexpr Kernels kNeonDotprodKernels = {
-    Isa::kNeonDotprod,
+constexpr Kernels kNeonKernels = {
+    Isa::kNeon,
     neon::QuantizeToken,
-    {neon::TernaryMatmul, nullptr, nullptr},
+    {neon::TernaryMatmul, nullptr, nullptr, neon::TernaryMatmulTl1},
     neon::RmsNorm,
     neon::RopeRotate,
     neon::StoreKv,
@@ -117,7 +119,19 @@ constexpr Kernels kNeonDotprodKernels = {
     neon::QuantizeHeadRow,
 };
 
-// The instructions that it adds multiply int8.
+// The instructions that the others add multiply int8.
+constexpr Kernels NeonDotprodKernels() {
+  Kernels kernels = kNeonKernels;
+  kernels.isa = Isa::kNeonDotprod;
+  kernels.ternary_matmul_of[static_cast<int>(TernaryPacking::k2Bit)] =
+      dotprod::TernaryMatmul;
+  kernels.head_int8 = dotprod::HeadInt8;
+  kernels.head_int8_bounds = dotprod::HeadInt8Bounds;
+  kernels.head_int8_groups = dotprod::HeadInt8Groups;
+  return kernels;
+}
+constexpr Kernels kNeonDotprodKernels = NeonDotprodKernels();
+
 constexpr Kernels NeonI8mmKernels() {
   Kernels kernels = kNeonDotprodKernels;
   kernels.isa = Isa::kNeonI8mm;
@@ -145,6 +159,8 @@ const Kernels& KernelsFor(Isa isa) {
     case Isa::kAvx512Vnni:
       return CpuHasAvx512Vbmi() ? kAvx512VbmiKernels : kAvx512VnniKernels;
 #elif defined(__aarch64__)
+    case Isa::kNeon:
+      return kNeonKernels;
     case Isa::kNeonDotprod:
       return kNeonDotprodKernels;
     case Isa::kNeonI8mm:

@@ -10,9 +10,8 @@
 #include "kernels/quantize.h"
 #include "kernels/ternary_layout.h"
 
-// Kernels for 64-bit ARM with SDOT (FEAT_DotProd). Contracts are those of the
-// entries of `Kernels` with the same name; the oracle (kernels/ref.h) checks
-// them.
+// Kernels for any 64-bit ARM. Contracts are those of the entries of `Kernels`
+// with the same name; the oracle (kernels/ref.h) checks them.
 //
 // The files of this target are compiled for that instruction set, so they share
 // no inline function or template with anything else: whichever copy the linker
@@ -22,6 +21,9 @@ namespace tern::neon {
 QuantizedScale QuantizeToken(const float* x, int n, int8_t* q);
 void TernaryMatmul(const TernaryView& w, const QuantizedTokens& x,
                    int row_begin, int row_end, float* y, size_t y_stride);
+// REQUIRES: w.packing is kTl1.
+void TernaryMatmulTl1(const TernaryView& w, const QuantizedTokens& x,
+                      int row_begin, int row_end, float* y, size_t y_stride);
 void RmsNorm(const float* x, const float* weight, int n, float eps, float* y);
 void RopeRotate(float* x, const float* cos, const float* sin, int head_dim,
                 RopePairing pairing);

@@ -25,12 +25,11 @@ QuantizedScale QuantizeToken(const float* x, int n, int8_t* q) {
   }
   const float s = 127.0f / (absmax > 1e-5f ? absmax : 1e-5f);
 
-  const int8x16_t ones = vdupq_n_s8(1);
   int32x4_t sums = vdupq_n_s32(0);
   for (i = 0; i + 16 <= n; i += 16) {
     const int8x16_t v = Quantize16(x + i, s);
     vst1q_s8(q + i, v);
-    sums = vdotq_s32(sums, v, ones);
+    sums = vpadalq_s16(sums, vpaddlq_s8(v));
   }
   if (i < n) {
     float tail[16] = {};
@@ -39,7 +38,7 @@ QuantizedScale QuantizeToken(const float* x, int n, int8_t* q) {
     int8_t q_tail[16];
     vst1q_s8(q_tail, v);
     __builtin_memcpy(q + i, q_tail, n - i);
-    sums = vdotq_s32(sums, v, ones);
+    sums = vpadalq_s16(sums, vpaddlq_s8(v));
   }
   return {s, vaddvq_s32(sums)};
 }

@@ -127,6 +127,26 @@ int WeightAtTl2(const uint8_t* block, int panel_row, int column) {
   return (v + 13) / kPowers[column % 3] % 3 - 1;
 }
 
+void PackTl1(const uint8_t* codes, int n_rows, int n_in, uint8_t* panel) {
+  // 0x44 is code 1 four times, 1 + 3 * 1 twice, which the rows that exist
+  // replace.
+  std::memset(panel, 0x44, PanelBytes(n_in, TernaryPacking::kTl1));
+  for (int row = 0; row < n_rows; ++row) {
+    const uint8_t* c = codes + static_cast<size_t>(row) * n_in;
+    for (int run = 0; run < n_in / 4; ++run, c += 4) {
+      panel[static_cast<size_t>(run) * kPanelRows + row] =
+          (c[0] + 3 * c[1]) | (c[2] + 3 * c[3]) << 4;
+    }
+  }
+}
+
+int WeightAtTl1(const uint8_t* panel, int panel_row, int column) {
+  const uint8_t byte =
+      panel[static_cast<size_t>(column) / 4 * kPanelRows + panel_row];
+  const int index = column % 4 < 2 ? byte & 15 : byte >> 4;
+  return (column % 2 == 0 ? index % 3 : index / 3) - 1;
+}
+
 // Base 3 and TL2, a block at a time.
 void PackGroups(const uint8_t* codes, int n_rows, int n_in,
                 TernaryPacking packing, uint8_t* panel) {
@@ -167,6 +187,8 @@ absl::string_view TernaryPackingName(TernaryPacking packing) {
       return "base3";
     case TernaryPacking::kTl2:
       return "tl2";
+    case TernaryPacking::kTl1:
+      return "tl1";
   }
   return "unknown";
 }
@@ -187,6 +209,8 @@ void PackTernaryPanel(const uint8_t* codes, int n_rows, int n_in,
   DCHECK(n_rows >= 1 && n_rows <= kPanelRows);
   if (packing == TernaryPacking::k2Bit) {
     Pack2Bit(codes, n_rows, n_in, panel);
+  } else if (packing == TernaryPacking::kTl1) {
+    PackTl1(codes, n_rows, n_in, panel);
   } else {
     PackGroups(codes, n_rows, n_in, packing, panel);
   }
@@ -198,6 +222,9 @@ int TernaryWeightAt(const TernaryView& w, int row, int column) {
   const int panel_row = row % kPanelRows;
   if (w.packing == TernaryPacking::k2Bit) {
     return WeightAt2Bit(panel, panel_row, column);
+  }
+  if (w.packing == TernaryPacking::kTl1) {
+    return WeightAtTl1(panel, panel_row, column);
   }
   const uint8_t* block = panel + static_cast<size_t>(column) /
                                      kGroupBlockColumns * kGroupBlockBytes;

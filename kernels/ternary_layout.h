@@ -40,24 +40,41 @@ enum class TernaryPacking {
   // 7 - i. Of the four runs of 32 bytes that follow, byte r of run p holds the
   // index of group 2*p in its low and of group 2*p + 1 in its high four bits.
   kTl2,
-};
-inline constexpr int kTernaryPackingCount = 3;
-inline constexpr TernaryPacking kAllTernaryPackings[kTernaryPackingCount] = {
-    TernaryPacking::k2Bit, TernaryPacking::kBase3, TernaryPacking::kTl2};
 
-// "2bit", "base3", "tl2".
+  // 2 bits a weight, to be looked up. Blocks of 128 bytes, one per 16 columns,
+  // are four runs of 32 bytes. Byte r of run p holds the index of the pair of
+  // columns 4*p, 4*p + 1 of row r in its low and of columns 4*p + 2, 4*p + 3 in
+  // its high four bits: c0 + 3 * c1 in [0, 8], where ci is w + 1.
+  kTl1,
+};
+inline constexpr int kTernaryPackingCount = 4;
+inline constexpr TernaryPacking kAllTernaryPackings[kTernaryPackingCount] = {
+    TernaryPacking::k2Bit, TernaryPacking::kBase3, TernaryPacking::kTl2,
+    TernaryPacking::kTl1};
+
+// "2bit", "base3", "tl2", "tl1".
 absl::string_view TernaryPackingName(TernaryPacking packing);
 
 // Writes the packing of that name to *packing; false if there is none.
 bool ParseTernaryPacking(absl::string_view name, TernaryPacking* packing);
 
 inline constexpr int kPanelRows = 32;
-// Blocks of k2Bit.
+// Blocks of k2Bit and kTl1.
 inline constexpr int kBlockColumns = 16;
 inline constexpr int kBlockBytes = 128;
 // Blocks of kBase3 and kTl2.
 inline constexpr int kGroupBlockColumns = 48;
 inline constexpr int kGroupBlockBytes = 320;
+
+inline constexpr int BlockColumns(TernaryPacking packing) {
+  return packing == TernaryPacking::kBase3 || packing == TernaryPacking::kTl2
+             ? kGroupBlockColumns
+             : kBlockColumns;
+}
+inline constexpr int BlockBytes(TernaryPacking packing) {
+  return BlockColumns(packing) == kBlockColumns ? kBlockBytes
+                                                : kGroupBlockBytes;
+}
 // Alignment that packed matrices need; the sizes below are multiples of it.
 inline constexpr size_t kPackedAlignment = 64;
 
@@ -66,11 +83,9 @@ inline constexpr int PanelCount(int n_out) {
 }
 inline constexpr size_t PanelBytes(
     int n_in, TernaryPacking packing = TernaryPacking::k2Bit) {
-  return packing == TernaryPacking::k2Bit
-             ? static_cast<size_t>(n_in / kBlockColumns) * kBlockBytes
-             : static_cast<size_t>((n_in + kGroupBlockColumns - 1) /
-                                   kGroupBlockColumns) *
-                   kGroupBlockBytes;
+  return static_cast<size_t>((n_in + BlockColumns(packing) - 1) /
+                             BlockColumns(packing)) *
+         BlockBytes(packing);
 }
 inline constexpr size_t PackedBytes(
     int n_out, int n_in, TernaryPacking packing = TernaryPacking::k2Bit) {

@@ -78,6 +78,26 @@ TEST(TernaryLayout, Tl2IndicesAndSignsLandWhereTheDocumentSays) {
   }
 }
 
+// Column 64 begins block 4: with 65 it is pair 0, index 2 + 3 * 1 = 5, in the
+// low bits of run 0. Column 72 is column 8 of the block: pair 4, index 0 + 3 *
+// 1, in the low bits of run 2. Column 75 is the second of pair 5: index 1 + 3 *
+// 2, in the high bits of the same byte. A pair of zeros is index 4.
+TEST(TernaryLayout, Tl1IndicesLandWhereTheDocumentSays) {
+  std::vector<uint8_t> codes(32 * 96, 1);
+  codes[20 * 96 + 64] = 2;
+  codes[20 * 96 + 72] = 0;
+  codes[20 * 96 + 75] = 2;
+  std::vector<uint8_t> panel(PanelBytes(96, TernaryPacking::kTl1), 0xee);
+  ASSERT_EQ(panel.size(), 6 * 128u);
+  PackTernaryPanel(codes.data(), 32, 96, panel.data(), TernaryPacking::kTl1);
+  for (size_t i = 0; i < panel.size(); ++i) {
+    int expected = 0x44;
+    if (i == 128 * 4 + 32 * 0 + 20) expected = 0x45;
+    if (i == 128 * 4 + 32 * 2 + 20) expected = 0x73;
+    ASSERT_EQ(panel[i], expected) << i;
+  }
+}
+
 TEST(TernaryLayout, WeightsComeBack) {
   for (TernaryPacking packing : kAllTernaryPackings) {
     for (int n_out : {1, 16, 31, 32, 33, 100}) {
@@ -95,9 +115,7 @@ TEST(TernaryLayout, WeightsComeBack) {
         const TernaryView view = {packed.data(), n_out, n_in, 1.0f, packing};
         // Rows that fill up the last panel and columns that fill up the last
         // block are zeros.
-        const int block_columns = packing == TernaryPacking::k2Bit
-                                      ? kBlockColumns
-                                      : kGroupBlockColumns;
+        const int block_columns = BlockColumns(packing);
         const int n_columns =
             (n_in + block_columns - 1) / block_columns * block_columns;
         for (int r = 0; r < PanelCount(n_out) * kPanelRows; ++r) {
@@ -131,6 +149,7 @@ TEST(TernaryLayout, SizesCountWholePanels) {
   EXPECT_EQ(PanelBytes(2560), 20480u);
   // 2 bits a weight, in 64 bits where it matters.
   EXPECT_EQ(PackedBytes(128256, 131056), size_t{128256} * 131056 / 4);
+  EXPECT_EQ(PackedBytes(33, 2560, TernaryPacking::kTl1), 2 * 20480u);
   for (TernaryPacking packing :
        {TernaryPacking::kBase3, TernaryPacking::kTl2}) {
     // 5 bits for 3 weights, and columns filled up to a multiple of 48.

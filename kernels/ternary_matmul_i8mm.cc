@@ -1,7 +1,7 @@
 #include <arm_neon.h>
 
+#include "kernels/dotprod.h"
 #include "kernels/i8mm.h"
-#include "kernels/neon.h"
 #include "kernels/ternary_tiles_neon.h"
 
 // USMMLA multiplies two rows of eight unsigned codes by two tokens of eight
@@ -86,7 +86,7 @@ void MatmulTile(const uint8_t* rows8, int n_blocks, const int8_t* q,
   }
 }
 
-constexpr neon::TileFunction kTiles[neon::kTokensPerTile + 1] = {
+constexpr neon::TileFunction kTiles[] = {
     nullptr,       nullptr,       nullptr,       MatmulTile<3>, MatmulTile<4>,
     MatmulTile<5>, MatmulTile<6>, MatmulTile<7>, MatmulTile<8>,
 };
@@ -99,7 +99,7 @@ void TernaryMatmul(const TernaryView& w, const QuantizedTokens& x,
   // its own, of which a panel would need more than there are registers: it
   // would save no instruction.
   if (x.n_tokens < neon::kTiledTokensMin) {
-    return neon::TernaryMatmul(w, x, row_begin, row_end, y, y_stride);
+    return dotprod::TernaryMatmul(w, x, row_begin, row_end, y, y_stride);
   }
   neon::MatmulTiles(kTiles, w, x, row_begin, row_end, y, y_stride);
 }

@@ -3,93 +3,102 @@
 #include "kernels/neon.h"
 #include "kernels/ternary_tiles_neon.h"
 
-// Sixteen bytes of a block are four rows, whose four fields each meet one lane
-// of the activations in SDOT. It takes both operands as signed: a code left in
-// the top bits of a byte would count as negative, so that field is always
-// shifted down. With codes W + 1 the sum of q is subtracted once at the end.
+// Without dot products: SMLAL multiplies eight bytes and adds them to as many
+// sums of 16 bits. Four rows of a field, 16 bytes, meet the same four
+// activations, so that two registers hold the sums of four rows, a sum for each
+// of the four columns.
+//
+// Codes are at most 2: 4 fields of 32 blocks add up to 128 * 2 * 127 = 32512 at
+// most before sums are widened. Nothing ever wraps.
 namespace tern::neon {
 namespace {
 
-// One token against a panel of 32 rows: sums[h] has rows 4h .. 4h + 3. Fields 1
-// and 2 stay where they are and count 4 and 16 times, each in accumulators of
-// its own: 24 of the 32 registers.
-void MatvecPanel(const uint8_t* panel, int n_blocks, const int8_t* q,
-                 int32x4_t sums[8]) {
-  const uint8x16_t mask0 = vdupq_n_u8(0x03);
-  const uint8x16_t mask1 = vdupq_n_u8(0x0c);
-  const uint8x16_t mask2 = vdupq_n_u8(0x30);
-  int32x4_t once[8];
-  int32x4_t four_times[8];
-  int32x4_t sixteen_times[8];
-#pragma GCC unroll 8
-  for (int h = 0; h < 8; ++h) {
-    once[h] = four_times[h] = sixteen_times[h] = vdupq_n_s32(0);
-  }
-  for (int b = 0; b < n_blocks; ++b) {
-    const int8x16_t x = vld1q_s8(q + 16 * b);
-    const uint8_t* block = panel + static_cast<size_t>(kBlockBytes) * b;
-#pragma GCC unroll 8
-    for (int h = 0; h < 8; ++h) {
-      const uint8x16_t v = vld1q_u8(block + 16 * h);
-      const int8x16_t u0 = vreinterpretq_s8_u8(vandq_u8(v, mask0));
-      const int8x16_t u1 = vreinterpretq_s8_u8(vandq_u8(v, mask1));
-      const int8x16_t u2 = vreinterpretq_s8_u8(vandq_u8(v, mask2));
-      const int8x16_t u3 = vreinterpretq_s8_u8(vshrq_n_u8(v, 6));
-      once[h] = vdotq_laneq_s32(once[h], u0, x, 0);
-      four_times[h] = vdotq_laneq_s32(four_times[h], u1, x, 1);
-      sixteen_times[h] = vdotq_laneq_s32(sixteen_times[h], u2, x, 2);
-      once[h] = vdotq_laneq_s32(once[h], u3, x, 3);
-    }
-  }
-  // Unrolled as every loop over the accumulators is: else GCC keeps them in
-  // memory.
-#pragma GCC unroll 8
-  for (int h = 0; h < 8; ++h) {
-    sums[h] = vaddq_s32(once[h], vaddq_s32(vshrq_n_s32(four_times[h], 2),
-                                           vshrq_n_s32(sixteen_times[h], 4)));
-  }
-}
+constexpr int kBlocksPerFlush = 32;
 
-template <int kTokens>
-void MatmulTile(const uint8_t* rows8, int n_blocks, const int8_t* q,
-                size_t stride, int32x4_t (*sums)[2]) {
+// Sums of codes (w + 1) times q: of token t, sums[t][h] has rows 4h .. 4h + 3.
+//
+// kTogether: groups of four rows unpacked at a time; each token's activations
+// are then loaded once for them.
+template <int kGroups, int kTogether, int kTokens>
+void MatmulTile(const uint8_t* rows, int n_blocks, const int8_t* q,
+                size_t stride, int32x4_t (*sums)[kGroups]) {
   const uint8x16_t mask = vdupq_n_u8(0x03);
-  int32x4_t acc[kTokens][2];
-#pragma GCC unroll 8
-  for (int t = 0; t < kTokens; ++t) acc[t][0] = acc[t][1] = vdupq_n_s32(0);
-  for (int b = 0; b < n_blocks; ++b) {
-    const uint8_t* block = rows8 + static_cast<size_t>(kBlockBytes) * b;
-    int8x16_t u[2][4];
-#pragma GCC unroll 2
-    for (int h = 0; h < 2; ++h) {
-      const uint8x16_t v = vld1q_u8(block + 16 * h);
-      u[h][0] = vreinterpretq_s8_u8(vandq_u8(v, mask));
-      u[h][1] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(v, 2), mask));
-      u[h][2] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(v, 4), mask));
-      u[h][3] = vreinterpretq_s8_u8(vshrq_n_u8(v, 6));
-    }
-#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+    for (int h = 0; h < kGroups; ++h) sums[t][h] = vdupq_n_s32(0);
+  }
+  for (int begin = 0; begin < n_blocks; begin += kBlocksPerFlush) {
+    const int end =
+        begin + kBlocksPerFlush < n_blocks ? begin + kBlocksPerFlush : n_blocks;
+    int16x8_t acc[kTokens][kGroups][2];
+#pragma GCC unroll 4
     for (int t = 0; t < kTokens; ++t) {
-      const int8x16_t x = vld1q_s8(q + t * stride + 16 * b);
+#pragma GCC unroll 8
+      for (int h = 0; h < kGroups; ++h) {
+        acc[t][h][0] = acc[t][h][1] = vdupq_n_s16(0);
+      }
+    }
+    for (int b = begin; b < end; ++b) {
+      const uint8_t* block = rows + static_cast<size_t>(kBlockBytes) * b;
+#pragma GCC unroll 8
+      for (int first = 0; first < kGroups; first += kTogether) {
+        int8x16_t u[kTogether][4];
 #pragma GCC unroll 2
-      for (int h = 0; h < 2; ++h) {
-        acc[t][h] = vdotq_laneq_s32(acc[t][h], u[h][0], x, 0);
-        acc[t][h] = vdotq_laneq_s32(acc[t][h], u[h][1], x, 1);
-        acc[t][h] = vdotq_laneq_s32(acc[t][h], u[h][2], x, 2);
-        acc[t][h] = vdotq_laneq_s32(acc[t][h], u[h][3], x, 3);
+        for (int h = 0; h < kTogether; ++h) {
+          const uint8x16_t v = vld1q_u8(block + 16 * (first + h));
+          u[h][0] = vreinterpretq_s8_u8(vandq_u8(v, mask));
+          u[h][1] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(v, 2), mask));
+          u[h][2] = vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(v, 4), mask));
+          u[h][3] = vreinterpretq_s8_u8(vshrq_n_u8(v, 6));
+        }
+#pragma GCC unroll 4
+        for (int t = 0; t < kTokens; ++t) {
+          const int32x4_t four =
+              vreinterpretq_s32_s8(vld1q_s8(q + t * stride + 16 * b));
+          const int8x16_t x[4] = {
+              vreinterpretq_s8_s32(vdupq_laneq_s32(four, 0)),
+              vreinterpretq_s8_s32(vdupq_laneq_s32(four, 1)),
+              vreinterpretq_s8_s32(vdupq_laneq_s32(four, 2)),
+              vreinterpretq_s8_s32(vdupq_laneq_s32(four, 3))};
+#pragma GCC unroll 2
+          for (int h = 0; h < kTogether; ++h) {
+            int16x8_t* const a = acc[t][first + h];
+#pragma GCC unroll 4
+            for (int f = 0; f < 4; ++f) {
+              a[0] = vmlal_s8(a[0], vget_low_s8(u[h][f]), vget_low_s8(x[f]));
+              a[1] = vmlal_high_s8(a[1], u[h][f], x[f]);
+            }
+          }
+        }
+      }
+    }
+    // Unrolled as every loop over acc is: else GCC keeps it in memory.
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 8
+      for (int h = 0; h < kGroups; ++h) {
+        sums[t][h] = vaddq_s32(
+            sums[t][h],
+            vpaddq_s32(vpaddlq_s16(acc[t][h][0]), vpaddlq_s16(acc[t][h][1])));
       }
     }
   }
-#pragma GCC unroll 8
-  for (int t = 0; t < kTokens; ++t) {
-    sums[t][0] = acc[t][0];
-    sums[t][1] = acc[t][1];
-  }
 }
 
-constexpr TileFunction kTiles[kTokensPerTile + 1] = {
-    nullptr,       nullptr,       nullptr,       MatmulTile<3>, MatmulTile<4>,
-    MatmulTile<5>, MatmulTile<6>, MatmulTile<7>, MatmulTile<8>,
+// One token against a panel of 32 rows. Where it is inlined, GCC runs out of
+// registers.
+__attribute__((noinline)) void MatvecPanel(const uint8_t* panel, int n_blocks,
+                                           const int8_t* q,
+                                           int32x4_t (*sums)[kGroupsPerPanel]) {
+  MatmulTile<kGroupsPerPanel, 1, 1>(panel, n_blocks, q, /*stride=*/0, sums);
+}
+
+// The registers there are do not hold tiles of more than four tokens.
+constexpr TileFunction kTiles[] = {
+    nullptr,
+    nullptr,
+    MatmulTile<2, 2, 2>,
+    MatmulTile<2, 2, 3>,
+    MatmulTile<2, 2, 4>,
 };
 
 }  // namespace
@@ -99,19 +108,7 @@ void TernaryMatmul(const TernaryView& w, const QuantizedTokens& x,
   if (x.n_tokens >= kTiledTokensMin) {
     return MatmulTiles(kTiles, w, x, row_begin, row_end, y, y_stride);
   }
-  const int n_blocks = w.n_in / kBlockColumns;
-  const size_t panel_bytes = static_cast<size_t>(n_blocks) * kBlockBytes;
-  for (int row = row_begin; row < row_end; row += kPanelRows) {
-    const uint8_t* panel = w.packed + row / kPanelRows * panel_bytes;
-    for (int t = 0; t < x.n_tokens; ++t) {
-      int32x4_t sums[8];
-      MatvecPanel(panel, n_blocks, x.q + static_cast<size_t>(t) * x.n, sums);
-      for (int h = 0; h < 8 && row + 4 * h < row_end; ++h) {
-        StoreRows(sums[h], x.sum[t], x.s[t], w.scale, row_end - row - 4 * h,
-                  y + t * y_stride + row + 4 * h);
-      }
-    }
-  }
+  MatmulPanels(MatvecPanel, w, x, row_begin, row_end, y, y_stride);
 }
 
 }  // namespace tern::neon

@@ -9,14 +9,14 @@
 #include "kernels/quantize.h"
 #include "kernels/ternary_layout.h"
 
-// What the ternary products of NEON and of I8MM share: everything around the
-// innermost loops. Internal linkage on purpose, see kernels/neon.h.
+// What the ternary products of NEON, of DotProd and of I8MM share: everything
+// around the innermost loops. Internal linkage on purpose, see kernels/neon.h.
 namespace tern::neon {
 
-// Most tokens that meet a block of weights unpacked once. Fewer than three
-// tokens do not go by tiles.
-constexpr int kTokensPerTile = 8;
+// Fewer tokens do not go by tiles.
 constexpr int kTiledTokensMin = 3;
+// Groups of four rows of a panel.
+constexpr int kGroupsPerPanel = kPanelRows / 4;
 // Rows of a tile: two registers of four.
 constexpr int kRowsPerTile = 8;
 // Tokens whose activations stay in the L2 cache while all rows pass by.
@@ -45,11 +45,38 @@ static inline void StoreRows(int32x4_t sum, int32_t q_sum, float s, float scale,
   }
 }
 
+// Sums of codes (w + 1) times q, for one token and a panel: (*sums)[h] has rows
+// 4h .. 4h + 3.
+using PanelFunction = void (*)(const uint8_t* panel, int n_blocks,
+                               const int8_t* q,
+                               int32x4_t (*sums)[kGroupsPerPanel]);
+
+// All tokens, one by one, against rows [row_begin, row_end).
+static inline void MatmulPanels(PanelFunction matvec, const TernaryView& w,
+                                const QuantizedTokens& x, int row_begin,
+                                int row_end, float* y, size_t y_stride) {
+  const int n_blocks = w.n_in / kBlockColumns;
+  const size_t panel_bytes = static_cast<size_t>(n_blocks) * kBlockBytes;
+  for (int row = row_begin; row < row_end; row += kPanelRows) {
+    const uint8_t* panel = w.packed + row / kPanelRows * panel_bytes;
+    for (int t = 0; t < x.n_tokens; ++t) {
+      int32x4_t sums[kGroupsPerPanel];
+      matvec(panel, n_blocks, x.q + static_cast<size_t>(t) * x.n, &sums);
+      for (int h = 0; h < kGroupsPerPanel && row + 4 * h < row_end; ++h) {
+        StoreRows(sums[h], x.sum[t], x.s[t], w.scale, row_end - row - 4 * h,
+                  y + t * y_stride + row + 4 * h);
+      }
+    }
+  }
+}
+
 // Tokens [token_begin, token_end) against rows [row_begin, row_end).
-static inline void MatmulTokens(const TileFunction* tiles, const TernaryView& w,
-                                const QuantizedTokens& x, int token_begin,
-                                int token_end, int row_begin, int row_end,
-                                float* y, size_t y_stride) {
+template <int kTileCount>
+static inline void MatmulTokens(const TileFunction (&tiles)[kTileCount],
+                                const TernaryView& w, const QuantizedTokens& x,
+                                int token_begin, int token_end, int row_begin,
+                                int row_end, float* y, size_t y_stride) {
+  constexpr int kTokensPerTile = kTileCount - 1;
   const int n_blocks = w.n_in / kBlockColumns;
   const size_t panel_bytes = static_cast<size_t>(n_blocks) * kBlockBytes;
   const int n_tokens = token_end - token_begin;
@@ -58,7 +85,7 @@ static inline void MatmulTokens(const TileFunction* tiles, const TernaryView& w,
     const uint8_t* rows8 =
         w.packed + row / kPanelRows * panel_bytes + row % kPanelRows * 4;
     for (int tile = 0; tile < n_tiles; ++tile) {
-      // Tiles of nearly equal size: none has fewer than three tokens.
+      // Tiles of nearly equal size: none has fewer than half the most tokens.
       const int begin = token_begin + n_tokens * tile / n_tiles;
       const int end = token_begin + n_tokens * (tile + 1) / n_tiles;
       int32x4_t sums[kTokensPerTile][2];
@@ -77,11 +104,14 @@ static inline void MatmulTokens(const TileFunction* tiles, const TernaryView& w,
 
 // All tokens against rows [row_begin, row_end).
 //
-// tiles[n]: for n tokens, kTiledTokensMin <= n <= kTokensPerTile.
+// tiles[n]: for n tokens. None is asked for that has fewer than both
+//           kTiledTokensMin and half of the most tokens.
 // REQUIRES: x.n_tokens >= kTiledTokensMin.
-static inline void MatmulTiles(const TileFunction* tiles, const TernaryView& w,
-                               const QuantizedTokens& x, int row_begin,
-                               int row_end, float* y, size_t y_stride) {
+template <int kTileCount>
+static inline void MatmulTiles(const TileFunction (&tiles)[kTileCount],
+                               const TernaryView& w, const QuantizedTokens& x,
+                               int row_begin, int row_end, float* y,
+                               size_t y_stride) {
   const int n_token_blocks =
       (x.n_tokens + kTokensPerBlock - 1) / kTokensPerBlock;
   for (int i = 0; i < n_token_blocks; ++i) {

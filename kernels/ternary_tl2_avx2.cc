@@ -2,6 +2,7 @@
 
 #include "kernels/avx2.h"
 #include "kernels/lanes_avx2.h"
+#include "kernels/ternary_lookup.h"
 
 // Looks up what a group of three weights adds, instead of multiplying: a
 // token's activations give each group a table of 16 sums, of which a weight's
@@ -17,16 +18,10 @@ namespace tern::avx2 {
 namespace {
 
 constexpr int kGroupsPerBlock = kGroupBlockColumns / 3;
-constexpr int kTableBytes = 32;  // 16 low bytes, then 16 high bytes
+constexpr int kGroupTableBytes = 32;  // 16 low bytes, then 16 high bytes
 // How far ahead a panel is fetched: a third faster from memory.
 constexpr int kPrefetchBytes = 2560;
 constexpr int kBlocksPerFlush = 5;
-// Blocks whose tables lie in the first cache beside the weights: 27 KiB.
-constexpr int kBlocksPerChunk = 54;
-// Panels that meet the tables of a chunk, made anew for each token and each so
-// many panels. With several tokens these panels stay in the second cache.
-constexpr int kPanelsOneToken = 64;
-constexpr int kPanelsManyTokens = 16;
 
 // Digit d of i in balanced base 3, digits -1, 0, +1; 0 from 14 on, which never
 // occur.
@@ -76,7 +71,7 @@ void MakeTables(const int8_t* q, int n_groups, uint8_t* tables) {
         _mm256_maddubs_epi16(ones, _mm256_sign_epi8(x01, first_two)),
         _mm256_maddubs_epi16(ones, _mm256_sign_epi8(x2, third)));
     _mm256_store_si256(
-        reinterpret_cast<__m256i*>(tables + kTableBytes * g),
+        reinterpret_cast<__m256i*>(tables + kGroupTableBytes * g),
         _mm256_permute4x64_epi64(_mm256_shuffle_epi8(sums, planes), 0xd8));
   }
 }
@@ -144,9 +139,10 @@ void AddBlocks(const uint8_t* blocks, int n_blocks, const uint8_t* tables,
                  _mm256_cmpgt_epi8(zero, signs), tables, &rows);
         signs = _mm256_add_epi8(signs, signs);
         AddGroup(_mm256_and_si256(_mm256_srli_epi16(v, 4), low_nibbles),
-                 _mm256_cmpgt_epi8(zero, signs), tables + kTableBytes, &rows);
+                 _mm256_cmpgt_epi8(zero, signs), tables + kGroupTableBytes,
+                 &rows);
         signs = _mm256_add_epi8(signs, signs);
-        tables += 2 * kTableBytes;
+        tables += 2 * kGroupTableBytes;
       }
       blocks += kGroupBlockBytes / 2;
     }
@@ -158,23 +154,6 @@ void AddBlocks(const uint8_t* blocks, int n_blocks, const uint8_t* tables,
     Widen(_mm256_extracti128_si256(rows.low, 1), negatives1, sums + 16);
     Widen(_mm256_extracti128_si256(rows.high, 1), _mm_srli_si128(negatives1, 8),
           sums + 24);
-  }
-}
-
-// The tables of blocks [begin, end) of a token.
-void MakeBlockTables(const int8_t* q, int n_in, int begin, int end,
-                     uint8_t* tables) {
-  const int n_whole = n_in / kGroupBlockColumns;
-  const int whole_end = end < n_whole ? end : n_whole;
-  MakeTables(q + begin * kGroupBlockColumns,
-             (whole_end - begin) * kGroupsPerBlock, tables);
-  if (end > n_whole) {
-    // Columns that the last block lacks have no activations.
-    int8_t tail[kGroupBlockColumns] = {};
-    __builtin_memcpy(tail, q + n_whole * kGroupBlockColumns,
-                     n_in % kGroupBlockColumns);
-    MakeTables(tail, kGroupsPerBlock,
-               tables + (whole_end - begin) * kGroupsPerBlock * kTableBytes);
   }
 }
 
@@ -193,36 +172,31 @@ void StoreRows(const int32_t* sums, float s, float scale, int n_rows,
   }
 }
 
+// See kernels/ternary_lookup.h.
+struct Tl2 {
+  static constexpr int kColumns = kGroupBlockColumns;
+  static constexpr int kBytes = kGroupBlockBytes;
+  static constexpr int kTableBytes = kGroupsPerBlock * kGroupTableBytes;
+  static constexpr int kBlocksPerChunk = 54;  // 27 KiB
+
+  static void MakeTables(const int8_t* q, int n_blocks, uint8_t* tables) {
+    avx2::MakeTables(q, n_blocks * kGroupsPerBlock, tables);
+  }
+  static void AddBlocks(const uint8_t* blocks, int n_blocks,
+                        const uint8_t* tables, int32_t* sums) {
+    avx2::AddBlocks(blocks, n_blocks, tables, sums);
+  }
+  static void StoreRows(const int32_t* sums, float s, float scale, int n_rows,
+                        float* y) {
+    avx2::StoreRows(sums, s, scale, n_rows, y);
+  }
+};
+
 }  // namespace
 
 void TernaryMatmulTl2(const TernaryView& w, const QuantizedTokens& x,
                       int row_begin, int row_end, float* y, size_t y_stride) {
-  const int n_blocks = (w.n_in + kGroupBlockColumns - 1) / kGroupBlockColumns;
-  const size_t panel_bytes = static_cast<size_t>(n_blocks) * kGroupBlockBytes;
-  const int n_chunks = (n_blocks + kBlocksPerChunk - 1) / kBlocksPerChunk;
-  const int pass_rows =
-      kPanelRows * (x.n_tokens == 1 ? kPanelsOneToken : kPanelsManyTokens);
-  alignas(32) uint8_t tables[kBlocksPerChunk * kGroupsPerBlock * kTableBytes];
-  alignas(32) int32_t sums[kPanelsOneToken * kPanelRows];
-  for (int first = row_begin; first < row_end; first += pass_rows) {
-    const int last = row_end - first < pass_rows ? row_end : first + pass_rows;
-    for (int t = 0; t < x.n_tokens; ++t) {
-      __builtin_memset(sums, 0, sizeof(sums));
-      for (int chunk = 0; chunk < n_chunks; ++chunk) {
-        // Chunks of nearly equal size.
-        const int begin = n_blocks * chunk / n_chunks;
-        const int end = n_blocks * (chunk + 1) / n_chunks;
-        MakeBlockTables(x.q + static_cast<size_t>(t) * x.n, w.n_in, begin, end,
-                        tables);
-        for (int row = first; row < last; row += kPanelRows) {
-          AddBlocks(w.packed + row / kPanelRows * panel_bytes +
-                        static_cast<size_t>(begin) * kGroupBlockBytes,
-                    end - begin, tables, sums + (row - first));
-        }
-      }
-      StoreRows(sums, x.s[t], w.scale, last - first, y + t * y_stride + first);
-    }
-  }
+  MatmulByLookup<Tl2>(w, x, row_begin, row_end, y, y_stride);
 }
 
 }  // namespace tern::avx2

@@ -8,13 +8,9 @@
 namespace tern {
 namespace {
 
-// Rows are packed in panels of this many (docs/ternary_layout.md), four weights
-// a byte.
 constexpr int64_t kPanelRows = 32;
 
-int64_t MatrixBytes(int64_t n_out, int64_t n_in) {
-  return (n_out + kPanelRows - 1) / kPanelRows * kPanelRows * n_in / 4;
-}
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 int64_t LayerNormBytes(const ModelConfig& config) {
   const int64_t elements =
@@ -23,17 +19,19 @@ int64_t LayerNormBytes(const ModelConfig& config) {
   return elements * static_cast<int64_t>(sizeof(float));
 }
 
-int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 }  // namespace
 
-int64_t LayerBytes(const ModelConfig& config) {
+int64_t LayerBytes(const ModelConfig& config, const PackedBlocks& blocks) {
+  const auto matrix_bytes = [&](int64_t n_out, int64_t n_in) {
+    return CeilDiv(n_out, kPanelRows) * CeilDiv(n_in, blocks.columns) *
+           blocks.bytes;
+  };
   const int64_t hidden = config.hidden_size;
-  return MatrixBytes(config.q_size(), hidden) +
-         2 * MatrixBytes(config.kv_size(), hidden) +
-         MatrixBytes(hidden, config.q_size()) +
-         2 * MatrixBytes(config.ffn_size, hidden) +
-         MatrixBytes(hidden, config.ffn_size);
+  return matrix_bytes(config.q_size(), hidden) +
+         2 * matrix_bytes(config.kv_size(), hidden) +
+         matrix_bytes(hidden, config.q_size()) +
+         2 * matrix_bytes(config.ffn_size, hidden) +
+         matrix_bytes(hidden, config.ffn_size);
 }
 
 int64_t HeadBytes(const ModelConfig& config, bool head_int8,
@@ -43,10 +41,12 @@ int64_t HeadBytes(const ModelConfig& config, bool head_int8,
 }
 
 StageCost CostOf(const ModelConfig& config, const StageRange& stage,
-                 bool head_int8, int64_t head_row_bytes, int kv_block_size) {
+                 bool head_int8, int64_t head_row_bytes, int kv_block_size,
+                 const PackedBlocks& blocks) {
   const int64_t n_layers = stage.layer_end - stage.layer_begin;
   StageCost cost;
-  cost.weight_bytes = n_layers * (LayerBytes(config) + LayerNormBytes(config));
+  cost.weight_bytes =
+      n_layers * (LayerBytes(config, blocks) + LayerNormBytes(config));
   if (stage.has_head) {
     cost.weight_bytes +=
         HeadBytes(config, head_int8, head_row_bytes) +
@@ -60,7 +60,8 @@ StageCost CostOf(const ModelConfig& config, const StageRange& stage,
 
 absl::StatusOr<std::vector<StageRange>> PlanStages(const ModelConfig& config,
                                                    int n_stages, bool head_int8,
-                                                   int64_t head_row_bytes) {
+                                                   int64_t head_row_bytes,
+                                                   const PackedBlocks& blocks) {
   if (n_stages < 1 || n_stages > config.n_layers) {
     return absl::InvalidArgumentError(
         absl::StrCat("cannot cut ", config.n_layers, " layers into ", n_stages,
@@ -68,7 +69,7 @@ absl::StatusOr<std::vector<StageRange>> PlanStages(const ModelConfig& config,
   }
   const auto cost = [&](int n_layers, bool has_head) {
     return CostOf(config, {0, n_layers, false, has_head}, head_int8,
-                  head_row_bytes, /*kv_block_size=*/1)
+                  head_row_bytes, /*kv_block_size=*/1, blocks)
         .weight_bytes;
   };
   // All layers cost the same, so that the size of the last stage decides the

@@ -17,23 +17,29 @@ struct StageRange {
   bool has_head;       // last stage
 };
 
-// Bytes that a stage keeps and moves. Ternary weights count two bits each, as
-// by default; a worker that packs them more densely (kernels/ternary_layout.h)
-// takes less for matrices of 128 columns or more. Head bytes depend on
-// `head_int8`: one byte an element, else `head_row_bytes` a row, as the file
-// stores it.
+// How a worker packs ternary matrices: panels of 32 rows, in blocks of
+// `columns` columns, which are filled up, and `bytes` bytes
+// (docs/ternary_layout.md). By default two bits a weight.
+struct PackedBlocks {
+  int columns = 16;
+  int bytes = 128;
+};
+
+// Bytes that a stage keeps and moves. Head bytes depend on `head_int8`: one
+// byte an element, else `head_row_bytes` a row, as the file stores it.
 struct StageCost {
   int64_t weight_bytes;    // packed ternary layers, norms, head
   int64_t kv_block_bytes;  // one KV block of all the stage's layers
 };
 
 // Bytes of one layer's packed ternary matrices.
-int64_t LayerBytes(const ModelConfig& config);
+int64_t LayerBytes(const ModelConfig& config, const PackedBlocks& blocks = {});
 // Bytes of the head in memory.
 int64_t HeadBytes(const ModelConfig& config, bool head_int8,
                   int64_t head_row_bytes);
 StageCost CostOf(const ModelConfig& config, const StageRange& stage,
-                 bool head_int8, int64_t head_row_bytes, int kv_block_size);
+                 bool head_int8, int64_t head_row_bytes, int kv_block_size,
+                 const PackedBlocks& blocks = {});
 
 // Cuts a model into `n_stages` contiguous stages so that the largest number of
 // weight bytes read per decoded token by one stage is as small as possible; the
@@ -41,9 +47,9 @@ StageCost CostOf(const ModelConfig& config, const StageRange& stage,
 // whose earlier stages are larger. Pure.
 //
 // INVALID_ARGUMENT unless 1 <= n_stages <= config.n_layers.
-absl::StatusOr<std::vector<StageRange>> PlanStages(const ModelConfig& config,
-                                                   int n_stages, bool head_int8,
-                                                   int64_t head_row_bytes);
+absl::StatusOr<std::vector<StageRange>> PlanStages(
+    const ModelConfig& config, int n_stages, bool head_int8,
+    int64_t head_row_bytes, const PackedBlocks& blocks = {});
 
 }  // namespace tern
 

@@ -59,6 +59,22 @@ TEST(StagePlan, CountsBytesOfAKnownModel) {
   EXPECT_EQ(all.kv_block_bytes, 30 * 2 * 640 * 64 * 2);
 }
 
+TEST(StagePlan, CountsBlocksAsTheWorkerPacksThem) {
+  const PackedBlocks five_thirds = {48, 320};
+  // 80 panels of q and o, 20 of each k and v, 216 of each gate and up, with 54
+  // blocks of 2560 columns; 80 of down with 144 of 6912.
+  const int64_t layer = ((80 * 2 + 20 * 2 + 216 * 2) * 54 + 80 * 144) * 320;
+  EXPECT_EQ(LayerBytes(Large(), five_thirds), layer);
+  const StageCost all =
+      CostOf(Large(), {0, 30, true, true}, true, 2, 64, five_thirds);
+  EXPECT_EQ(all.weight_bytes, 30 * layer + 328335360 + 440320 * 4);
+  // A lighter layer makes the head's stage the smaller one.
+  const auto plan = PlanStages(Large(), 2, true, 2, five_thirds);
+  ASSERT_TRUE(plan.ok());
+  const auto plan_2bit = PlanStages(Large(), 2, true, 2);
+  EXPECT_GT(Sizes(*plan)[0], Sizes(*plan_2bit)[0]);
+}
+
 TEST(StagePlan, RoundsRowsUpToPanels) {
   ModelConfig config = Small(1, 300);
   config.n_kv_heads = 1;  // 16 rows, kept as 32

@@ -7,6 +7,7 @@ _STUBS = [
     "com_google_absl",
     "com_google_googletest",
     "com_google_protobuf",
+    "hwloc",
     "pcre2",
     "remote_coverage_tools",
     "rules_cc",

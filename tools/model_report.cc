@@ -12,6 +12,7 @@
 #include "cli/text_table.h"
 #include "kernels/attention.h"
 #include "kernels/head.h"
+#include "kernels/ternary_layout.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
 #include "nlohmann/json.hpp"
@@ -86,16 +87,18 @@ void SumTypes(ModelReport* report) {
 absl::StatusOr<ModelReport::Plan> MakePlan(const ModelConfig& config,
                                            HeadMode mode,
                                            int64_t head_row_bytes,
+                                           const PackedBlocks& blocks,
                                            int n_stages) {
   const bool is_int8 = mode == HeadMode::kInt8;
   ModelReport::Plan plan;
   plan.head_mode = std::string(HeadModeName(mode));
   plan.head_bytes = HeadBytes(config, is_int8, head_row_bytes);
-  ASSIGN_OR_RETURN(const std::vector<StageRange> ranges,
-                   PlanStages(config, n_stages, is_int8, head_row_bytes));
+  ASSIGN_OR_RETURN(
+      const std::vector<StageRange> ranges,
+      PlanStages(config, n_stages, is_int8, head_row_bytes, blocks));
   for (const StageRange& range : ranges) {
     const StageCost cost =
-        CostOf(config, range, is_int8, head_row_bytes, kKvBlockSize);
+        CostOf(config, range, is_int8, head_row_bytes, kKvBlockSize, blocks);
     plan.stages.push_back(
         {range, cost.weight_bytes, cost.kv_block_bytes / kKvBlockSize});
   }
@@ -103,14 +106,17 @@ absl::StatusOr<ModelReport::Plan> MakePlan(const ModelConfig& config,
 }
 
 absl::Status LookAtMemory(const ModelSource& source, int n_stages,
-                          ModelReport* report) {
+                          TernaryPacking packing, ModelReport* report) {
+  const PackedBlocks packed = {BlockColumns(packing), BlockBytes(packing)};
+  report->weights_packing = std::string(TernaryPackingName(packing));
   const ModelConfig& config = source.config();
   ASSIGN_OR_RETURN(const DenseTensor embedding, source.FindEmbedding());
   ASSIGN_OR_RETURN(const DenseTensor head, source.FindHead());
   report->embedding_bytes = embedding.data.size();
   for (HeadMode mode : {HeadMode::kStored, HeadMode::kInt8}) {
-    ASSIGN_OR_RETURN(ModelReport::Plan plan,
-                     MakePlan(config, mode, head.row_bytes(), n_stages));
+    ASSIGN_OR_RETURN(
+        ModelReport::Plan plan,
+        MakePlan(config, mode, head.row_bytes(), packed, n_stages));
     report->plans.push_back(std::move(plan));
   }
   for (const ModelReport::Stage& stage : report->plans[0].stages) {
@@ -205,7 +211,8 @@ std::string MemoryText(const ModelReport& report) {
       "KV cache: ", FormatBytes(report.kv_token_bytes), " a token, ",
       FormatBytes(report.kv_context_bytes),
       " a full context. Embedding: ", FormatBytes(report.embedding_bytes),
-      ", read from the file.\n");
+      ", read from the file. Ternary weights are packed as ",
+      report.weights_packing, ".\n");
   for (const ModelReport::Plan& plan : report.plans) {
     absl::StrAppend(&text, "\nHead ", plan.head_mode, " (",
                     FormatBytes(plan.head_bytes), "):\n");
@@ -227,7 +234,8 @@ std::string MemoryText(const ModelReport& report) {
 }  // namespace
 
 absl::StatusOr<ModelReport> MakeModelReport(const std::string& path,
-                                            int n_stages) {
+                                            int n_stages,
+                                            TernaryPacking packing) {
   ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source,
                    ModelSource::Open(path));
   ModelReport report;
@@ -239,7 +247,7 @@ absl::StatusOr<ModelReport> MakeModelReport(const std::string& path,
   report.warnings = source->warnings();
   report.tensors = source->tensors();
   SumTypes(&report);
-  RETURN_IF_ERROR(LookAtMemory(*source, n_stages, &report));
+  RETURN_IF_ERROR(LookAtMemory(*source, n_stages, packing, &report));
   LookAtTokenizer(*source, &report);
   LookAtChatTemplate(*source, &report);
   return report;
@@ -305,6 +313,7 @@ std::string ReportJson(const ModelReport& report, bool all_tensors) {
   json["embedding_bytes"] = report.embedding_bytes;
   json["kv_token_bytes"] = report.kv_token_bytes;
   json["kv_context_bytes"] = report.kv_context_bytes;
+  json["weights_packing"] = report.weights_packing;
   json["plans"] = Json::array();
   for (const ModelReport::Plan& plan : report.plans) {
     Json stages = Json::array();

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/ternary_layout.h"
 #include "model/model_config.h"
 #include "model/model_source.h"
 #include "model/stage_plan.h"
@@ -53,6 +54,7 @@ struct ModelReport {
   int64_t embedding_bytes = 0;   // read from the file, row by row
   int64_t kv_token_bytes = 0;    // of all layers
   int64_t kv_context_bytes = 0;  // of a full context, in whole blocks
+  std::string weights_packing;   // "2bit"
   std::vector<Plan> plans;       // stored, int8
   std::vector<std::string> warnings;
 };
@@ -60,8 +62,11 @@ struct ModelReport {
 // Opens a model and looks at it. What ModelSource::Open() says when it cannot
 // be served; INVALID_ARGUMENT when it cannot be cut into `n_stages` stages. A
 // tokenizer that cannot be read is a warning.
-absl::StatusOr<ModelReport> MakeModelReport(const std::string& path,
-                                            int n_stages);
+//
+// packing: how the workers would pack ternary weights.
+absl::StatusOr<ModelReport> MakeModelReport(
+    const std::string& path, int n_stages,
+    TernaryPacking packing = TernaryPacking::k2Bit);
 
 // The report for people, with a line for each tensor or for each type alone.
 std::string ReportText(const ModelReport& report, bool all_tensors);

@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
+#include "kernels/ternary_layout.h"
 #include "model/stage_plan.h"
 #include "nlohmann/json.hpp"
 #include "tests/testing/gguf_builder.h"
@@ -71,6 +72,21 @@ TEST(ModelReport, TellsMemoryOfEachStage) {
     EXPECT_GE(plan.stages[1].weight_bytes,
               LayerBytes(report.config) + plan.head_bytes);
   }
+}
+
+TEST(ModelReport, CountsWeightsAsTheyArePacked) {
+  const std::string path = WriteTempFile(TinyModel(TinyModelOptions()).Build());
+  const auto plain = MakeModelReport(path, 1);
+  const auto dense = MakeModelReport(path, 1, TernaryPacking::kBase3);
+  ASSERT_TRUE(plain.ok() && dense.ok());
+  EXPECT_EQ(plain->weights_packing, "2bit");
+  EXPECT_EQ(dense->weights_packing, "base3");
+  // Of both layers; columns are filled up from 64 to 96 and from 128 to 144.
+  const int64_t plain_layer = (2 * 2 + 2 * 1 + 2 * 4) * 4 * 128 + 2 * 8 * 128;
+  const int64_t dense_layer = (2 * 2 + 2 * 1 + 2 * 4) * 2 * 320 + 2 * 3 * 320;
+  EXPECT_EQ(dense->plans[0].stages[0].weight_bytes -
+                plain->plans[0].stages[0].weight_bytes,
+            2 * (dense_layer - plain_layer));
 }
 
 TEST(ModelReport, WarnsOfWhatIsOdd) {

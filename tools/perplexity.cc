@@ -36,8 +36,8 @@ ABSL_FLAG(bool, compare_heads, false,
           "Also compute the other head mode and say how far it is.");
 ABSL_FLAG(std::string, isa, "auto",
           "Instruction set: auto, ref, avx2, avxvnni, avx512vnni256, "
-          "avx512vnni, neon_dotprod or neon_i8mm. Changes the speed and no "
-          "result.");
+          "avx512vnni, neon, neon_dotprod or neon_i8mm. Changes the speed and "
+          "no result.");
 
 namespace tern {
 namespace {

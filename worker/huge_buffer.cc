@@ -1,12 +1,16 @@
 #include "worker/huge_buffer.h"
 
+#include <linux/mempolicy.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <cstring>
 #include <utility>
+#include <vector>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
 namespace tern {
@@ -50,6 +54,24 @@ absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(size_t bytes,
   // most of one.
   if (bytes >= kAlignment) madvise(buffer.data_, bytes, MADV_HUGEPAGE);
   return buffer;
+}
+
+absl::Status HugeBuffer::Interleave(absl::Span<const int> nodes) {
+  constexpr int kBits = sizeof(unsigned long) * CHAR_BIT;
+  std::vector<unsigned long> mask(1);
+  for (const int node : nodes) {
+    if (node < 0) return absl::InvalidArgumentError("a node below 0");
+    if (static_cast<size_t>(node / kBits) >= mask.size()) {
+      mask.resize(node / kBits + 1);
+    }
+    mask[node / kBits] |= 1ul << (node % kBits);
+  }
+  // The system takes one bit less than it is told.
+  if (size_ == 0 || syscall(SYS_mbind, data_, size_, MPOL_INTERLEAVE,
+                            mask.data(), mask.size() * kBits + 1, 0) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::ErrnoToStatus(errno, "placing memory");
 }
 
 }  // namespace tern

@@ -4,8 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace tern {
 
@@ -25,6 +27,12 @@ class HugeBuffer {
   // RESOURCE_EXHAUSTED when the system refuses, naming `what` and the size.
   static absl::StatusOr<HugeBuffer> Allocate(size_t bytes,
                                              absl::string_view what);
+
+  // Lets the pages, none of which has been written yet, take turns in the
+  // memory of these nodes. PERMISSION_DENIED where the system does not let this
+  // process choose (in containers without CAP_SYS_NICE), INVALID_ARGUMENT for
+  // nodes that it does not have; pages then lie near who writes them first.
+  absl::Status Interleave(absl::Span<const int> nodes);
 
   uint8_t* data() const { return data_; }
   size_t size() const { return size_; }

@@ -1,5 +1,6 @@
 #include "worker/kv_cache.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,19 +20,27 @@ size_t KvCache::PoolBytes(const Shape& shape) {
   return LayerPoolElements(shape) * 2 * shape.n_layers * sizeof(uint16_t);
 }
 
-absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(const Shape& shape) {
+absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(
+    const Shape& shape, absl::Span<const int> nodes) {
   CHECK(shape.n_layers > 0 && shape.n_blocks > 0 && shape.context_length > 0);
   ASSIGN_OR_RETURN(HugeBuffer pool,
                    HugeBuffer::Allocate(PoolBytes(shape), "the KV pool"));
+  if (nodes.size() > 1) {
+    const absl::Status spread = pool.Interleave(nodes);
+    if (!spread.ok()) {
+      LOG(WARNING) << "event=kv_pool_not_interleaved nodes=" << nodes.size()
+                   << " status=\"" << spread.ToString() << "\"";
+    }
+  }
   return std::unique_ptr<KvCache>(new KvCache(shape, std::move(pool)));
 }
 
 KvCache::KvCache(const Shape& shape, HugeBuffer pool)
-    : shape_(shape), pool_(std::move(pool)), held_(shape.n_blocks) {}
+    : shape_(shape), pool_(std::move(pool)), blocks_(shape.n_blocks) {}
 
 void KvCache::Clear() {
   sequences_.clear();
-  held_.assign(held_.size(), false);
+  blocks_.assign(blocks_.size(), BlockState());
   n_in_use_ = 0;
 }
 
@@ -49,63 +58,122 @@ absl::Status KvCache::Release(int64_t sequence_id) {
     return absl::NotFoundError(
         absl::StrCat("sequence ", sequence_id, " to release is not open"));
   }
-  for (const int32_t block : it->second.blocks) held_[block] = false;
-  n_in_use_ -= static_cast<int>(it->second.blocks.size());
+  for (const int32_t block : it->second.blocks) {
+    if (--blocks_[block].n_holders == 0) --n_in_use_;
+  }
   sequences_.erase(it);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<KvCache::Sequence*> KvCache::FindOpen(int64_t sequence_id) {
+  const auto it = sequences_.find(sequence_id);
+  if (it == sequences_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("sequence ", sequence_id, " is not open"));
+  }
+  return &it->second;
+}
+
+absl::Status KvCache::CheckLength(int64_t sequence_id, const Sequence& sequence,
+                                  size_t n_new_blocks, int32_t n_tokens) const {
+  if (n_tokens < 1 || n_tokens > shape_.context_length - sequence.n_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ", sequence_id, " at position ",
+                     sequence.n_tokens, " cannot grow by ", n_tokens,
+                     " tokens; the context holds ", shape_.context_length));
+  }
+  const size_t blocks_max =
+      (shape_.context_length + kKvBlockSize - 1) / kKvBlockSize;
+  const size_t n_blocks = sequence.blocks.size() + n_new_blocks;
+  if (n_blocks > blocks_max) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", sequence_id, " would hold ", n_blocks,
+        " KV blocks; the context needs no more than ", blocks_max));
+  }
+  if (n_blocks * kKvBlockSize <
+      static_cast<size_t>(sequence.n_tokens) + n_tokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ", sequence_id, " has ", n_blocks,
+                     " KV blocks of ", kKvBlockSize, " tokens; ",
+                     sequence.n_tokens + n_tokens, " tokens need more"));
+  }
+  return absl::OkStatus();
+}
+
+void KvCache::Hold(int32_t block) {
+  if (blocks_[block].n_holders++ == 0) ++n_in_use_;
+}
+
+absl::Status KvCache::TakeOver(int64_t sequence_id,
+                               absl::Span<const int32_t> blocks) {
+  ASSIGN_OR_RETURN(Sequence* const sequence, FindOpen(sequence_id));
+  if (sequence->blocks.size() * kKvBlockSize !=
+      static_cast<size_t>(sequence->n_tokens)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", sequence_id, " at position ", sequence->n_tokens,
+        " cannot take over a KV block: its own last one is not full"));
+  }
+  // Sized first: the number of tokens could overflow.
+  if (blocks.size() > static_cast<size_t>(shape_.n_blocks)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("sequence ", sequence_id, " takes over ", blocks.size(),
+                     " KV blocks; the pool has ", shape_.n_blocks));
+  }
+  const int32_t n_tokens = static_cast<int32_t>(blocks.size()) * kKvBlockSize;
+  RETURN_IF_ERROR(CheckLength(sequence_id, *sequence, blocks.size(), n_tokens));
+  for (const int32_t block : blocks) {
+    if (IsInPool(block) && blocks_[block].n_filled == kKvBlockSize) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "KV block ", block, ", which sequence ", sequence_id, " takes over, ",
+        IsInPool(block)
+            ? absl::StrCat("holds ", blocks_[block].n_filled, " tokens of ",
+                           kKvBlockSize)
+            : absl::StrCat("does not exist; the pool has ", shape_.n_blocks)));
+  }
+  for (const int32_t block : blocks) Hold(block);
+  sequence->blocks.insert(sequence->blocks.end(), blocks.begin(), blocks.end());
+  sequence->n_tokens += n_tokens;
   return absl::OkStatus();
 }
 
 absl::Status KvCache::Extend(int64_t sequence_id,
                              absl::Span<const int32_t> new_blocks,
                              int32_t position, int32_t n_tokens) {
-  const auto it = sequences_.find(sequence_id);
-  if (it == sequences_.end()) {
-    return absl::NotFoundError(
-        absl::StrCat("sequence ", sequence_id, " is not open"));
-  }
-  Sequence& sequence = it->second;
-  if (position != sequence.n_tokens) {
+  ASSIGN_OR_RETURN(Sequence* const sequence, FindOpen(sequence_id));
+  if (position != sequence->n_tokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("sequence ", sequence_id, " goes on at position ",
-                     sequence.n_tokens, ", not at ", position));
+                     sequence->n_tokens, ", not at ", position));
   }
-  if (n_tokens < 1 || n_tokens > shape_.context_length - position) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "sequence ", sequence_id, " at position ", position, " cannot grow by ",
-        n_tokens, " tokens; the context holds ", shape_.context_length));
-  }
-  const size_t blocks_max =
-      (shape_.context_length + kKvBlockSize - 1) / kKvBlockSize;
-  const size_t n_blocks = sequence.blocks.size() + new_blocks.size();
-  if (n_blocks > blocks_max) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "sequence ", sequence_id, " would hold ", n_blocks,
-        " KV blocks; the context needs no more than ", blocks_max));
-  }
-  if (n_blocks * kKvBlockSize < static_cast<size_t>(position) + n_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "sequence ", sequence_id, " has ", n_blocks, " KV blocks of ",
-        kKvBlockSize, " tokens; ", position + n_tokens, " tokens need more"));
-  }
+  RETURN_IF_ERROR(
+      CheckLength(sequence_id, *sequence, new_blocks.size(), n_tokens));
   size_t n_taken = 0;
   for (; n_taken < new_blocks.size(); ++n_taken) {
     const int32_t block = new_blocks[n_taken];
-    if (block < 0 || block >= shape_.n_blocks || held_[block]) break;
-    held_[block] = true;
+    if (!IsInPool(block) || blocks_[block].n_holders > 0) break;
+    Hold(block);
   }
   if (n_taken < new_blocks.size()) {
-    for (size_t i = 0; i < n_taken; ++i) held_[new_blocks[i]] = false;
+    for (size_t i = 0; i < n_taken; ++i) {
+      blocks_[new_blocks[i]].n_holders = 0;
+      --n_in_use_;
+    }
     const int32_t block = new_blocks[n_taken];
     return absl::InvalidArgumentError(absl::StrCat(
         "KV block ", block, " for sequence ", sequence_id,
-        block < 0 || block >= shape_.n_blocks
-            ? absl::StrCat(" does not exist; the pool has ", shape_.n_blocks)
-            : " is held already"));
+        IsInPool(block)
+            ? " is held already"
+            : absl::StrCat(" does not exist; the pool has ", shape_.n_blocks)));
   }
-  sequence.blocks.insert(sequence.blocks.end(), new_blocks.begin(),
-                         new_blocks.end());
-  sequence.n_tokens += n_tokens;
-  n_in_use_ += static_cast<int>(new_blocks.size());
+  for (const int32_t block : new_blocks) blocks_[block].n_filled = 0;
+  sequence->blocks.insert(sequence->blocks.end(), new_blocks.begin(),
+                          new_blocks.end());
+  sequence->n_tokens += n_tokens;
+  for (int32_t i = position / kKvBlockSize;
+       i * kKvBlockSize < position + n_tokens; ++i) {
+    blocks_[sequence->blocks[i]].n_filled =
+        std::min<int32_t>(kKvBlockSize, sequence->n_tokens - i * kKvBlockSize);
+  }
   return absl::OkStatus();
 }
 

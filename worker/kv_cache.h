@@ -16,7 +16,8 @@
 namespace tern {
 
 // Keys and values of a stage's layers, in blocks of kKvBlockSize tokens, and
-// which sequence holds which blocks.
+// which sequences hold which blocks. A full block may have several holders, and
+// keeps what it holds after the last one, until it is given out anew.
 //
 // The coordinator hands out the blocks; a sequence's table lists them in the
 // order of its positions. What it says is checked here, because it comes from
@@ -36,8 +37,12 @@ class KvCache {
 
   static size_t PoolBytes(const Shape& shape);
 
-  // Allocates an empty pool. RESOURCE_EXHAUSTED when the system refuses.
-  static absl::StatusOr<std::unique_ptr<KvCache>> Create(const Shape& shape);
+  // Allocates an empty pool. Between several memory nodes its pages take turns
+  // where the system allows that: which thread will read a sequence's block
+  // cannot be told when it is written. RESOURCE_EXHAUSTED when the system
+  // refuses the memory.
+  static absl::StatusOr<std::unique_ptr<KvCache>> Create(
+      const Shape& shape, absl::Span<const int> nodes = {});
 
   // Forgets every sequence. The pool's bytes stay; nobody reads them before
   // they are written again.
@@ -49,11 +54,17 @@ class KvCache {
   // Frees the sequence and its blocks. NOT_FOUND when it is not open.
   absl::Status Release(int64_t sequence_id);
 
-  // Appends blocks to the sequence's table, all or none, and extends it by
-  // tokens [position, position + n_tokens). INVALID_ARGUMENT when a block does
-  // not exist or is held, when `position` is not the number of tokens stored so
-  // far, or when the blocks or the context length do not suffice; NOT_FOUND
-  // when the sequence is not open.
+  // Appends full blocks to the sequence's table, all or none: it has the tokens
+  // in them now as well. INVALID_ARGUMENT when a block does not exist or is not
+  // full, when the sequence's own blocks are not full to the end, or when the
+  // context length does not suffice; NOT_FOUND when the sequence is not open.
+  absl::Status TakeOver(int64_t sequence_id, absl::Span<const int32_t> blocks);
+
+  // Appends blocks of nobody to the sequence's table, all or none, and extends
+  // it by tokens [position, position + n_tokens). INVALID_ARGUMENT when a block
+  // does not exist or is held, when `position` is not the number of tokens
+  // stored so far, or when the blocks or the context length do not suffice;
+  // NOT_FOUND when the sequence is not open.
   absl::Status Extend(int64_t sequence_id, absl::Span<const int32_t> new_blocks,
                       int32_t position, int32_t n_tokens);
 
@@ -81,13 +92,24 @@ class KvCache {
   };
 
   KvCache(const Shape& shape, HugeBuffer pool);
+  absl::StatusOr<Sequence*> FindOpen(int64_t sequence_id);
+  bool IsInPool(int32_t block) const {
+    return block >= 0 && block < shape_.n_blocks;
+  }
+  absl::Status CheckLength(int64_t sequence_id, const Sequence& sequence,
+                           size_t n_new_blocks, int32_t n_tokens) const;
+  void Hold(int32_t block);
   uint16_t* LayerPool(int layer, int is_v) const;
 
   const Shape shape_;
   const HugeBuffer pool_;  // [n_layers, 2, n_blocks, KvBlockElements] float16
   absl::flat_hash_map<int64_t, Sequence> sequences_;
-  std::vector<bool> held_;  // [n_blocks]
-  int n_in_use_ = 0;
+  struct BlockState {
+    int32_t n_holders = 0;
+    int32_t n_filled = 0;  // positions written, from the first on
+  };
+  std::vector<BlockState> blocks_;  // [n_blocks]
+  int n_in_use_ = 0;           // blocks with a holder
 };
 
 }  // namespace tern

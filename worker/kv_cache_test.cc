@@ -52,6 +52,69 @@ TEST(KvCache, ABlockHasOneHolder) {
   EXPECT_TRUE(cache->Extend(2, {4}, 0, 1).ok());
 }
 
+TEST(KvCache, FullBlocksMayHaveSeveralHolders) {
+  auto cache = MakeCache();
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Extend(1, {5, 2}, 0, 32).ok());
+  ASSERT_TRUE(cache->Open(2).ok());
+  ASSERT_TRUE(cache->TakeOver(2, {5, 2}).ok());
+  ASSERT_TRUE(cache->Extend(2, {0}, 32, 3).ok());
+  EXPECT_EQ(std::vector<int32_t>(cache->BlockTable(2).begin(),
+                                 cache->BlockTable(2).end()),
+            (std::vector<int32_t>{5, 2, 0}));
+  EXPECT_EQ(cache->blocks_in_use(), 3);
+  ASSERT_TRUE(cache->Release(1).ok());
+  EXPECT_EQ(cache->blocks_in_use(), 3);
+  // Still held by 2.
+  ASSERT_TRUE(cache->Open(3).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(3, {5}, 0, 1)));
+  ASSERT_TRUE(cache->Release(2).ok());
+  EXPECT_EQ(cache->blocks_in_use(), 0);
+}
+
+TEST(KvCache, ABlockKeepsWhatItHoldsUntilItIsGivenOutAnew) {
+  auto cache = MakeCache();
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Extend(1, {5}, 0, 16).ok());
+  ASSERT_TRUE(cache->Release(1).ok());
+  ASSERT_TRUE(cache->Open(2).ok());
+  ASSERT_TRUE(cache->TakeOver(2, {5}).ok());
+  ASSERT_TRUE(cache->Release(2).ok());
+  ASSERT_TRUE(cache->Open(3).ok());
+  ASSERT_TRUE(cache->Extend(3, {5}, 0, 15).ok());
+  ASSERT_TRUE(cache->Open(4).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(4, {5})));
+  ASSERT_TRUE(cache->Extend(3, {}, 15, 1).ok());
+  EXPECT_TRUE(cache->TakeOver(4, {5}).ok());
+}
+
+TEST(KvCache, OnlyFullBlocksAfterFullBlocksAreTakenOver) {
+  auto cache = MakeCache(8, 64);
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Extend(1, {5, 2}, 0, 20).ok());
+  ASSERT_TRUE(cache->Open(2).ok());
+  EXPECT_TRUE(absl::IsNotFound(cache->TakeOver(9, {5})));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(2, {5, 2})));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(2, {5, 8})));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(2, {-1})));
+  EXPECT_EQ(cache->blocks_in_use(), 2) << "all or none";
+  ASSERT_TRUE(cache->Extend(2, {0}, 0, 3).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(2, {5})));
+  ASSERT_TRUE(cache->Extend(2, {}, 3, 13).ok());
+  EXPECT_TRUE(cache->TakeOver(2, {5}).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(2, {1}, 16, 1)));
+  EXPECT_TRUE(cache->Extend(2, {1}, 32, 1).ok());
+}
+
+TEST(KvCache, TakingOverKeepsToTheContext) {
+  auto cache = MakeCache(8, 40);
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Extend(1, {5, 2}, 0, 32).ok());
+  ASSERT_TRUE(cache->Open(2).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(2, {5, 2, 5})));
+  EXPECT_TRUE(cache->TakeOver(2, {5, 2}).ok());
+}
+
 TEST(KvCache, BlocksOutsideThePoolAreRefused) {
   auto cache = MakeCache(8);
   ASSERT_TRUE(cache->Open(1).ok());
@@ -98,6 +161,7 @@ TEST(KvCache, ClearFreesEverything) {
   EXPECT_EQ(cache->blocks_in_use(), 0);
   EXPECT_EQ(cache->sequence_count(), 0);
   ASSERT_TRUE(cache->Open(1).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(1, {0})));
   EXPECT_TRUE(cache->Extend(1, {0, 1}, 0, 20).ok());
 }
 

@@ -23,7 +23,7 @@ StageRequest FromProto(const v1::LoadStageRequest& r) {
 
 LoadStageCall* LoadStageCall::Start(const absl::Status& allowed,
                                     const v1::LoadStageRequest& request,
-                                    StageHost* host, Clock* clock) {
+                                    StageBackend* host, Clock* clock) {
   const std::shared_ptr<LoadStageCall> call(new LoadStageCall(clock));
   {
     absl::MutexLock lock(&call->mu_);

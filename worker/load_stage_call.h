@@ -13,7 +13,7 @@
 #include "grpcpp/support/status.h"
 #include "proto/tern/v1/worker.pb.h"
 #include "util/clock.h"
-#include "worker/stage_host.h"
+#include "worker/stage_backend.h"
 
 namespace tern {
 
@@ -25,7 +25,7 @@ class LoadStageCall : public grpc::ServerWriteReactor<v1::LoadStageResponse>,
   // `allowed`: whether the caller may call; its error is the answer.
   static LoadStageCall* Start(const absl::Status& allowed,
                               const v1::LoadStageRequest& request,
-                              StageHost* host, Clock* clock);
+                              StageBackend* host, Clock* clock);
 
   void OnProgress(int64_t loaded_bytes, int64_t total_bytes) override;
   void OnLoaded(absl::StatusOr<LoadedStage> loaded) override;

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <fstream>
 #include <limits>
 #include <map>
@@ -67,9 +68,32 @@ std::vector<std::string> GroupFolders(absl::string_view controller) {
   return folders;
 }
 
-// Processors granted per period, kUnlimited without a quota.
-int64_t ProcessorQuota() {
-  int64_t quota_min = kUnlimited;
+// Value of a "key: number kB" line, in bytes; -1 when there is none.
+int64_t ProcField(const std::string& path, absl::string_view key) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    if (!absl::StartsWith(line, key)) continue;
+    std::istringstream fields(line.substr(key.size()));
+    int64_t value;
+    if (fields >> value) return value * 1024;
+  }
+  return -1;
+}
+
+}  // namespace
+
+std::vector<int> AllowedProcessors() {
+  std::vector<int> ids;
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return ids;
+  for (int id = 0; id < CPU_SETSIZE; ++id) {
+    if (CPU_ISSET(id, &mask)) ids.push_back(id);
+  }
+  return ids;
+}
+
+double ProcessorQuota() {
+  double granted = std::numeric_limits<double>::infinity();
   for (const std::string& folder : GroupFolders("cpu")) {
     int64_t quota = -1;
     int64_t period = 0;
@@ -85,35 +109,17 @@ int64_t ProcessorQuota() {
       period = NumberIn(absl::StrCat(folder, "/cpu.cfs_period_us"), 0);
     }
     if (quota > 0 && period > 0) {
-      quota_min = std::min(quota_min, (quota + period - 1) / period);
+      granted = std::min(granted, static_cast<double>(quota) / period);
     }
   }
-  return quota_min;
+  return granted;
 }
-
-// Value of a "key: number kB" line, in bytes; -1 when there is none.
-int64_t ProcField(const std::string& path, absl::string_view key) {
-  std::ifstream file(path);
-  for (std::string line; std::getline(file, line);) {
-    if (!absl::StartsWith(line, key)) continue;
-    std::istringstream fields(line.substr(key.size()));
-    int64_t value;
-    if (fields >> value) return value * 1024;
-  }
-  return -1;
-}
-
-}  // namespace
 
 int AvailableProcessors() {
-  int64_t n = kUnlimited;
-  cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof(mask), &mask) == 0) {
-    n = CPU_COUNT(&mask);
-  } else {
-    n = sysconf(_SC_NPROCESSORS_ONLN);
-  }
-  return static_cast<int>(std::max<int64_t>(1, std::min(n, ProcessorQuota())));
+  double n = static_cast<double>(AllowedProcessors().size());
+  if (n == 0) n = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
+  return static_cast<int>(
+      std::max(1.0, std::ceil(std::min(n, ProcessorQuota()))));
 }
 
 int64_t AvailableMemoryBytes() {
@@ -136,12 +142,9 @@ int64_t AvailableMemoryBytes() {
 }
 
 int64_t LastCacheBytes() {
-  cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof(mask), &mask) != 0) return 0;
   // Not by sysconf: what it says of AMD's is at times that of many sockets.
   std::map<std::string, int64_t> kilobytes;  // by the processors that share one
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (!CPU_ISSET(cpu, &mask)) continue;
+  for (const int cpu : AllowedProcessors()) {
     const std::string cache =
         absl::StrCat("/sys/devices/system/cpu/cpu", cpu, "/cache/index3/");
     const std::string size = FirstLine(cache + "size");  // such as "32768K"

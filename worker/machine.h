@@ -3,13 +3,21 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace tern {
 
 // What this process may use of the machine. Linux; read anew with each call.
 
-// Processors: the smaller of the affinity mask and the CPU quotas of the
-// control groups (versions 1 and 2), rounded up. At least 1.
+// Ids of the processors that the calling thread may run on, which cpusets of
+// control groups limit too. Empty when it cannot be told.
+std::vector<int> AllowedProcessors();
+
+// Processors' worth of time that the CPU quotas of the control groups (versions
+// 1 and 2) grant, such as 1.5; infinity without a quota.
+double ProcessorQuota();
+
+// How many processors: the smaller of these two, rounded up. At least 1.
 int AvailableProcessors();
 
 // Bytes of memory that can still be taken: the smaller of what the system has

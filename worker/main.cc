@@ -31,17 +31,22 @@ ABSL_FLAG(std::string, worker_id, "",
           "process number.");
 ABSL_FLAG(int, threads, 0,
           "Compute threads. 0: all processors that the process may use.");
+ABSL_FLAG(std::string, pin, "auto",
+          "Whether compute threads are bound to processors: on, off, or auto: "
+          "when they take every core of a cpuset, or of a machine with several "
+          "memory nodes, and no CPU quota holds them back.");
 ABSL_FLAG(int64_t, memory_bytes, 0,
           "Bytes that weights and KV cache may take together. 0: 80 % of what "
           "is available at the start.");
 ABSL_FLAG(std::string, isa, "auto",
           "Instruction set of the kernels: auto, ref, avx2, avxvnni, "
-          "avx512vnni256, avx512vnni, neon_dotprod, neon_i8mm. All compute the "
-          "same bits.");
+          "avx512vnni256, avx512vnni, neon, neon_dotprod, neon_i8mm. All "
+          "compute the same bits.");
 ABSL_FLAG(std::string, weights_packing, "2bit",
-          "How ternary weights lie in memory: 2bit, base3 (needs avx512vnni "
-          "and a CPU with VBMI) or tl2, which take 5/6 of the room; auto "
-          "measures which is read fastest. All give the same bits.");
+          "How ternary weights lie in memory: 2bit; base3 (needs avx512vnni "
+          "and a CPU with VBMI) or tl2 (x86), which take 5/6 of the room; tl1 "
+          "(ARM), which takes as much; auto measures which is read fastest. "
+          "All give the same bits.");
 ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once the server listens. Empty: none.");
 
@@ -59,6 +64,7 @@ int main(int argc, char** argv) {
   options.model_name = absl::GetFlag(FLAGS_model_name);
   options.worker_id = absl::GetFlag(FLAGS_worker_id);
   options.n_threads = absl::GetFlag(FLAGS_threads);
+  options.pin = absl::GetFlag(FLAGS_pin);
   options.memory_bytes = absl::GetFlag(FLAGS_memory_bytes);
   options.isa = absl::GetFlag(FLAGS_isa);
   options.weights_packing = absl::GetFlag(FLAGS_weights_packing);

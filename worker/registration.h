@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
+#include "model/stage_plan.h"
 #include "proto/tern/v1/cluster.grpc.pb.h"
 
 namespace tern {
@@ -31,7 +32,9 @@ struct WorkerDescription {
   int thread_count = 0;
   std::string kernel_isa;
   std::string device;
+  std::string thread_placement;
   std::vector<std::string> models;
+  PackedBlocks packed_blocks;
 };
 
 // Makes the worker known to the coordinator and keeps it so, on a thread of its

@@ -125,7 +125,9 @@ class RegistrationTest : public ::testing::Test {
     description.thread_count = 3;
     description.kernel_isa = "ref";
     description.device = "abacus";
+    description.thread_placement = "not bound: no nails";
     description.models = {"m"};
+    description.packed_blocks = {48, 320};
     auto credentials = Credentials::Create({});
     CHECK(credentials.ok());
     auto channel =
@@ -170,10 +172,13 @@ TEST_F(RegistrationTest, IntroducesTheWorkerAndKeepsItsLease) {
   EXPECT_EQ(r.capabilities().numerics_class(), "cpu-1");
   EXPECT_EQ(r.capabilities().memory_bytes(), 1000);
   EXPECT_EQ(r.capabilities().thread_count(), 3);
+  EXPECT_EQ(r.capabilities().thread_placement(), "not bound: no nails");
   ASSERT_EQ(r.capabilities().models_size(), 1);
   EXPECT_EQ(r.capabilities().models(0), "m");
   EXPECT_FALSE(r.capabilities().supports_step_token_source());
   EXPECT_EQ(r.capabilities().repeat_max_limit(), 1);
+  EXPECT_EQ(r.capabilities().packed_blocks().column_count(), 48);
+  EXPECT_EQ(r.capabilities().packed_blocks().byte_count(), 320);
   const v1::SendHeartbeatRequest h = coordinator.last_heartbeat();
   EXPECT_EQ(h.worker_id(), "w");
   EXPECT_EQ(h.lease_epoch(), 1);

@@ -84,27 +84,42 @@ absl::Status Runner::UpdateSequences(const StepPlan& plan) {
     sequences_[setup.sequence_id] = {setup.sampler, {}};
   }
   for (const StepRow& row : plan.rows) {
-    RETURN_IF_ERROR(kv_->Extend(row.sequence_id, row.new_block_ids,
-                                row.position,
-                                static_cast<int32_t>(row.tokens.size())));
-    if (link_ == nullptr) RecordTokens(row);
+    const absl::Span<const int32_t> blocks = row.new_block_ids;
+    if (row.taken_over_block_count > 0) {
+      RETURN_IF_ERROR(kv_->TakeOver(row.sequence_id,
+                                    blocks.first(row.taken_over_block_count)));
+    }
+    RETURN_IF_ERROR(
+        kv_->Extend(row.sequence_id, blocks.subspan(row.taken_over_block_count),
+                    row.position, static_cast<int32_t>(row.tokens.size())));
+    if (link_ == nullptr) RETURN_IF_ERROR(RecordTokens(row));
   }
   return absl::OkStatus();
 }
 
 // Rows of a sequence follow each other without gaps, so that each token is
 // counted once; what was sampled last comes back with the next row.
-void Runner::RecordTokens(const StepRow& row) {
+absl::Status Runner::RecordTokens(const StepRow& row) {
   SequenceState& sequence = sequences_.find(row.sequence_id)->second;
-  if (!sequence.sampler.NeedsHistory()) return;
-  int32_t position = row.position;
-  for (const int32_t token : row.tokens) {
+  if (!sequence.sampler.NeedsHistory()) return absl::OkStatus();
+  if (row.taken_over_block_count > 0 && row.taken_over_tokens.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the row of sequence ", row.sequence_id,
+        " does not tell the tokens in the KV blocks that it takes over, which "
+        "its penalties need"));
+  }
+  int32_t position =
+      row.position - static_cast<int32_t>(row.taken_over_tokens.size());
+  const auto record = [&](int32_t token) {
     if (position++ < sequence.sampler.prompt_token_count) {
       sequence.history.AddPrompt(token);
     } else {
       sequence.history.AddOutput(token);
     }
-  }
+  };
+  for (const int32_t token : row.taken_over_tokens) record(token);
+  for (const int32_t token : row.tokens) record(token);
+  return absl::OkStatus();
 }
 
 absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
@@ -128,8 +143,11 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
     hidden = received_.data();
   }
   const absl::Time computing = clock_->Now();
-  stage_->Forward(rows_, hidden);
-  if (link_ == nullptr) Sample(plan, hidden, result);
+  {
+    const ThreadPool::CallerBinding binding(*pool_);
+    stage_->Forward(rows_, hidden);
+    if (link_ == nullptr) Sample(plan, hidden, result);
+  }
   const absl::Time computed = clock_->Now();
   absl::Duration waited = computing - begin;
   if (link_ != nullptr) {

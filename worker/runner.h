@@ -65,7 +65,7 @@ class Runner {
   absl::Status Run(const StepPlan& plan, StepResult* result);
   absl::Status UpdateSequences(const StepPlan& plan);
   absl::Status Forward(const StepPlan& plan, StepResult* result);
-  void RecordTokens(const StepRow& row);
+  absl::Status RecordTokens(const StepRow& row);
   void Sample(const StepPlan& plan, const float* hidden, StepResult* result);
   void SampleRow(absl::Span<const float> logits, SamplerScratch* scratch,
                  SampledToken* token) const;

@@ -248,6 +248,42 @@ TEST_F(RunnerTest, ManyRowsSampleAsEachAlone) {
   }
 }
 
+// A text that begins in another sequence's blocks goes on as if it had computed
+// them itself, penalties included.
+TEST_F(RunnerTest, TakesOverWhatAnotherSequenceComputed) {
+  Start(true, true);
+  std::vector<int32_t> text(20);
+  for (int i = 0; i < 20; ++i) text[i] = i % 7;
+  SamplerParams sampler;
+  sampler.temperature = 0;
+  sampler.frequency_penalty = 2;
+  sampler.prompt_token_count = 10;
+  Push({1, {}, {{1, sampler}}, {Row(1, 0, text, {4, 5})}});
+  StepRow row = Row(2, 16, {text.begin() + 16, text.end()}, {4, 6});
+  row.taken_over_block_count = 1;
+  row.taken_over_tokens.assign(text.begin(), text.begin() + 16);
+  Push({2, {}, {{2, sampler}}, {row}});
+  const StepResult first = sink_->WaitForResult(0);
+  const StepResult second = sink_->WaitForResult(1);
+  EXPECT_EQ(second.sampled.at(0).position, 20);
+  EXPECT_EQ(second.sampled.at(0).token_id, first.sampled.at(0).token_id);
+  EXPECT_EQ(second.blocks_in_use, 3);
+  // Sequence 1 goes away; the block stays with sequence 2.
+  Push({3, {1}, {}, {Row(2, 20, {1}, {})}});
+  EXPECT_EQ(sink_->WaitForResult(2).blocks_in_use, 2);
+}
+
+TEST_F(RunnerTest, PenaltiesNeedTheTokensTakenOver) {
+  Start(true, true);
+  SamplerParams sampler;
+  sampler.presence_penalty = 1;
+  Push({1, {}, {{1, {}}}, {Row(1, 0, std::vector<int32_t>(16, 3), {4})}});
+  StepRow row = Row(2, 16, {1}, {4, 6});
+  row.taken_over_block_count = 1;
+  Push({2, {}, {{2, sampler}}, {row}});
+  EXPECT_TRUE(absl::IsInvalidArgument(sink_->WaitForEnd()));
+}
+
 // Whatever the cut into rows, and whichever of them replay output, penalties
 // see the same history.
 TEST_F(RunnerTest, AReplayRebuildsTheHistory) {

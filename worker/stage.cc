@@ -125,32 +125,36 @@ void Stage::Forward(absl::Span<const MicroBatchRow> rows, float* hidden) {
     for (size_t layer = 0; layer < weights_->layers.size(); ++layer) {
       RunLayer(static_cast<int>(layer), tile, x);
     }
+    const StageTimer timer(profile_, StageOp::kResidual);
+    ForEachToken(static_cast<int>(tile.size()),
+                 [&](size_t t, int) { AddResidual(t, down_, x); });
   }
 }
 
-// x = x + Wo Q(N(attention)), then x = x + Wdown Q(N(act(gate) * up)).
+// x = x + Wo Q(N(attention)), then x = x + Wdown Q(N(act(gate) * up)), whose
+// sum the next layer makes, or Forward() after the last.
 void Stage::RunLayer(int layer, absl::Span<const Token> tokens, float* x) {
   const ModelConfig& c = weights_->config;
   const LayerWeights& w = weights_->layers[layer];
   const int n = static_cast<int>(tokens.size());
 
-  NormAndQuantize(x, n, c.hidden_size, w.attn_norm);
-  Multiply(StageOp::kQkv, {{&w.q, q_}, {&w.k, k_}, {&w.v, v_}}, n);
+  // What only passes over a token is done where the token is read next, while
+  // it is in the cache.
+  NormAndQuantize(x, n, c.hidden_size, w.attn_norm, [&](size_t t) {
+    if (layer > 0) AddResidual(t, down_, x);
+  });
+  Multiply(StageOp::kQkv, w.qkv, {q_, k_, v_}, n);
   RotateAndStore(layer, tokens);
   Attend(layer, tokens);
   NormAndQuantize(a_, n, c.q_size(), w.attn_sub_norm);
-  Multiply(StageOp::kOutput, {{&w.o, o_}}, n);
+  Multiply(StageOp::kOutput, w.output, {o_}, n);
 
-  // What only passes over a token is done where the token is read next, while
-  // it is in the cache.
   NormAndQuantize(x, n, c.hidden_size, w.ffn_norm,
                   [&](size_t t) { AddResidual(t, o_, x); });
-  Multiply(StageOp::kGateAndUp, {{&w.gate, gate_}, {&w.up, up_}}, n);
+  Multiply(StageOp::kGateAndUp, w.gate_up, {gate_, up_}, n);
   NormAndQuantize(gate_, n, c.ffn_size, w.ffn_sub_norm,
                   [&](size_t t) { Gate(t); });
-  Multiply(StageOp::kDown, {{&w.down, down_}}, n);
-  const StageTimer timer(profile_, StageOp::kResidual);
-  ForEachToken(n, [&](size_t t, int) { AddResidual(t, down_, x); });
+  Multiply(StageOp::kDown, w.down, {down_}, n);
 }
 
 void Stage::ComputeLogits(int begin, int count, const float* hidden) {
@@ -261,27 +265,17 @@ QuantizedTokens Stage::Quantized(int n_tokens) const {
           quantized_s_.data(), quantized_sum_.data(), n_tokens, quantized_n_};
 }
 
-void Stage::Multiply(StageOp op, absl::Span<const Output> outputs,
-                     int n_tokens) {
+void Stage::Multiply(StageOp op, const MatrixGroup& group,
+                     absl::Span<float* const> y, int n_tokens) {
   const StageTimer timer(profile_, op);
   const QuantizedTokens in = Quantized(n_tokens);
-  int64_t n_panels = 0;
-  for (const Output& out : outputs) n_panels += PanelCount(out.w->n_out);
-  pool_->ParallelFor(n_panels, 1, [&](int64_t begin, int64_t end) {
-    int64_t first = 0;  // panel of the matrix in the list of all
-    for (const Output& out : outputs) {
-      const TernaryView& w = *out.w;
-      const int64_t last = first + PanelCount(w.n_out);
-      const int64_t from = std::max(begin, first);
-      const int64_t to = std::min(end, last);
-      if (from < to) {
-        const int row = static_cast<int>(from - first) * kPanelRows;
-        const int row_end =
-            std::min(static_cast<int>(to - first) * kPanelRows, w.n_out);
-        kernels_.ternary_matmul(w, in, row, row_end, out.y, w.n_out);
-      }
-      first = last;
-    }
+  pool_->ParallelFor(group.panel_count(), 1, [&](int64_t begin, int64_t end) {
+    group.ForSlices(
+        begin, end, [&](const MatrixSlice& slice, int row_begin, int row_end) {
+          kernels_.ternary_matmul(slice.view, in, row_begin, row_end,
+                                  y[slice.matrix] + slice.row_begin,
+                                  group.n_out[slice.matrix]);
+        });
   });
 }
 

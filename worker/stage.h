@@ -104,10 +104,6 @@ class Stage {
     int token;  // of the step
     WantedLogits wanted;
   };
-  struct Output {  // of a matrix: y [tokens, stride]
-    const TernaryView* w;
-    float* y;
-  };
 
   void Embed(float* hidden);
   void RunLayer(int layer, absl::Span<const Token> tokens, float* x);
@@ -118,8 +114,10 @@ class Stage {
       absl::FunctionRef<void(size_t t)> finish = [](size_t) {});
   // What NormAndQuantize() left, for the kernels.
   QuantizedTokens Quantized(int n_tokens) const;
-  // Multiplies the quantised activations with each matrix.
-  void Multiply(StageOp op, absl::Span<const Output> outputs, int n_tokens);
+  // Multiplies the quantised activations with each matrix of a group, whose
+  // results go to y[matrix], each float [n_tokens, rows of the matrix].
+  void Multiply(StageOp op, const MatrixGroup& group,
+                absl::Span<float* const> y, int n_tokens);
   void RotateAndStore(int layer, absl::Span<const Token> tokens);
   void Attend(int layer, absl::Span<const Token> tokens);
   // Fills runs_.

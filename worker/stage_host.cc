@@ -51,7 +51,7 @@ StageHost::StageHost(const Options& options,
       config_(source_->config()),
       make_link_(std::move(make_link)),
       clock_(clock),
-      pool_(options.n_threads),
+      pool_(options.placement),
       jobs_(kWaitingLoadsMax) {
   loader_ = std::thread([this] { LoaderMain(); });
 }
@@ -157,7 +157,8 @@ absl::Status StageHost::CheckMemory(const StageRequest& request,
   ASSIGN_OR_RETURN(const DenseTensor head, source_->FindHead());
   const StageCost cost =
       CostOf(config_, RangeOf(request), head_mode == HeadMode::kInt8,
-             head.row_bytes(), kKvBlockSize);
+             head.row_bytes(), kKvBlockSize,
+             {BlockColumns(options_.packing), BlockBytes(options_.packing)});
   // kv_block_bytes is below 2^31 for any model of this reader's limits, so the
   // product fits.
   const int64_t kv_bytes = cost.kv_block_bytes * request.kv_block_count;
@@ -310,9 +311,10 @@ absl::Status StageHost::PrepareStage(const Job& job) {
     stage_.reset();
     kv_.reset();
     ASSIGN_OR_RETURN(
-        kv_, KvCache::Create({r.layer_end - r.layer_begin, config_.n_kv_heads,
-                              config_.head_dim, r.kv_block_count,
-                              config_.context_length}));
+        kv_, KvCache::Create(
+                 {r.layer_end - r.layer_begin, config_.n_kv_heads,
+                  config_.head_dim, r.kv_block_count, config_.context_length},
+                 NodesOf(options_.placement)));
   }
   if (stage_ == nullptr || stage_step_tokens_ != r.max_step_tokens) {
     stage_ =

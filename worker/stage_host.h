@@ -25,56 +25,25 @@
 #include "worker/kv_cache.h"
 #include "worker/runner.h"
 #include "worker/stage.h"
+#include "worker/stage_backend.h"
 #include "worker/stage_link.h"
 #include "worker/stage_weights.h"
 #include "worker/step_limits.h"
 #include "worker/step_mailbox.h"
+#include "worker/thread_placement.h"
 #include "worker/thread_pool.h"
 
 namespace tern {
 
-// A stage to load; LoadStageRequest in plain values.
-struct StageRequest {
-  std::string model;
-  std::string pipeline_id;
-  int64_t epoch;
-  uint64_t model_fingerprint;
-  int32_t layer_begin;
-  int32_t layer_end;
-  int32_t stage_index;
-  int32_t stage_count;
-  std::string numerics_id;
-  int32_t kv_block_count;
-  int32_t max_step_tokens;
-  std::string next_stage_address;
-};
-
-// What a loaded stage takes.
-struct LoadedStage {
-  int64_t weight_bytes;
-  int64_t kv_bytes;
-};
-
-// Whoever asked for a load. Called from the loader thread; must not wait.
-class LoadObserver {
- public:
-  virtual ~LoadObserver() = default;
-  virtual void OnProgress(int64_t loaded_bytes, int64_t total_bytes) = 0;
-  // Nothing comes after it.
-  virtual void OnLoaded(absl::StatusOr<LoadedStage> loaded) = 0;
-  // Asked now and then: whether nobody waits for the load any more.
-  virtual bool IsCancelled() = 0;
-};
-
 // The stage that this worker serves, from one epoch to the next: loads it on a
 // thread of its own, and ties mailbox, inbox, link and runner together.
 // Thread-safe.
-class StageHost {
+class StageHost : public StageBackend {
  public:
   struct Options {
     std::string model_name;
-    // Compute threads; must be > 0.
-    int n_threads = 1;
+    // Of the compute threads.
+    ThreadPlacement placement;
     // Bytes that weights and KV pool may take together.
     int64_t memory_bytes = 0;
     Isa isa = Isa::kRef;
@@ -87,38 +56,20 @@ class StageHost {
   using LinkFactory = std::function<absl::StatusOr<std::shared_ptr<StageLink>>(
       const StageRequest& request, int hidden_size)>;
 
-  // What a stream of plans needs.
-  struct Plans {
-    std::shared_ptr<StepMailbox> mailbox;
-    StepLimits limits;
-  };
-
-  // Plans that may wait for the runner.
-  static constexpr int kWaitingPlansMax = 64;
-
   // make_link: connects to the next stage, without waiting for it.
   StageHost(const Options& options, std::shared_ptr<const ModelSource> source,
             LinkFactory make_link, Clock* clock);
 
   // Ends whatever runs, and waits for it.
-  ~StageHost();
+  ~StageHost() override;
 
-  // Checks a request and queues it; `observer` hears the rest. A load that is
-  // under way for an older epoch, and the stage of an older epoch, end with
-  // ABORTED. Returns what LoadStage answers, see proto/tern/v1/worker.proto.
   absl::Status Load(const StageRequest& request,
-                    std::shared_ptr<LoadObserver> observer)
+                    std::shared_ptr<LoadObserver> observer) override
       ABSL_LOCKS_EXCLUDED(mu_);
-
-  // The loaded stage's mailbox. FAILED_PRECONDITION when none is loaded.
-  absl::StatusOr<Plans> plans() const ABSL_LOCKS_EXCLUDED(mu_);
-
-  // The inbox for hidden states of an epoch: null when the epoch is over, so
-  // that they are to be dropped; ABORTED when it has not begun here;
-  // FAILED_PRECONDITION for another model or pipeline, or for a first stage.
+  absl::StatusOr<Plans> plans() const override ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<std::shared_ptr<HiddenStatesInbox>> InboxOf(
       absl::string_view model, absl::string_view pipeline_id,
-      int64_t epoch) const ABSL_LOCKS_EXCLUDED(mu_);
+      int64_t epoch) const override ABSL_LOCKS_EXCLUDED(mu_);
 
   // Ends whatever runs with `status`, and takes nothing from now on. Does not
   // wait for a step or a load that is under way to notice.

@@ -9,8 +9,8 @@
 
 namespace tern {
 
-// The operations of a stage's graph. What only passes over a token (gating, the
-// residual after the attention) counts to the norm that follows it.
+// The operations of a stage's graph. What only passes over a token (gating,
+// residuals but the last layer's) counts to the norm that follows it.
 enum class StageOp {
   kEmbed,
   kNormAndQuantize,

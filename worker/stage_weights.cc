@@ -1,6 +1,7 @@
 #include "worker/stage_weights.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -100,13 +101,10 @@ class Loader {
   absl::Status Load() {
     const StageRange& range = weights_.spec.range;
     RETURN_IF_ERROR(Find());
-    ASSIGN_OR_RETURN(weights_.packed,
-                     HugeBuffer::Allocate(packed_bytes_, "packed weights"));
-    next_ = weights_.packed.data();
+    RETURN_IF_ERROR(Allocate());
     RETURN_IF_ERROR(Report(0));
-    for (size_t i = 0; i < tensors_.size(); ++i) {
-      LayerWeights& layer = weights_.layers.emplace_back();
-      RETURN_IF_ERROR(PackLayer(tensors_[i], &layer));
+    for (LayerTensors& tensors : tensors_) {
+      RETURN_IF_ERROR(PackLayer(&tensors, &weights_.layers.emplace_back()));
     }
     if (range.has_embedding) weights_.embedding = ViewOf(embedding_);
     if (range.has_head) RETURN_IF_ERROR(LoadHead());
@@ -123,75 +121,156 @@ class Loader {
     for (int i = range.layer_begin; i < range.layer_end; ++i) {
       ASSIGN_OR_RETURN(LayerTensors layer, source.FindLayer(i));
       RETURN_IF_ERROR(CheckNorms(layer, i));
-      for (const TernaryTensor* t : {&layer.q, &layer.k, &layer.v, &layer.o,
-                                     &layer.gate, &layer.up, &layer.down}) {
-        packed_bytes_ += MatrixBytes(*t);
-      }
       tensors_.push_back(std::move(layer));
+      for (const TensorGroup& group : GroupsOf(&tensors_.back())) {
+        AddGroupBytes(group);
+      }
     }
     if (range.has_embedding) {
       ASSIGN_OR_RETURN(embedding_, source.FindEmbedding());
     }
-    total_bytes_ = packed_bytes_;
+    for (const int64_t bytes : node_bytes_) total_bytes_ += bytes;
     if (!range.has_head) return absl::OkStatus();
     ASSIGN_OR_RETURN(head_, source.FindHead());
     ASSIGN_OR_RETURN(weights_.output_norm, source.FindOutputNorm());
     RETURN_IF_ERROR(CheckNorm(weights_.output_norm, "output_norm.weight"));
     if (weights_.spec.head_mode == HeadMode::kInt8) {
-      packed_bytes_ += 2 * Int8PlaneBytes(head_.n_rows, head_.n_columns);
-      total_bytes_ = packed_bytes_;
+      head_bytes_ = 2 * Int8PlaneBytes(head_.n_rows, head_.n_columns);
+      total_bytes_ += head_bytes_;
     } else {
       total_bytes_ += static_cast<int64_t>(head_.data.size());
     }
     return absl::OkStatus();
   }
 
-  int64_t MatrixBytes(const TernaryTensor& t) const {
-    return static_cast<int64_t>(
-        PackedBytes(t.n_out, t.n_in, weights_.spec.packing));
+  // Matrices in the order of their group.
+  using TensorGroup = std::vector<TernaryTensor*>;
+  static std::vector<TensorGroup> GroupsOf(LayerTensors* layer) {
+    return {{&layer->q, &layer->k, &layer->v},
+            {&layer->o},
+            {&layer->gate, &layer->up},
+            {&layer->down}};
   }
 
-  absl::Status PackLayer(const LayerTensors& tensors, LayerWeights* layer) {
-    layer->attn_norm = tensors.attn_norm;
-    layer->attn_sub_norm = tensors.attn_sub_norm;
-    layer->ffn_norm = tensors.ffn_norm;
-    layer->ffn_sub_norm = tensors.ffn_sub_norm;
-    RETURN_IF_ERROR(PackMatrix(tensors.q, &layer->q));
-    RETURN_IF_ERROR(PackMatrix(tensors.k, &layer->k));
-    RETURN_IF_ERROR(PackMatrix(tensors.v, &layer->v));
-    RETURN_IF_ERROR(PackMatrix(tensors.o, &layer->o));
-    RETURN_IF_ERROR(PackMatrix(tensors.gate, &layer->gate));
-    RETURN_IF_ERROR(PackMatrix(tensors.up, &layer->up));
-    return PackMatrix(tensors.down, &layer->down);
+  static int64_t PanelsOf(const TensorGroup& group) {
+    int64_t n = 0;
+    for (const TernaryTensor* tensor : group) n += PanelCount(tensor->n_out);
+    return n;
   }
 
-  absl::Status PackMatrix(TernaryTensor tensor, TernaryView* view) {
-    RETURN_IF_ERROR(MeasureTernary(&tensor));
-    const TernaryPacking packing = weights_.spec.packing;
-    uint8_t* const packed = next_;
+  size_t PanelBytesOf(const TernaryTensor& tensor) const {
+    return PanelBytes(tensor.n_in, weights_.spec.packing);
+  }
+
+  void AddGroupBytes(const TensorGroup& group) {
+    const std::vector<int64_t> parts = pool_.NodeParts(PanelsOf(group));
+    node_bytes_.resize(parts.size() - 1);
+    for (size_t i = 0; i < node_bytes_.size(); ++i) {
+      node_bytes_[i] += (parts[i + 1] - parts[i]) * PanelBytesOf(*group[0]);
+    }
+  }
+
+  // Memory is placed by pages, and in huge ones a matrix has few: what the
+  // threads of a node read lies together, from a page's boundary on.
+  absl::Status Allocate() {
+    const int64_t page = node_bytes_.size() > 1 ? HugeBuffer::kAlignment : 1;
+    int64_t bytes = 0;
+    std::vector<int64_t> begins;
+    for (const int64_t n : node_bytes_) {
+      begins.push_back(bytes);
+      bytes += (n + page - 1) / page * page;
+    }
+    ASSIGN_OR_RETURN(weights_.packed, HugeBuffer::Allocate(bytes + head_bytes_,
+                                                           "packed weights"));
+    for (const int64_t begin : begins) {
+      next_.push_back(weights_.packed.data() + begin);
+    }
+    packed_head_ = weights_.packed.data() + bytes;
+    return absl::OkStatus();
+  }
+
+  absl::Status PackLayer(LayerTensors* tensors, LayerWeights* layer) {
+    layer->attn_norm = tensors->attn_norm;
+    layer->attn_sub_norm = tensors->attn_sub_norm;
+    layer->ffn_norm = tensors->ffn_norm;
+    layer->ffn_sub_norm = tensors->ffn_sub_norm;
+    const std::vector<TensorGroup> groups = GroupsOf(tensors);
+    RETURN_IF_ERROR(PackGroup(groups[0], &layer->qkv));
+    RETURN_IF_ERROR(PackGroup(groups[1], &layer->output));
+    RETURN_IF_ERROR(PackGroup(groups[2], &layer->gate_up));
+    return PackGroup(groups[3], &layer->down);
+  }
+
+  absl::Status PackGroup(const TensorGroup& tensors, MatrixGroup* group) {
+    for (TernaryTensor* tensor : tensors) {
+      RETURN_IF_ERROR(MeasureTernary(tensor));
+    }
+    CutSlices(tensors, group);
     FirstError error;
-    pool_.ParallelFor(
-        PanelCount(tensor.n_out), 1, [&](int64_t begin, int64_t end) {
-          std::vector<uint8_t> codes(size_t{kPanelRows} * tensor.n_in);
-          for (int64_t panel = begin; panel < end; ++panel) {
-            const int row = static_cast<int>(panel) * kPanelRows;
-            const int row_end = std::min(row + kPanelRows, tensor.n_out);
-            const absl::Status status =
-                DecodeTernaryRows(tensor, row, row_end, codes.data());
-            if (!status.ok()) {
-              error.Update(status);
-              return;
-            }
-            PackTernaryPanel(codes.data(), row_end - row, tensor.n_in,
-                             packed + panel * PanelBytes(tensor.n_in, packing),
-                             packing);
-          }
-        });
+    {
+      const ThreadPool::CallerBinding binding(pool_);
+      pool_.ParallelForFirstTouch(
+          group->panel_count(), 0, 1, [&](int64_t begin, int64_t end) {
+            group->ForSlices(
+                begin, end,
+                [&](const MatrixSlice& slice, int row_begin, int row_end) {
+                  error.Update(PackRows(*tensors[slice.matrix], slice,
+                                        row_begin, row_end));
+                });
+          });
+    }
     RETURN_IF_ERROR(error.status());
-    weights_.source->Release(tensor.data);
-    *view = {packed, tensor.n_out, tensor.n_in, tensor.scale, packing};
-    next_ += MatrixBytes(tensor);
-    return Report(MatrixBytes(tensor));
+    int64_t bytes = 0;
+    for (const TernaryTensor* tensor : tensors) {
+      weights_.source->Release(tensor->data);
+      bytes += PanelCount(tensor->n_out) * PanelBytesOf(*tensor);
+    }
+    return Report(bytes);
+  }
+
+  // Gives each slice its place in the memory of its node.
+  void CutSlices(const TensorGroup& tensors, MatrixGroup* group) {
+    const std::vector<int64_t> parts = pool_.NodeParts(PanelsOf(tensors));
+    int64_t first = 0;  // panel of the matrix in the list of all
+    for (size_t m = 0; m < tensors.size(); ++m) {
+      const TernaryTensor& tensor = *tensors[m];
+      const int64_t last = first + PanelCount(tensor.n_out);
+      group->n_out.push_back(tensor.n_out);
+      for (size_t node = 0; node + 1 < parts.size(); ++node) {
+        const int64_t from = std::max(first, parts[node]);
+        const int64_t to = std::min(last, parts[node + 1]);
+        if (from >= to) continue;
+        const int row = static_cast<int>(from - first) * kPanelRows;
+        const int row_end =
+            std::min(static_cast<int>(to - first) * kPanelRows, tensor.n_out);
+        group->slices.push_back({static_cast<int>(m),
+                                 row,
+                                 {next_[node], row_end - row, tensor.n_in,
+                                  tensor.scale, weights_.spec.packing}});
+        next_[node] += (to - from) * PanelBytesOf(tensor);
+      }
+      first = last;
+    }
+  }
+
+  // Rows of a slice, which is packed in memory that is ours to write.
+  absl::Status PackRows(const TernaryTensor& tensor, const MatrixSlice& slice,
+                        int row_begin, int row_end) const {
+    const size_t panel_bytes = PanelBytesOf(tensor);
+    const int64_t offset = slice.view.packed - weights_.packed.data();
+    uint8_t* panel =
+        weights_.packed.data() + offset + row_begin / kPanelRows * panel_bytes;
+    std::vector<uint8_t> codes(size_t{kPanelRows} * tensor.n_in);
+    for (int row = row_begin; row < row_end; row += kPanelRows) {
+      const int n_rows = std::min(kPanelRows, row_end - row);
+      const int first = slice.row_begin + row;  // of the matrix
+      RETURN_IF_ERROR(
+          DecodeTernaryRows(tensor, first, first + n_rows, codes.data()));
+      PackTernaryPanel(codes.data(), n_rows, tensor.n_in, panel,
+                       weights_.spec.packing);
+      panel += panel_bytes;
+    }
+    return absl::OkStatus();
   }
 
   absl::Status LoadHead() {
@@ -205,42 +284,57 @@ class Loader {
     } else {
       weights_.head_stored = head;
     }
-    const size_t panel_bytes = HeadPanelBytes(head.n_columns);
-    uint8_t* const upper = next_;
-    uint8_t* const lower = upper + n_panels * panel_bytes;
-    for (int first = 0; first < n_panels; first += kHeadSlicePanels) {
-      const int count = std::min(kHeadSlicePanels, n_panels - first);
+    const int n_slices = (n_panels + kHeadSlicePanels - 1) / kHeadSlicePanels;
+    for (int slice = 0; slice < n_slices; ++slice) {
       FirstError error;
-      pool_.ParallelFor(count, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t i = first + begin; i < first + end; ++i) {
-          const int panel = static_cast<int>(i);
-          const int row = panel * kHeadPanelRows;
-          const int bad_row =
-              is_int8 ? PackInt8Panel(kernels_, head, panel,
-                                      {upper + panel * panel_bytes,
-                                       lower + panel * panel_bytes,
-                                       &weights_.head_row_scale[row],
-                                       &weights_.head_lower_norm[row]})
-                      : FirstBadRow(head, panel);
-          if (bad_row >= 0) error.Update(HeadRowError(bad_row));
-        }
-      });
+      std::atomic<int64_t> bytes{0};
+      {
+        const ThreadPool::CallerBinding binding(pool_);
+        pool_.ParallelForFirstTouch(
+            n_panels, slice, n_slices, [&](int64_t begin, int64_t end) {
+              error.Update(LoadHeadPanels(head, static_cast<int>(begin),
+                                          static_cast<int>(end)));
+              const size_t row = begin * kHeadPanelRows;
+              const size_t n_rows =
+                  std::min<size_t>(end * kHeadPanelRows, head.n_rows) - row;
+              const absl::Span<const uint8_t> stored =
+                  head_.data.subspan(row * row_bytes, n_rows * row_bytes);
+              if (is_int8) weights_.source->Release(stored);
+              bytes += is_int8
+                           ? 2 * (end - begin) * HeadPanelBytes(head.n_columns)
+                           : stored.size();
+            });
+      }
       RETURN_IF_ERROR(error.status());
-      const size_t row = static_cast<size_t>(first) * kHeadPanelRows;
-      const size_t n_rows = std::min<size_t>(
-          static_cast<size_t>(count) * kHeadPanelRows, head.n_rows - row);
-      const absl::Span<const uint8_t> slice =
-          head_.data.subspan(row * row_bytes, n_rows * row_bytes);
-      if (is_int8) weights_.source->Release(slice);
-      RETURN_IF_ERROR(Report(is_int8 ? 2 * count * panel_bytes : slice.size()));
+      RETURN_IF_ERROR(Report(bytes));
     }
     if (is_int8) {
-      weights_.head_int8 = {upper,
-                            lower,
+      weights_.head_int8 = {packed_head_,
+                            packed_head_ + head_bytes_ / 2,
                             weights_.head_row_scale.data(),
                             weights_.head_lower_norm.data(),
                             head.n_rows,
                             head.n_columns};
+    }
+    return absl::OkStatus();
+  }
+
+  // Packs panels of the head, or only looks through them when it is read from
+  // the file.
+  absl::Status LoadHeadPanels(const DenseView& head, int begin, int end) {
+    const bool is_int8 = weights_.spec.head_mode == HeadMode::kInt8;
+    const size_t panel_bytes = HeadPanelBytes(head.n_columns);
+    uint8_t* const lower = packed_head_ + head_bytes_ / 2;
+    for (int panel = begin; panel < end; ++panel) {
+      const int row = panel * kHeadPanelRows;
+      const int bad_row =
+          is_int8 ? PackInt8Panel(kernels_, head, panel,
+                                  {packed_head_ + panel * panel_bytes,
+                                   lower + panel * panel_bytes,
+                                   &weights_.head_row_scale[row],
+                                   &weights_.head_lower_norm[row]})
+                  : FirstBadRow(head, panel);
+      if (bad_row >= 0) return HeadRowError(bad_row);
     }
     return absl::OkStatus();
   }
@@ -278,13 +372,39 @@ class Loader {
   std::vector<LayerTensors> tensors_;
   DenseTensor embedding_{};
   DenseTensor head_{};
-  int64_t packed_bytes_ = 0;
+  std::vector<int64_t> node_bytes_;  // [nodes], of packed matrices
+  int64_t head_bytes_ = 0;           // packed, both planes
   int64_t total_bytes_ = 0;
   int64_t done_bytes_ = 0;
-  uint8_t* next_ = nullptr;  // where the next matrix is packed
+  std::vector<uint8_t*> next_;      // [nodes], where the next slice is packed
+  uint8_t* packed_head_ = nullptr;  // the upper plane, then the lower
 };
 
 }  // namespace
+
+int64_t MatrixGroup::panel_count() const {
+  int64_t n = 0;
+  for (const int rows : n_out) n += PanelCount(rows);
+  return n;
+}
+
+void MatrixGroup::ForSlices(int64_t begin, int64_t end,
+                            absl::FunctionRef<void(const MatrixSlice& slice,
+                                                   int row_begin, int row_end)>
+                                fn) const {
+  int64_t first = 0;  // panel of the slice in the list of all
+  for (const MatrixSlice& slice : slices) {
+    const int n_rows = slice.view.n_out;
+    const int64_t last = first + PanelCount(n_rows);
+    const int64_t from = std::max(begin, first);
+    const int64_t to = std::min(end, last);
+    if (from < to) {
+      fn(slice, static_cast<int>(from - first) * kPanelRows,
+         std::min(static_cast<int>(to - first) * kPanelRows, n_rows));
+    }
+    first = last;
+  }
+}
 
 absl::StatusOr<std::shared_ptr<const StageWeights>> LoadStageWeights(
     std::shared_ptr<const ModelSource> source, const StageSpec& spec,

@@ -33,13 +33,41 @@ struct StageSpec {
   }
 };
 
+// Rows of a matrix of a group, packed in one piece.
+struct MatrixSlice {
+  int matrix;        // of the group
+  int row_begin;     // of the matrix; a multiple of kPanelRows
+  TernaryView view;  // the rows from there on; its row 0 is row_begin
+};
+
+// Matrices with one input, whose panels are shared out over the threads as one
+// list: by packing and by computing alike, so that each thread finds what it
+// reads in the memory that is nearest.
+struct MatrixGroup {
+  std::vector<int> n_out;  // rows of each matrix
+  // All panels of the list in order: a slice for each matrix, cut where one
+  // node of the pool's threads hands over to the next.
+  std::vector<MatrixSlice> slices;
+
+  int64_t panel_count() const;
+  // Calls fn for the parts of slices that panels [begin, end) of the list are,
+  // with rows that count from the slice's first.
+  void ForSlices(int64_t begin, int64_t end,
+                 absl::FunctionRef<void(const MatrixSlice& slice, int row_begin,
+                                        int row_end)>
+                     fn) const;
+};
+
 // The weights of one layer as the kernels want them.
 struct LayerWeights {
   std::vector<float> attn_norm;      // [hidden_size]
   std::vector<float> attn_sub_norm;  // [q_size], empty without sub-norms
   std::vector<float> ffn_norm;       // [hidden_size]
   std::vector<float> ffn_sub_norm;   // [ffn_size], empty without sub-norms
-  TernaryView q, k, v, o, gate, up, down;
+  MatrixGroup qkv;                   // q, k and v
+  MatrixGroup output;                // of the attention
+  MatrixGroup gate_up;               // gate and up
+  MatrixGroup down;
 };
 
 // The weights of a stage. Immutable once loaded; safe to share.
@@ -69,7 +97,10 @@ struct StageWeights {
 };
 
 // Finds, checks and packs the weights of a stage on the threads of `pool`, and
-// hands the pages of the files back as it goes on.
+// hands the pages of the files back as it goes on. What a thread of the pool
+// reads in a ParallelFor over the panels of a group, or of the int8 head, lies
+// in the memory of that thread's node; a head that is read from the file, and
+// the embedding, lie where the system has cached the file.
 //
 // progress: called from this thread now and then, with the bytes packed so far
 //           and those there will be.

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,10 +13,14 @@
 #include "kernels/head.h"
 #include "kernels/ternary_layout.h"
 #include "model/model_source.h"
+#include "model/stage_plan.h"
 #include "model/weights.h"
 #include "tests/testing/gguf_builder.h"
 #include "tests/testing/tiny_model.h"
 #include "util/logging.h"
+#include "worker/huge_buffer.h"
+#include "worker/machine.h"
+#include "worker/thread_placement.h"
 #include "worker/thread_pool.h"
 
 namespace tern {
@@ -64,6 +69,55 @@ testing::GgufBuilder Damage(absl::string_view name, size_t offset,
   return builder;
 }
 
+using Tensors = std::vector<const TernaryTensor*>;
+
+std::vector<std::pair<const MatrixGroup*, Tensors>> GroupsOf(
+    const LayerWeights& layer, const LayerTensors& tensors) {
+  return {{&layer.qkv, {&tensors.q, &tensors.k, &tensors.v}},
+          {&layer.output, {&tensors.o}},
+          {&layer.gate_up, {&tensors.gate, &tensors.up}},
+          {&layer.down, {&tensors.down}}};
+}
+
+// Every row of every matrix once, in order, with the file's weights.
+void ExpectHolds(const MatrixGroup& group, const Tensors& tensors,
+                 TernaryPacking packing) {
+  ASSERT_EQ(group.n_out.size(), tensors.size());
+  size_t next = 0;  // slice
+  for (size_t matrix = 0; matrix < tensors.size(); ++matrix) {
+    const TernaryTensor& tensor = *tensors[matrix];
+    EXPECT_EQ(group.n_out[matrix], tensor.n_out);
+    std::vector<uint8_t> codes(tensor.n_out * tensor.n_in);
+    ASSERT_TRUE(DecodeTernaryRows(tensor, 0, tensor.n_out, codes.data()).ok());
+    int first = 0;
+    while (first < tensor.n_out) {
+      ASSERT_LT(next, group.slices.size());
+      const MatrixSlice& slice = group.slices[next++];
+      const TernaryView& view = slice.view;
+      ASSERT_EQ(slice.matrix, static_cast<int>(matrix));
+      ASSERT_EQ(slice.row_begin, first);
+      ASSERT_GT(view.n_out, 0);
+      ASSERT_LE(first + view.n_out, tensor.n_out);
+      ASSERT_EQ(view.n_in, tensor.n_in);
+      EXPECT_EQ(first % kPanelRows, 0);
+      EXPECT_EQ(view.scale, tensor.scale);
+      EXPECT_EQ(view.packing, packing);
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(view.packed) % kPackedAlignment,
+                0u);
+      int n_wrong = 0;
+      for (int row = 0; row < view.n_out; ++row) {
+        for (int column = 0; column < view.n_in; ++column) {
+          n_wrong += TernaryWeightAt(view, row, column) !=
+                     codes[(first + row) * tensor.n_in + column] - 1;
+        }
+      }
+      EXPECT_EQ(n_wrong, 0);
+      first += view.n_out;
+    }
+  }
+  EXPECT_EQ(next, group.slices.size());
+}
+
 class StageWeightsPacking : public ::testing::TestWithParam<TernaryPacking> {};
 
 TEST_P(StageWeightsPacking, MatricesHoldTheFilesWeights) {
@@ -83,33 +137,74 @@ TEST_P(StageWeightsPacking, MatricesHoldTheFilesWeights) {
     EXPECT_EQ(layer.attn_sub_norm, tensors->attn_sub_norm);
     EXPECT_EQ(layer.ffn_norm, tensors->ffn_norm);
     EXPECT_EQ(layer.ffn_sub_norm, tensors->ffn_sub_norm);
-    const std::vector<std::pair<const TernaryView*, const TernaryTensor*>>
-        pairs = {{&layer.q, &tensors->q},       {&layer.k, &tensors->k},
-                 {&layer.v, &tensors->v},       {&layer.o, &tensors->o},
-                 {&layer.gate, &tensors->gate}, {&layer.up, &tensors->up},
-                 {&layer.down, &tensors->down}};
-    for (const auto& [view, tensor] : pairs) {
-      ASSERT_EQ(view->n_out, tensor->n_out);
-      ASSERT_EQ(view->n_in, tensor->n_in);
-      EXPECT_EQ(view->scale, tensor->scale);
-      EXPECT_EQ(view->packing, GetParam());
-      bytes += PackedBytes(view->n_out, view->n_in, GetParam());
-      EXPECT_EQ(reinterpret_cast<uintptr_t>(view->packed) % kPackedAlignment,
-                0u);
-      std::vector<uint8_t> codes(tensor->n_out * tensor->n_in);
-      ASSERT_TRUE(
-          DecodeTernaryRows(*tensor, 0, tensor->n_out, codes.data()).ok());
-      int n_wrong = 0;
-      for (int row = 0; row < tensor->n_out; ++row) {
-        for (int column = 0; column < tensor->n_in; ++column) {
-          n_wrong += TernaryWeightAt(*view, row, column) !=
-                     codes[row * tensor->n_in + column] - 1;
-        }
+    for (const auto& [group, members] : GroupsOf(layer, *tensors)) {
+      ExpectHolds(*group, members, GetParam());
+      for (const TernaryTensor* tensor : members) {
+        bytes += PackedBytes(tensor->n_out, tensor->n_in, GetParam());
       }
-      EXPECT_EQ(n_wrong, 0);
     }
   }
   EXPECT_EQ((*weights)->bytes, bytes);
+  // Placement foresees the same.
+  const PackedBlocks blocks = {BlockColumns(GetParam()),
+                               BlockBytes(GetParam())};
+  EXPECT_EQ(2 * LayerBytes(model->source->config(), blocks) +
+                2 * Int8PlaneBytes((*weights)->head_int8.n_rows,
+                                   (*weights)->head_int8.n_columns),
+            static_cast<size_t>(bytes));
+}
+
+// Threads on two nodes of a machine that has one: what matters is where the
+// slices lie.
+ThreadPlacement OnTwoNodes(int n_threads, int n_on_first) {
+  ThreadPlacement placement;
+  placement.n_threads = n_threads;
+  for (int i = 0; i < n_threads; ++i) {
+    placement.processors.push_back(AllowedProcessors()[0]);
+    placement.nodes.push_back(i < n_on_first ? 0 : 1);
+  }
+  return placement;
+}
+
+TEST_P(StageWeightsPacking, EachNodeHasWhatItsThreadsReadInPagesOfItsOwn) {
+  const auto model = Open(testing::TinyModelBytes(ModelOptions()));
+  StageSpec spec = Spec(0, 3, true, true);
+  spec.packing = GetParam();
+  ThreadPool pool(OnTwoNodes(3, 2));
+  const auto weights = LoadStageWeights(
+      model->source, spec, &pool, [](int64_t, int64_t) {},
+      [] { return false; });
+  ASSERT_TRUE(weights.ok()) << weights.status();
+  const uint8_t* const packed = (*weights)->packed.data();
+  std::set<int64_t> pages[2];
+  int n_cut = 0;
+  for (int i = 0; i < 3; ++i) {
+    const auto tensors = model->source->FindLayer(i);
+    ASSERT_TRUE(tensors.ok());
+    for (const auto& [group, members] :
+         GroupsOf((*weights)->layers[i], *tensors)) {
+      ExpectHolds(*group, members, GetParam());
+      // The third of three threads has the last third of ParallelFor().
+      const int64_t n_panels = group->panel_count();
+      int64_t panel = 0;
+      for (const MatrixSlice& slice : group->slices) {
+        const int64_t n = PanelCount(slice.view.n_out);
+        const int node = panel < n_panels * 2 / 3 ? 0 : 1;
+        EXPECT_TRUE(node == 1 || panel + n <= n_panels * 2 / 3);
+        const int64_t begin = slice.view.packed - packed;
+        const int64_t bytes =
+            n * PanelBytes(slice.view.n_in, slice.view.packing);
+        for (const int64_t at : {begin, begin + bytes - 1}) {
+          pages[node].insert(at / int64_t{HugeBuffer::kAlignment});
+        }
+        n_cut += slice.row_begin > 0;
+        panel += n;
+      }
+      EXPECT_EQ(panel, n_panels);
+    }
+  }
+  EXPECT_GT(n_cut, 0);
+  for (const int64_t page : pages[0]) EXPECT_EQ(pages[1].count(page), 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -155,7 +250,7 @@ TEST(StageWeights, ProgressEndsAtTheTotal) {
 TEST(StageWeights, LoadingCanBeCancelledAtAnyTime) {
   const auto model = Open(testing::TinyModelBytes(ModelOptions()));
   ThreadPool pool(2);
-  for (int n_allowed = 0; n_allowed < 24; n_allowed += 5) {
+  for (int n_allowed = 0; n_allowed < 14; n_allowed += 3) {
     int n_asked = 0;
     const auto weights = LoadStageWeights(
         model->source, Spec(0, 3, true, true), &pool, [](int64_t, int64_t) {},

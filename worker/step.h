@@ -27,6 +27,9 @@ struct StepRow {
   std::vector<int32_t> tokens;  // at least one
   std::vector<int32_t> new_block_ids;
   bool samples;  // whether the last stage samples after the last token
+  // Of new_block_ids, the first so many are taken over, full, from others.
+  int32_t taken_over_block_count = 0;
+  std::vector<int32_t> taken_over_tokens = {};  // in them, or empty: not told
 };
 
 // One step of a pipeline.

@@ -144,13 +144,13 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
                      " tokens from position ", row.position(),
                      "; the context holds ", limits.context_length));
   }
-  for (const int32_t token : tokens) {
-    if (token < 0 || token >= limits.vocab_size) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the row of sequence ", id, " has token ", token,
-                       "; the vocabulary has ", limits.vocab_size));
-    }
-  }
+  const auto check_token = [&](int32_t token) -> absl::Status {
+    if (token >= 0 && token < limits.vocab_size) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat("the row of sequence ", id, " has token ", token,
+                     "; the vocabulary has ", limits.vocab_size));
+  };
+  for (const int32_t token : tokens) RETURN_IF_ERROR(check_token(token));
   for (const int32_t block : row.new_block_ids()) {
     if (block < 0 || block >= limits.kv_block_count) {
       return absl::InvalidArgumentError(
@@ -158,11 +158,28 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
                        "; the pool has ", limits.kv_block_count));
     }
   }
+  const int32_t n_taken_over = row.taken_over_block_count();
+  if (n_taken_over < 0 || n_taken_over > row.new_block_ids_size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the row of sequence ", id, " takes over ", n_taken_over,
+                     " KV blocks and names ", row.new_block_ids_size()));
+  }
+  const auto& taken_over = row.taken_over_token_ids();
+  if (!taken_over.empty() &&
+      taken_over.size() != int64_t{n_taken_over} * kKvBlockSize) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the row of sequence ", id, " tells ", taken_over.size(),
+                     " tokens of the ", n_taken_over, " KV blocks of ",
+                     kKvBlockSize, " that it takes over"));
+  }
+  for (const int32_t token : taken_over) RETURN_IF_ERROR(check_token(token));
   return StepRow{id,
                  row.position(),
                  {tokens.begin(), tokens.end()},
                  {row.new_block_ids().begin(), row.new_block_ids().end()},
-                 row.samples()};
+                 row.samples(),
+                 n_taken_over,
+                 {taken_over.begin(), taken_over.end()}};
 }
 
 }  // namespace

@@ -84,6 +84,21 @@ TEST(StepProto, APlanIsTakenOver) {
   EXPECT_TRUE(plan->rows[0].samples);
 }
 
+TEST(StepProto, ReadsTakenOverBlocks) {
+  v1::StepPlan message = GoodPlan();
+  v1::StepRow* row = message.mutable_rows(0);
+  row->set_taken_over_block_count(1);
+  auto plan = ParseStepPlan(message, Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->rows[0].taken_over_block_count, 1);
+  EXPECT_TRUE(plan->rows[0].taken_over_tokens.empty());
+  for (int i = 0; i < 16; ++i) row->add_taken_over_token_ids(i);
+  plan = ParseStepPlan(message, Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->rows[0].taken_over_tokens.size(), 16u);
+  EXPECT_EQ(plan->rows[0].taken_over_tokens[15], 15);
+}
+
 TEST(StepProto, WhatAnOlderCoordinatorLeavesOutIsNeutral) {
   v1::StepPlan message = GoodPlan();
   v1::SamplerSetup* sampler =
@@ -108,6 +123,22 @@ TEST(StepProto, HostilePlansAreInvalid) {
       [](auto* p) { p->set_step_id(0); },
       [](auto* p) { p->set_step_id(std::numeric_limits<int64_t>::min()); },
       [](auto* p) { p->set_repeat_max(-1); },
+      [](auto* p) { p->mutable_rows(0)->set_taken_over_block_count(-1); },
+      [](auto* p) { p->mutable_rows(0)->set_taken_over_block_count(2); },
+      [&](auto* p) { p->mutable_rows(0)->set_taken_over_block_count(int_max); },
+      [](auto* p) { p->mutable_rows(0)->add_taken_over_token_ids(1); },
+      [](auto* p) {
+        p->mutable_rows(0)->set_taken_over_block_count(1);
+        for (int i = 0; i < 15; ++i) {
+          p->mutable_rows(0)->add_taken_over_token_ids(1);
+        }
+      },
+      [](auto* p) {
+        p->mutable_rows(0)->set_taken_over_block_count(1);
+        for (int i = 0; i < 16; ++i) {
+          p->mutable_rows(0)->add_taken_over_token_ids(100);
+        }
+      },
       [&](auto* p) { sampler(p)->set_temperature(-1); },
       [&](auto* p) { sampler(p)->set_temperature(101); },
       [&](auto* p) { sampler(p)->set_temperature(nan); },

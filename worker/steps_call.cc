@@ -9,7 +9,7 @@
 
 namespace tern {
 
-StepsCall* StepsCall::Start(const absl::Status& allowed, StageHost* host) {
+StepsCall* StepsCall::Start(const absl::Status& allowed, StageBackend* host) {
   const std::shared_ptr<StepsCall> call(new StepsCall(host));
   // Without a stage there is nothing to wait for; the first plan asks again.
   const absl::Status status = allowed.ok() ? host->plans().status() : allowed;
@@ -51,7 +51,7 @@ void StepsCall::OnReadDone(bool ok) {
 
 absl::Status StepsCall::TakePlan() {
   if (!plans_.has_value()) {
-    ASSIGN_OR_RETURN(StageHost::Plans plans, host_->plans());
+    ASSIGN_OR_RETURN(StageBackend::Plans plans, host_->plans());
     if (plan_.epoch() < plans.limits.epoch) {
       return absl::AbortedError("the epoch of the stream's first plan is over");
     }
@@ -115,7 +115,7 @@ void StepsCall::OnWriteDone(bool ok) {
 // so the lock may be held over them.
 void StepsCall::MaybeRead() {
   if (reading_ || reads_ended_ || finished_ || end_.has_value() ||
-      under_way_ >= StageHost::kWaitingPlansMax) {
+      under_way_ >= StageBackend::kWaitingPlansMax) {
     return;
   }
   reading_ = true;

@@ -10,7 +10,7 @@
 #include "absl/types/optional.h"
 #include "grpcpp/support/server_callback.h"
 #include "proto/tern/v1/worker.pb.h"
-#include "worker/stage_host.h"
+#include "worker/stage_backend.h"
 #include "worker/step.h"
 #include "worker/step_mailbox.h"
 
@@ -25,13 +25,13 @@ class StepsCall : public grpc::ServerBidiReactor<v1::StepPlan, v1::StepResult>,
                   public StepSink {
  public:
   // `allowed`: whether the caller may call; its error is the answer.
-  static StepsCall* Start(const absl::Status& allowed, StageHost* host);
+  static StepsCall* Start(const absl::Status& allowed, StageBackend* host);
 
   void OnResult(StepResult result) override;
   void OnEnd(absl::Status status) override;
 
  private:
-  explicit StepsCall(StageHost* host) : host_(host) {}
+  explicit StepsCall(StageBackend* host) : host_(host) {}
 
   void OnReadDone(bool ok) override;
   void OnWriteDone(bool ok) override;
@@ -46,11 +46,11 @@ class StepsCall : public grpc::ServerBidiReactor<v1::StepPlan, v1::StepResult>,
   void MaybeRead() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void MaybeWrite() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  StageHost* const host_;
+  StageBackend* const host_;
 
   // Of the chain of reads: set by the first plan.
   v1::StepPlan plan_;
-  absl::optional<StageHost::Plans> plans_;
+  absl::optional<StageBackend::Plans> plans_;
 
   absl::Mutex mu_;
   std::shared_ptr<StepsCall> self_ ABSL_GUARDED_BY(mu_);

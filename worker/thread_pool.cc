@@ -1,6 +1,9 @@
 #include "worker/thread_pool.h"
 
+#include <pthread.h>
+
 #include <algorithm>
+#include <cstring>
 
 #include "util/logging.h"
 #include "worker/machine.h"
@@ -24,16 +27,57 @@ inline void Pause() {
 #endif
 }
 
+void BindThisThread(int processor) {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  CPU_SET(processor, &mask);
+  const int error = pthread_setaffinity_np(pthread_self(), sizeof(mask), &mask);
+  if (error == 0) return;
+  LOG(WARNING) << "event=thread_not_bound processor=" << processor
+               << " error=\"" << std::strerror(error) << "\"";
+}
+
+ThreadPlacement NotBound(int n_threads) {
+  ThreadPlacement placement;
+  placement.n_threads = n_threads;
+  return placement;
+}
+
 }  // namespace
+
+ThreadPool::CallerBinding::CallerBinding(const ThreadPool& pool) {
+  if (pool.placement_.processors.empty() ||
+      pthread_getaffinity_np(pthread_self(), sizeof(before_), &before_) != 0) {
+    return;
+  }
+  bound_ = true;
+  BindThisThread(pool.placement_.processors[0]);
+}
+
+// Fails only when the process has lost all these processors meanwhile; then the
+// system has chosen others for this thread already.
+ThreadPool::CallerBinding::~CallerBinding() {
+  if (bound_) pthread_setaffinity_np(pthread_self(), sizeof(before_), &before_);
+}
+
+ThreadPool::ThreadPool(int n_threads) : ThreadPool(NotBound(n_threads)) {}
 
 // With more threads than processors, a spinning thread keeps the one it waits
 // for from running.
-ThreadPool::ThreadPool(int n_threads)
-    : n_threads_(n_threads),
-      spin_count_(n_threads <= AvailableProcessors() ? kSpinCount : 0),
-      parts_(n_threads) {
-  CHECK(n_threads >= 1);
-  for (int i = 1; i < n_threads; ++i) {
+ThreadPool::ThreadPool(const ThreadPlacement& placement)
+    : placement_(placement),
+      n_threads_(placement.n_threads),
+      nodes_(n_threads_, 0),
+      spin_count_(n_threads_ <= AvailableProcessors() ? kSpinCount : 0),
+      parts_(n_threads_) {
+  CHECK(n_threads_ >= 1);
+  const std::vector<int>& nodes = placement.nodes;
+  CHECK(nodes.empty() || static_cast<int>(nodes.size()) == n_threads_);
+  CHECK(nodes.size() == placement.processors.size());
+  for (size_t i = 1; i < nodes.size(); ++i) {
+    nodes_[i] = nodes_[i - 1] + (nodes[i] != nodes[i - 1] ? 1 : 0);
+  }
+  for (int i = 1; i < n_threads_; ++i) {
     threads_.emplace_back([this, i] { ThreadMain(i); });
   }
 }
@@ -51,28 +95,63 @@ ThreadPool::~ThreadPool() {
 void ThreadPool::ParallelFor(
     int64_t n, int64_t grain,
     absl::FunctionRef<void(int64_t begin, int64_t end)> fn) {
+  RunParts(n, grain, 0, 1, /*leaves_node=*/true, fn);
+}
+
+void ThreadPool::ParallelForFirstTouch(
+    int64_t n, int slice, int n_slices,
+    absl::FunctionRef<void(int64_t begin, int64_t end)> fn) {
+  RunParts(n, 1, slice, n_slices, /*leaves_node=*/false, fn);
+}
+
+std::vector<int64_t> ThreadPool::NodeParts(int64_t n) const {
+  std::vector<int64_t> begins = {0};
+  for (int thread = 1; thread < n_threads_; ++thread) {
+    if (nodes_[thread] == nodes_[thread - 1]) continue;
+    begins.push_back(PartBegin(n, thread));
+  }
+  begins.push_back(n);
+  return begins;
+}
+
+void ThreadPool::RunParts(
+    int64_t n, int64_t grain, int slice, int n_slices, bool leaves_node,
+    absl::FunctionRef<void(int64_t begin, int64_t end)> fn) {
   if (n <= 0) return;
   const int64_t n_grains = (n + grain - 1) / grain;
   if (n_threads_ == 1 || n_grains == 1) {
-    fn(0, n);
+    const int64_t begin = n_grains * slice / n_slices * grain;
+    const int64_t end = std::min(n, n_grains * (slice + 1) / n_slices * grain);
+    if (begin < end) fn(begin, end);
     return;
   }
-  for (int i = 0; i < n_threads_; ++i) {
-    Part& part = parts_[i];
-    const int64_t begin = n_grains * i / n_threads_;
-    part.end = n_grains * (i + 1) / n_threads_;
+  for (int thread = 0; thread < n_threads_; ++thread) {
+    Part& part = parts_[thread];
+    const int64_t first = PartBegin(n_grains, thread);
+    const int64_t size = PartBegin(n_grains, thread + 1) - first;
+    const int64_t begin = first + size * slice / n_slices;
+    part.end = first + size * (slice + 1) / n_slices;
     part.piece = std::max<int64_t>(1, (part.end - begin) / kPiecesPerPart);
     part.next.store(begin, std::memory_order_relaxed);
   }
+  const bool has_other_nodes = nodes_.back() != 0;
+  auto take_pieces = [&](Part& part) {
+    while (true) {
+      const int64_t begin =
+          part.next.fetch_add(part.piece, std::memory_order_relaxed);
+      if (begin >= part.end) break;
+      const int64_t end = std::min(begin + part.piece, part.end);
+      fn(begin * grain, std::min(n, end * grain));
+    }
+  };
   auto job = [&](int thread) {
-    for (int i = 0; i < n_threads_; ++i) {
-      Part& part = parts_[(thread + i) % n_threads_];
-      while (true) {
-        const int64_t begin =
-            part.next.fetch_add(part.piece, std::memory_order_relaxed);
-        if (begin >= part.end) break;
-        const int64_t end = std::min(begin + part.piece, part.end);
-        fn(begin * grain, std::min(n, end * grain));
+    for (const bool here : {true, false}) {
+      if (!here && !(leaves_node && has_other_nodes)) break;
+      for (int i = 0; i < n_threads_; ++i) {
+        const int other = (thread + i) % n_threads_;
+        if ((nodes_[other] == nodes_[thread]) == here) {
+          take_pieces(parts_[other]);
+        }
       }
     }
   };
@@ -100,6 +179,7 @@ void ThreadPool::ParallelForEach(
 // counter before it looks for sleepers, and all four are sequentially
 // consistent.
 void ThreadPool::Run(Job job) {
+  ++barrier_count_;
   job_ = &job;
   unfinished_.store(n_threads_ - 1);
   generation_.fetch_add(1);
@@ -119,6 +199,9 @@ void ThreadPool::Run(Job job) {
 }
 
 void ThreadPool::ThreadMain(int thread) {
+  if (!placement_.processors.empty()) {
+    BindThisThread(placement_.processors[thread]);
+  }
   uint64_t seen = 0;
   while (true) {
     for (int spin = 0; spin < spin_count_; ++spin) {

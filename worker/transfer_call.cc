@@ -12,7 +12,7 @@ namespace tern {
 
 TransferCall* TransferCall::Start(const absl::Status& allowed,
                                   v1::TransferHiddenStatesResponse* response,
-                                  StageHost* host) {
+                                  StageBackend* host) {
   const std::shared_ptr<TransferCall> call(new TransferCall(response, host));
   {
     absl::MutexLock lock(&call->mu_);

@@ -11,7 +11,7 @@
 #include "grpcpp/support/server_callback.h"
 #include "proto/tern/v1/worker.pb.h"
 #include "worker/hidden_states_inbox.h"
-#include "worker/stage_host.h"
+#include "worker/stage_backend.h"
 
 namespace tern {
 
@@ -24,10 +24,10 @@ class TransferCall
   // `allowed`: whether the caller may call; its error is the answer.
   static TransferCall* Start(const absl::Status& allowed,
                              v1::TransferHiddenStatesResponse* response,
-                             StageHost* host);
+                             StageBackend* host);
 
  private:
-  TransferCall(v1::TransferHiddenStatesResponse* response, StageHost* host)
+  TransferCall(v1::TransferHiddenStatesResponse* response, StageBackend* host)
       : response_(response), host_(host) {}
 
   void OnReadDone(bool ok) override;
@@ -43,7 +43,7 @@ class TransferCall
   void End(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mu_);
 
   v1::TransferHiddenStatesResponse* const response_;
-  StageHost* const host_;
+  StageBackend* const host_;
 
   // Of the chain of reads and offers, one of which is under way at a time.
   v1::TransferHiddenStatesRequest slice_;

@@ -27,7 +27,9 @@
 #include "worker/grpc_stage_link.h"
 #include "worker/machine.h"
 #include "worker/packing_choice.h"
+#include "worker/thread_placement.h"
 #include "worker/thread_pool.h"
+#include "worker/topology.h"
 
 namespace tern {
 namespace {
@@ -70,10 +72,25 @@ absl::StatusOr<Isa> ChooseIsa(const std::string& name) {
   return isa;
 }
 
+absl::StatusOr<ThreadPlacement> ChoosePlacement(const std::string& pin,
+                                                int n_threads) {
+  PinMode mode;
+  if (!ParsePinMode(pin, &mode)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "threads cannot be pinned \"", pin, "\"; there are auto, on and off"));
+  }
+  ASSIGN_OR_RETURN(ThreadPlacement placement,
+                   PlaceThreads(ThisProcessGrant(), n_threads, mode));
+  LOG(INFO) << "event=threads_placed threads=" << n_threads << " placement=\""
+            << Describe(placement) << "\"";
+  return placement;
+}
+
 // The stage's own threads start later.
-absl::StatusOr<TernaryPacking> ChooseWeightsPacking(const std::string& name,
-                                                    Isa isa, int n_threads) {
-  ThreadPool pool(n_threads);
+absl::StatusOr<TernaryPacking> ChooseWeightsPacking(
+    const std::string& name, Isa isa, const ThreadPlacement& placement) {
+  ThreadPool pool(placement);
+  const ThreadPool::CallerBinding binding(pool);
   return ChoosePacking(name, KernelsFor(isa), &pool);
 }
 
@@ -99,9 +116,11 @@ absl::Status Worker::Start(const Options& options) {
   const int n_threads =
       options.n_threads > 0 ? options.n_threads : AvailableProcessors();
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
+  ASSIGN_OR_RETURN(const ThreadPlacement placement,
+                   ChoosePlacement(options.pin, n_threads));
   ASSIGN_OR_RETURN(
       const TernaryPacking packing,
-      ChooseWeightsPacking(options.weights_packing, isa, n_threads));
+      ChooseWeightsPacking(options.weights_packing, isa, placement));
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
   ASSIGN_OR_RETURN(std::shared_ptr<const ModelSource> source,
                    ModelSource::Open(options.model_path));
@@ -113,7 +132,7 @@ absl::Status Worker::Start(const Options& options) {
   StageHost::Options host;
   host.model_name = options.model_name.empty() ? ModelNameOf(options.model_path)
                                                : options.model_name;
-  host.n_threads = n_threads;
+  host.placement = placement;
   host.memory_bytes =
       options.memory_bytes > 0
           ? options.memory_bytes
@@ -169,14 +188,15 @@ absl::Status Worker::Start(const Options& options) {
   description.address = address_;
   description.numerics_class = kCpuNumericsClass;
   description.memory_bytes = host.memory_bytes;
-  description.thread_count = host.n_threads;
+  description.thread_count = n_threads;
   description.kernel_isa = std::string(IsaName(isa));
   description.device = ProcessorName();
+  description.thread_placement = Describe(placement);
   description.models = {host.model_name};
+  description.packed_blocks = {BlockColumns(packing), BlockBytes(packing)};
   LOG(INFO) << "event=worker_started worker=" << description.worker_id
             << " address=" << address_ << " model=" << host.model_name
-            << " threads=" << host.n_threads
-            << " memory_bytes=" << host.memory_bytes
+            << " threads=" << n_threads << " memory_bytes=" << host.memory_bytes
             << " isa=" << description.kernel_isa
             << " packing=" << TernaryPackingName(packing);
   if (options.coordinator.empty()) return absl::OkStatus();

@@ -36,6 +36,9 @@ class Worker {
     std::string worker_id;
     // Compute threads; 0 is all that the process may use.
     int n_threads = 0;
+    // Whether they are bound to processors: "auto", "on" or "off", see
+    // worker/thread_placement.h.
+    std::string pin = "auto";
     // Bytes that weights and KV pool may take together; 0 is 80 % of what is
     // available now.
     int64_t memory_bytes = 0;

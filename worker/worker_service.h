@@ -7,7 +7,7 @@
 #include "proto/tern/v1/worker.pb.h"
 #include "util/clock.h"
 #include "util/credentials.h"
-#include "worker/stage_host.h"
+#include "worker/stage_backend.h"
 
 namespace tern {
 
@@ -16,7 +16,7 @@ namespace tern {
 class WorkerServiceImpl final : public v1::WorkerService::CallbackService {
  public:
   // All must outlive the service.
-  WorkerServiceImpl(StageHost* host, const Credentials* credentials,
+  WorkerServiceImpl(StageBackend* host, const Credentials* credentials,
                     Clock* clock)
       : host_(host), credentials_(credentials), clock_(clock) {}
 
@@ -32,7 +32,7 @@ class WorkerServiceImpl final : public v1::WorkerService::CallbackService {
                        v1::TransferHiddenStatesResponse* response) override;
 
  private:
-  StageHost* const host_;
+  StageBackend* const host_;
   const Credentials* const credentials_;
   Clock* const clock_;
 };

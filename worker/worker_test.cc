@@ -52,6 +52,13 @@ TEST(Worker, SenselessOptionsAreRefused) {
   options.memory_bytes = -1;
   EXPECT_TRUE(absl::IsInvalidArgument(Worker::Create(options).status()));
   options = GoodOptions();
+  options.pin = "yes";
+  EXPECT_TRUE(absl::IsInvalidArgument(Worker::Create(options).status()));
+  options = GoodOptions();
+  options.pin = "on";
+  options.n_threads = 1024;
+  EXPECT_TRUE(absl::IsInvalidArgument(Worker::Create(options).status()));
+  options = GoodOptions();
   options.isa = "mmx";
   EXPECT_TRUE(absl::IsInvalidArgument(Worker::Create(options).status()));
   options = GoodOptions();

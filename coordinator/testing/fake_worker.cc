@@ -39,6 +39,9 @@ StepPlan FromProto(const v1::StepPlan& in) {
     row.new_block_ids.assign(from.new_block_ids().begin(),
                              from.new_block_ids().end());
     row.samples = from.samples();
+    row.n_taken_over_blocks = from.taken_over_block_count();
+    row.taken_over_tokens.assign(from.taken_over_token_ids().begin(),
+                                 from.taken_over_token_ids().end());
     plan.rows.push_back(std::move(row));
   }
   return plan;

@@ -1,5 +1,6 @@
 #include "coordinator/testing/toy_model.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,10 +28,43 @@ std::vector<int32_t> ToyAnswer(std::vector<int32_t> prompt, uint64_t seed,
 
 ToyWorker::ToyWorker(int n_blocks, int block_size, int max_step_tokens,
                      int vocab_size)
-    : n_blocks_(n_blocks),
-      block_size_(block_size),
+    : block_size_(block_size),
       max_step_tokens_(max_step_tokens),
-      vocab_size_(vocab_size) {}
+      vocab_size_(vocab_size),
+      blocks_(n_blocks) {}
+
+// Blocks that are full of the text that the sequence has, and goes on with.
+absl::Status ToyWorker::TakeOver(const StepRow& row, State* state) {
+  const auto error = [&row](const auto&... what) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("row of ", row.run_id, ": ", what...));
+  };
+  if (row.n_taken_over_blocks > static_cast<int>(row.new_block_ids.size())) {
+    return error("takes over more blocks than it names");
+  }
+  const size_t n_before = state->history.size();
+  for (int i = 0; i < row.n_taken_over_blocks; ++i) {
+    const int id = row.new_block_ids[i];
+    if (id < 0 || id >= static_cast<int>(blocks_.size())) {
+      return error("no block ", id);
+    }
+    const std::vector<int32_t>& text = blocks_[id].text;
+    if (text.size() != state->history.size() + block_size_ ||
+        !std::equal(state->history.begin(), state->history.end(),
+                    text.begin())) {
+      return error("block ", id, " does not continue its text");
+    }
+    state->history = text;
+    n_taken_over_ += block_size_;
+  }
+  if (!row.taken_over_tokens.empty() &&
+      row.taken_over_tokens !=
+          std::vector<int32_t>(state->history.begin() + n_before,
+                               state->history.end())) {
+    return error("tells other tokens than it takes over");
+  }
+  return absl::OkStatus();
+}
 
 absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
   const auto error = [&plan](const auto&... what) {
@@ -44,7 +78,9 @@ absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
   for (int64_t run_id : plan.released_run_ids) {
     auto it = sequences_.find(run_id);
     if (it == sequences_.end()) return error("releases unknown ", run_id);
-    for (int id : it->second.block_ids) block_owner_.erase(id);
+    for (int id : it->second.block_ids) {
+      if (--blocks_[id].n_users == 0) --n_blocks_in_use_;
+    }
     sequences_.erase(it);
   }
   for (const SequenceSetup& setup : plan.new_sequences) {
@@ -65,20 +101,36 @@ absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
       return error("two rows of ", row.run_id);
     }
     if (row.tokens.empty()) return error("empty row of ", row.run_id);
+    const absl::Status taken = TakeOver(row, &state);
+    if (!taken.ok()) return error(taken.message());
     if (row.position != static_cast<int>(state.history.size())) {
       return error("row of ", row.run_id, " at ", row.position, " instead of ",
                    state.history.size());
     }
     n_tokens += row.tokens.size();
+    n_computed_ += row.tokens.size();
     state.history.insert(state.history.end(), row.tokens.begin(),
                          row.tokens.end());
-    for (int id : row.new_block_ids) {
-      if (id < 0 || id >= n_blocks_) return error("no block ", id);
-      if (!block_owner_.insert({id, row.run_id}).second) {
-        return error("block ", id, " of ", block_owner_[id], " given to ",
-                     row.run_id);
+    for (size_t i = 0; i < row.new_block_ids.size(); ++i) {
+      const int id = row.new_block_ids[i];
+      if (id < 0 || id >= static_cast<int>(blocks_.size())) {
+        return error("no block ", id);
       }
+      const bool fresh = static_cast<int>(i) >= row.n_taken_over_blocks;
+      if (fresh && blocks_[id].n_users > 0) {
+        return error("block ", id, " is in use and given to ", row.run_id);
+      }
+      if (fresh) blocks_[id].text.clear();
+      if (blocks_[id].n_users++ == 0) ++n_blocks_in_use_;
       state.block_ids.push_back(id);
+    }
+    for (size_t end = block_size_; end <= state.history.size();
+         end += block_size_) {
+      if (end <= static_cast<size_t>(row.position)) continue;
+      const size_t i = end / block_size_ - 1;
+      if (i >= state.block_ids.size()) break;
+      blocks_[state.block_ids[i]].text.assign(state.history.begin(),
+                                              state.history.begin() + end);
     }
     const size_t n_blocks_needed =
         (state.history.size() + block_size_ - 1) / block_size_;

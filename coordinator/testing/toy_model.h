@@ -34,7 +34,10 @@ class ToyWorker {
   absl::Status Run(const StepPlan& plan, StepResult* result);
 
   int n_sequences() const { return static_cast<int>(sequences_.size()); }
-  int n_blocks_in_use() const { return static_cast<int>(block_owner_.size()); }
+  int n_blocks_in_use() const { return n_blocks_in_use_; }
+  // Positions that rows computed, and that they took over from others.
+  int64_t n_computed() const { return n_computed_; }
+  int64_t n_taken_over() const { return n_taken_over_; }
   int64_t n_steps() const { return last_step_id_; }
 
  private:
@@ -43,15 +46,24 @@ class ToyWorker {
     std::vector<int32_t> history;  // as computed into the cache
     std::vector<int> block_ids;
   };
+  struct Block {
+    int n_users = 0;
+    // The text up to the block's end, once it is full.
+    std::vector<int32_t> text;
+  };
 
-  const int n_blocks_;
+  absl::Status TakeOver(const StepRow& row, State* state);
+
   const int block_size_;
   const int max_step_tokens_;
   const int vocab_size_;
   int64_t last_step_id_ = 0;
   std::map<int64_t, State> sequences_;
   std::set<int64_t> run_ids_seen_;
-  std::map<int, int64_t> block_owner_;
+  std::vector<Block> blocks_;
+  int n_blocks_in_use_ = 0;
+  int64_t n_computed_ = 0;
+  int64_t n_taken_over_ = 0;
 };
 
 }  // namespace tern

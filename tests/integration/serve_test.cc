@@ -485,6 +485,7 @@ TEST(Serve, StatusNamesWorkersStagesLayersAndMemory) {
     EXPECT_EQ(workers.workers(i).worker_id(), absl::StrCat("worker-", i));
     EXPECT_EQ(workers.workers(i).state(), v1::WORKER_STATE_READY);
     EXPECT_EQ(workers.workers(i).capabilities().numerics_class(), "cpu-1");
+    EXPECT_NE(workers.workers(i).capabilities().thread_placement(), "");
   }
 }
 

@@ -1,0 +1,139 @@
+#include "bench/local_servers.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
+#include "cli/sibling_program.h"
+#include "util/status_macros.h"
+
+namespace tern {
+namespace {
+
+constexpr absl::Duration kStartTimeout = absl::Seconds(60);
+constexpr absl::Duration kStopTimeout = absl::Seconds(15);
+constexpr size_t kLogBytesShown = 2000;
+
+absl::StatusOr<std::string> Find(const SiblingProgram& program) {
+  const std::vector<std::string> paths = PathsOf(program);
+  for (const std::string& path : paths) {
+    if (access(path.c_str(), X_OK) == 0) return path;
+  }
+  return absl::NotFoundError(absl::StrCat(
+      "--start_cluster needs the program ", program.name,
+      ", which is at none "
+      "of ",
+      absl::StrJoin(paths, ", "), "; install it there, or build //",
+      program.folder, ":", program.name));
+}
+
+std::string Tail(const Process& process) {
+  const std::string log = process.Log();
+  return log.substr(log.size() - std::min(log.size(), kLogBytesShown));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LocalServers>> LocalServers::Start(
+    const Options& options) {
+  std::unique_ptr<LocalServers> servers(new LocalServers);
+  const absl::Status status = servers->Init(options);
+  if (!status.ok()) {
+    return absl::Status(status.code(),
+                        absl::StrCat(status.message(), servers->Logs()));
+  }
+  return servers;
+}
+
+absl::Status LocalServers::Init(const Options& options) {
+  mock_ = options.mock;
+  ASSIGN_OR_RETURN(const std::string coordinator,
+                   Find({"coordinator", "coordinator"}));
+  ASSIGN_OR_RETURN(
+      const std::string worker,
+      mock_ ? Find({"mock_worker", "bench"}) : Find({"worker", "worker"}));
+  std::error_code no_folder;
+  folder_ =
+      std::filesystem::temp_directory_path(no_folder) / "tern-bench-XXXXXX";
+  if (no_folder || mkdtemp(folder_.data()) == nullptr) {
+    folder_.clear();
+    return absl::UnavailableError(
+        absl::StrCat("cannot make a temporary folder: ", std::strerror(errno)));
+  }
+  const std::string port_file = folder_ + "/coordinator.port";
+  std::vector<std::string> argv = {coordinator, "--listen=127.0.0.1:0",
+                                   absl::StrCat("--model=", options.model_file),
+                                   absl::StrCat("--stages=", options.n_stages),
+                                   absl::StrCat("--port_file=", port_file)};
+  argv.insert(argv.end(), options.coordinator_flags.begin(),
+              options.coordinator_flags.end());
+  ASSIGN_OR_RETURN(coordinator_,
+                   Process::Start(argv, folder_ + "/coordinator.log"));
+  ASSIGN_OR_RETURN(const std::string port,
+                   WaitForFile(port_file, coordinator_.get(), kStartTimeout));
+  address_ = absl::StrCat("127.0.0.1:", port.substr(0, port.find('\n')));
+  for (int i = 0; i < (mock_ ? 1 : options.n_workers); ++i) {
+    argv = {worker, absl::StrCat("--coordinator=", address_),
+            absl::StrCat("--model=", options.model_file)};
+    if (mock_) {
+      argv.push_back(absl::StrCat("--workers=", options.n_workers));
+      argv.push_back(absl::StrCat("--stats_file=", folder_, "/stages.json"));
+    } else {
+      argv.push_back(absl::StrCat("--worker_id=worker-", i));
+    }
+    argv.insert(argv.end(), options.worker_flags.begin(),
+                options.worker_flags.end());
+    ASSIGN_OR_RETURN(
+        std::unique_ptr<Process> process,
+        Process::Start(argv, absl::StrCat(folder_, "/worker-", i, ".log")));
+    workers_.push_back(std::move(process));
+  }
+  return absl::OkStatus();
+}
+
+LocalServers::~LocalServers() {
+  workers_.clear();
+  coordinator_.reset();
+  std::error_code ignored;
+  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
+}
+
+absl::StatusOr<std::string> LocalServers::Stop() {
+  for (const auto& worker : workers_) worker->Signal(SIGTERM);
+  for (const auto& worker : workers_) {
+    RETURN_IF_ERROR(worker->Wait(kStopTimeout).status());
+  }
+  coordinator_->Signal(SIGTERM);
+  RETURN_IF_ERROR(coordinator_->Wait(kStopTimeout).status());
+  if (!mock_) return std::string();
+  std::ifstream file(folder_ + "/stages.json");
+  std::string stages(std::istreambuf_iterator<char>(file), {});
+  if (file && !stages.empty()) return stages;
+  return absl::UnavailableError(
+      absl::StrCat("mock_worker wrote no statistics", Logs()));
+}
+
+std::string LocalServers::Logs() const {
+  std::string logs;
+  if (coordinator_ != nullptr) {
+    absl::StrAppend(&logs, "\nlog of the coordinator:\n", Tail(*coordinator_));
+  }
+  for (const auto& worker : workers_) {
+    absl::StrAppend(&logs, "\nlog of a worker:\n", Tail(*worker));
+  }
+  return logs;
+}
+
+}  // namespace tern

@@ -1,0 +1,422 @@
+#include "coordinator/lane.h"
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "util/logging.h"
+
+namespace tern {
+namespace {
+
+int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+Lane::Lane(int index, const Options& options, const Capacity& capacity,
+           FairQueue* queue)
+    : index_(index),
+      options_(options),
+      capacity_(capacity),
+      queue_(queue),
+      blocks_(capacity.n_blocks, capacity.block_size) {
+  CHECK(capacity.max_in_flight > 0);
+}
+
+bool Lane::CanHold(int64_t n_positions) const {
+  return n_positions <=
+         static_cast<int64_t>(blocks_.n_blocks()) * blocks_.block_size();
+}
+
+bool Lane::HasRoomFor(const Sequence& sequence) {
+  if (n_running() >= options_.max_sequences) return false;
+  if (n_running() == 0) return true;
+  const int n_needed =
+      blocks_.BlocksFor(
+          std::min(sequence.n_tokens() + 1, sequence.n_positions_max())) -
+      LookUp(sequence.parameters, sequence.tokens).n_blocks_in_use;
+  return n_needed + n_running() <= blocks_.n_free() - BlocksPromised();
+}
+
+int Lane::CachedTokens(const SequenceParameters& parameters,
+                       absl::Span<const int32_t> tokens) {
+  return LookUp(parameters, tokens).n_tokens;
+}
+
+int64_t Lane::TokensAhead(const SequenceParameters& parameters,
+                          absl::Span<const int32_t> tokens) {
+  return PrefillTokensWaiting() + n_running() +
+         static_cast<int64_t>(tokens.size()) - CachedTokens(parameters, tokens);
+}
+
+void Lane::Take(Sequence* sequence) {
+  CHECK(sequence->pipeline < 0);
+  queue_->Start(sequence);
+  sequence->pipeline = index_;
+  sequence->run_id = ++last_run_id_;
+  sequence->last_step_id = 0;
+  if (MayShare(sequence->parameters)) {
+    sequence->prefix = blocks_.Root(sequence->parameters.tenant);
+    counters_.looked_up_tokens += sequence->n_tokens();
+    // At once: what is there now may be gone when its turn comes.
+    TakeOverBlocks(sequence);
+  }
+  running_.insert({sequence->rank(), sequence});
+}
+
+// Plans run in order on every stage, so blocks may be given away at once, even
+// under a step in flight: whoever gets them does so in a later plan.
+void Lane::Release(Sequence* sequence) {
+  CHECK(sequence->pipeline == index_);
+  running_.erase({sequence->rank(), sequence});
+  if (sequence->is_open) released_run_ids_.push_back(sequence->run_id);
+  blocks_.Release(sequence->block_ids);
+  sequence->pipeline = -1;
+  sequence->run_id = 0;
+  sequence->is_open = false;
+  sequence->n_computed = 0;
+  sequence->block_ids.clear();
+  sequence->n_blocks_sent = 0;
+  sequence->n_blocks_known = 0;
+  sequence->prefix = 0;
+  sequence->n_blocks_taken_over = 0;
+}
+
+void Lane::Preempt(Sequence* sequence) {
+  Release(sequence);
+  queue_->Return(sequence);
+  ++counters_.preemptions;
+}
+
+std::optional<StepPlan> Lane::Schedule() {
+  if (!CanSchedule()) return std::nullopt;
+  StepPlan plan;
+  plan.step_id = last_step_id_ + 1;
+  step_tokens_ = 0;
+  in_flight_.push_back({plan.step_id, {}});
+  ServeHighestRank();
+  AddDecodeRows(&plan);
+  AddPrefillRows(&plan);
+  // Releases ride on the next rows; they get a plan of their own only when no
+  // result is awaited that would bring some.
+  if (plan.rows.empty() && (released_run_ids_.empty() || n_in_flight() > 1)) {
+    in_flight_.pop_back();
+    return std::nullopt;
+  }
+  last_step_id_ = plan.step_id;
+  in_flight_.back().n_tokens = step_tokens_;
+  plan.released_run_ids = std::move(released_run_ids_);
+  released_run_ids_.clear();
+  return plan;
+}
+
+// Takes the blocks of the highest rank's next row before others may: once they
+// have rows in the plan they cannot be pre-empted any more.
+void Lane::ServeHighestRank() {
+  if (running_.empty()) return;
+  Sequence* sequence = running_.begin()->second;
+  if (sequence->in_flight_step_id != 0) return;
+  TakeOverBlocks(sequence);
+  const int n_tokens =
+      std::min(sequence->n_pending(), options_.max_step_tokens);
+  TryAllocate(sequence, sequence->n_computed + n_tokens);
+}
+
+void Lane::AddDecodeRows(StepPlan* plan) {
+  int n_decoding = 0;
+  std::vector<Sequence*> ready;
+  for (const auto& [rank, sequence] : running_) {
+    if (!sequence->IsDecoding()) continue;
+    ++n_decoding;
+    if (sequence->in_flight_step_id == 0) ready.push_back(sequence);
+  }
+  int n_rows_left = std::min<int64_t>(
+      CeilDiv(n_decoding, capacity_.max_in_flight), options_.max_step_tokens);
+  // Whoever waited longest has its turn; among equals the higher rank.
+  std::stable_sort(ready.begin(), ready.end(),
+                   [](const Sequence* a, const Sequence* b) {
+                     return a->last_step_id < b->last_step_id;
+                   });
+  for (Sequence* sequence : ready) {
+    if (n_rows_left == 0) return;
+    if (sequence->run_id == 0) continue;  // pre-empted by one before
+    // Without a block it loses its turn, not its place: others go on.
+    if (!TryAllocate(sequence, sequence->n_tokens())) continue;
+    AddRow(sequence, 1, plan);
+    --n_rows_left;
+  }
+}
+
+void Lane::AddPrefillRows(StepPlan* plan) {
+  int budget = PrefillBudget();
+  // Rows below may pre-empt other sequences, hence the copy.
+  std::vector<Sequence*> prefilling;
+  for (const auto& [rank, sequence] : running_) {
+    if (!sequence->IsDecoding() && sequence->in_flight_step_id == 0) {
+      prefilling.push_back(sequence);
+    }
+  }
+  std::stable_sort(prefilling.begin(), prefilling.end(),
+                   [this](const Sequence* a, const Sequence* b) {
+                     return std::make_pair(a->level(), queue_->ServedTo(*a)) <
+                            std::make_pair(b->level(), queue_->ServedTo(*b));
+                   });
+  const int block_size = blocks_.block_size();
+  for (Sequence* sequence : prefilling) {
+    if (budget <= 0) return;
+    if (sequence->run_id == 0) continue;  // pre-empted by one before
+    // When another's row in this step computes what it needs next, it is taken
+    // over in the step after.
+    if (!TakeOverBlocks(sequence)) continue;
+    int n_tokens = std::min(budget, sequence->n_pending());
+    if (n_tokens < sequence->n_pending()) {
+      // Whole blocks, which can be shared.
+      const int end = sequence->n_computed + n_tokens;
+      const int whole = end / block_size * block_size - sequence->n_computed;
+      if (whole > 0) n_tokens = whole;
+    }
+    if (!TryAllocate(sequence, sequence->n_computed + n_tokens)) continue;
+    AddRow(sequence, n_tokens, plan);
+    budget -= n_tokens;
+  }
+}
+
+int Lane::PrefillBudget() const {
+  int budget = options_.max_step_tokens - step_tokens_;
+  // Several micro-batches share the prompts.
+  if (capacity_.max_in_flight > 1) {
+    const int64_t share =
+        CeilDiv(PrefillTokensWaiting(), capacity_.max_in_flight);
+    budget = static_cast<int>(std::min<int64_t>(
+        budget, std::max<int64_t>(share, options_.min_prefill_tokens)));
+  }
+  // Rows of those who decode may be in other micro-batches, which wait for this
+  // one at every stage.
+  const int n_decoding = static_cast<int>(std::count_if(
+      running_.begin(), running_.end(),
+      [](const auto& running) { return running.second->IsDecoding(); }));
+  if (n_decoding == 0 || budget <= options_.min_prefill_tokens) return budget;
+  if (!cost_.is_known()) return options_.min_prefill_tokens;
+  const int n_rows =
+      static_cast<int>(CeilDiv(n_decoding, capacity_.max_in_flight));
+  const absl::Duration limit =
+      options_.max_step_stretch * cost_.Predict(n_rows);
+  const int n_more =
+      cost_.TokensWithin(limit, step_tokens_ + budget) - step_tokens_;
+  return std::max(n_more, options_.min_prefill_tokens);
+}
+
+void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
+  CHECK(n_tokens > 0 && n_tokens <= sequence->n_pending());
+  CHECK(n_tokens <= options_.max_step_tokens - step_tokens_);
+  CHECK(sequence->in_flight_step_id == 0);
+  const SequenceParameters& parameters = sequence->parameters;
+  if (!sequence->is_open) {
+    sequence->is_open = true;
+    plan->new_sequences.push_back(
+        {sequence->run_id, parameters.sampler, parameters.stop_token_ids,
+         parameters.min_output_tokens, sequence->n_prompt});
+  }
+  StepRow row;
+  row.run_id = sequence->run_id;
+  row.position = sequence->n_computed;
+  const auto begin = sequence->tokens.begin() + sequence->n_computed;
+  row.tokens.assign(begin, begin + n_tokens);
+  row.n_taken_over_blocks = sequence->n_blocks_taken_over;
+  if (row.n_taken_over_blocks > 0 && parameters.sampler.NeedsHistory()) {
+    row.taken_over_tokens.assign(
+        begin - row.n_taken_over_blocks * blocks_.block_size(), begin);
+  }
+  sequence->n_blocks_taken_over = 0;
+  row.samples = n_tokens == sequence->n_pending();
+  sequence->n_computed += n_tokens;
+  sequence->n_computed_ever =
+      std::max(sequence->n_computed_ever, sequence->n_computed);
+  // Blocks beyond this row, taken early, are told with the row that needs them.
+  const int n_blocks = blocks_.BlocksFor(sequence->n_computed);
+  row.new_block_ids.assign(
+      sequence->block_ids.begin() + sequence->n_blocks_sent,
+      sequence->block_ids.begin() + n_blocks);
+  sequence->n_blocks_sent = n_blocks;
+  sequence->in_flight_step_id = plan->step_id;
+  sequence->last_step_id = plan->step_id;
+  step_tokens_ += n_tokens;
+  queue_->Charge(*sequence, n_tokens + (row.samples ? 1 : 0));
+  PublishBlocks(sequence, plan->step_id);
+  in_flight_.back().rows.push_back({sequence->id, sequence->run_id,
+                                    row.samples ? sequence->n_tokens() : -1,
+                                    parameters.sampler.logprobs >= 0});
+  plan->rows.push_back(std::move(row));
+}
+
+absl::Status Lane::TakeAnswered(const StepResult& result,
+                                std::vector<InFlightRow>* rows) {
+  if (in_flight_.empty() || in_flight_.front().step_id != result.step_id) {
+    return absl::InternalError(absl::StrCat(
+        "the pipeline answered step ", result.step_id, "; step ",
+        in_flight_.empty() ? 0 : in_flight_.front().step_id, " is due"));
+  }
+  size_t n_sampling = 0;
+  for (const InFlightRow& row : in_flight_.front().rows) {
+    if (row.position_sampled < 0) continue;
+    const size_t i = n_sampling++;
+    if (i >= result.sampled.size() || result.sampled[i].run_id != row.run_id ||
+        result.sampled[i].position != row.position_sampled) {
+      return absl::InternalError(absl::StrCat(
+          "step ", result.step_id, " came back without the token of sequence ",
+          row.run_id, " at position ", row.position_sampled));
+    }
+    if (row.wants_logprobs && result.sampled[i].status.ok() &&
+        !result.sampled[i].logprobs.has_value()) {
+      return absl::InternalError(absl::StrCat(
+          "step ", result.step_id, " came back without the log-probability of ",
+          "sequence ", row.run_id, " at position ", row.position_sampled));
+    }
+  }
+  if (result.sampled.size() != n_sampling) {
+    return absl::InternalError(absl::StrCat(
+        "step ", result.step_id, " came back with ", result.sampled.size(),
+        " tokens; it asked for ", n_sampling));
+  }
+  if (in_flight_.front().n_tokens > 0 && result.busy > absl::ZeroDuration()) {
+    cost_.Observe(in_flight_.front().n_tokens, result.busy);
+  }
+  *rows = std::move(in_flight_.front().rows);
+  in_flight_.pop_front();
+  return absl::OkStatus();
+}
+
+std::vector<int64_t> Lane::InFlight() const {
+  std::vector<int64_t> ids;
+  for (const InFlightStep& step : in_flight_) {
+    for (const InFlightRow& row : step.rows) ids.push_back(row.id);
+  }
+  return ids;
+}
+
+bool Lane::MayShare(const SequenceParameters& parameters) const {
+  return options_.prefix_cache && parameters.may_share_blocks;
+}
+
+// What a sequence of this text would find if it began here now.
+Lane::Cached Lane::LookUp(const SequenceParameters& parameters,
+                          absl::Span<const int32_t> tokens) {
+  Cached cached;
+  if (!MayShare(parameters)) return cached;
+  BlockManager::PrefixId prefix = blocks_.Root(parameters.tenant);
+  const int block_size = blocks_.block_size();
+  // At least one token is computed: its logits are wanted.
+  while (static_cast<size_t>(cached.n_tokens) + block_size < tokens.size()) {
+    const std::optional<BlockManager::Known> known =
+        blocks_.Find(prefix, tokens.subspan(cached.n_tokens, block_size));
+    if (!known.has_value()) break;
+    prefix = known->prefix;
+    cached.n_tokens += block_size;
+    if (blocks_.IsInUse(known->block_id)) ++cached.n_blocks_in_use;
+  }
+  return cached;
+}
+
+// Takes over the blocks that others have computed for what the sequence would
+// compute next. False when the step being planned computes the next one.
+bool Lane::TakeOverBlocks(Sequence* sequence) {
+  if (!MayShare(sequence->parameters)) return true;
+  const int block_size = blocks_.block_size();
+  const absl::Span<const int32_t> tokens = sequence->tokens;
+  while (sequence->n_pending() > block_size &&
+         static_cast<int>(sequence->block_ids.size()) * block_size ==
+             sequence->n_computed) {
+    const std::optional<BlockManager::Known> known = blocks_.Find(
+        sequence->prefix, tokens.subspan(sequence->n_computed, block_size));
+    if (!known.has_value()) return true;
+    if (known->filled_in > last_step_id_) return false;
+    blocks_.AddReference(known->block_id);
+    sequence->block_ids.push_back(known->block_id);
+    sequence->prefix = known->prefix;
+    sequence->n_computed += block_size;
+    ++sequence->n_blocks_known;
+    ++sequence->n_blocks_taken_over;
+    counters_.found_tokens += block_size;
+    if (sequence->n_computed > sequence->n_computed_ever) {
+      sequence->n_computed_ever = sequence->n_computed;
+      sequence->n_prompt_cached += std::min(
+          block_size,
+          std::max(0, sequence->n_prompt - sequence->n_computed + block_size));
+    }
+  }
+  return true;
+}
+
+void Lane::PublishBlocks(Sequence* sequence, int64_t step_id) {
+  if (!MayShare(sequence->parameters)) return;
+  const int block_size = blocks_.block_size();
+  const absl::Span<const int32_t> tokens = sequence->tokens;
+  for (int& n = sequence->n_blocks_known;
+       (n + 1) * block_size <= sequence->n_computed; ++n) {
+    sequence->prefix =
+        blocks_.Publish(sequence->block_ids[n], sequence->prefix,
+                        tokens.subspan(n * block_size, block_size), step_id);
+  }
+}
+
+// Takes the blocks that `n_positions` positions need beyond those held,
+// pre-empting sequences of lower rank. False, with nothing taken, when they
+// cannot be had now: others then hold them, and go on.
+bool Lane::TryAllocate(Sequence* sequence, int n_positions) {
+  const int n_new = blocks_.BlocksFor(n_positions) -
+                    static_cast<int>(sequence->block_ids.size());
+  while (blocks_.n_free() < n_new) {
+    Sequence* victim = Victim(*sequence);
+    if (victim == nullptr) return false;
+    Preempt(victim);
+  }
+  for (int i = 0; i < n_new; ++i) {
+    sequence->block_ids.push_back(blocks_.Allocate());
+  }
+  return true;
+}
+
+// Who gives way to `sequence`: of those of lower rank that have no row in the
+// plan being made the least urgent; among these one of the tenant that runs
+// most, and its latest.
+Sequence* Lane::Victim(const Sequence& sequence) const {
+  const int64_t step_id = in_flight_.back().step_id;
+  Sequence* victim = nullptr;
+  for (auto it = running_.rbegin(); it != running_.rend(); ++it) {
+    Sequence* candidate = it->second;
+    if (candidate->rank() <= sequence.rank()) break;
+    if (candidate->in_flight_step_id == step_id) continue;
+    if (victim == nullptr) {
+      victim = candidate;
+      continue;
+    }
+    if (candidate->level() != victim->level()) break;
+    if (queue_->RunningOf(*candidate) > queue_->RunningOf(*victim)) {
+      victim = candidate;
+    }
+  }
+  return victim;
+}
+
+// Blocks that running sequences still need for what they hold already.
+int Lane::BlocksPromised() const {
+  int n = 0;
+  for (const auto& [rank, sequence] : running_) {
+    const int n_needed = blocks_.BlocksFor(sequence->n_tokens());
+    n += std::max(0, n_needed - static_cast<int>(sequence->block_ids.size()));
+  }
+  return n;
+}
+
+int64_t Lane::PrefillTokensWaiting() const {
+  int64_t n = 0;
+  for (const auto& [rank, sequence] : running_) {
+    if (!sequence->IsDecoding()) n += sequence->n_pending();
+  }
+  return n;
+}
+
+}  // namespace tern
