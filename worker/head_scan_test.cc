@@ -249,6 +249,28 @@ TEST_P(HeadScanTest, SamplersSeeNoDifference) {
   EXPECT_GT(n_left_out, 50000);
 }
 
+// Where l - 7.5 is parallel to x, a logit is as high as its bound; another row
+// has the next lower sum, and a higher bound.
+TEST_P(HeadScanTest, ALogitThatReachesItsBoundIsFound) {
+  constexpr int kHighest = 100;
+  constexpr int kSecond = 300;
+  std::vector<Row> rows(533, Row(kColumns, -16));
+  rows[kHighest].assign(kColumns, 15);
+  for (int k = 0; k < kColumns; ++k) {
+    rows[kSecond][k] =
+        (k < 29 ? 16 : 0) + (k < 47 ? 8 : 7);  // 959 in all, not 960
+  }
+  const Head head(rows, std::vector<float>(rows.size(), 0.01f));
+  const Tokens x({Row(kColumns, 127)});
+  HeadScan scan(head.view, &pool_, &KernelsFor(GetParam()));
+  std::vector<float> logits(Stride(head));
+  scan.Compute(x.view, {{1, 0.0f}}, logits.data(), nullptr);
+  const std::vector<float> all = All(head, x);
+  ASSERT_GT(all[kHighest], all[kSecond]);
+  EXPECT_EQ(logits[kHighest], all[kHighest]);
+  EXPECT_EQ(logits[0], kLowest);  // two passes, or the test shows nothing
+}
+
 TEST_P(HeadScanTest, WhatAnotherTokenWantsMakesNoDifference) {
   const Case spread = Cases(token_rows_)[1];
   const Head head(spread.rows, spread.scales);

@@ -24,6 +24,9 @@ namespace {
 // pages to hand back: some 10 MB.
 constexpr int kHeadSlicePanels = 256;
 
+// Of an int8 panel: the scale and the norm of each row.
+constexpr size_t kHeadFloatBytes = 2 * kHeadPanelRows * sizeof(float);
+
 // The first error of several threads.
 class FirstError {
  public:
@@ -136,7 +139,8 @@ class Loader {
     RETURN_IF_ERROR(CheckNorm(weights_.output_norm, "output_norm.weight"));
     if (weights_.spec.head_mode == HeadMode::kInt8) {
       head_bytes_ = 2 * Int8PlaneBytes(head_.n_rows, head_.n_columns);
-      total_bytes_ += head_bytes_;
+      total_bytes_ += head_bytes_ + HeadPanelCount(head_.n_rows) *
+                                        static_cast<int64_t>(kHeadFloatBytes);
     } else {
       total_bytes_ += static_cast<int64_t>(head_.data.size());
     }
@@ -300,9 +304,10 @@ class Loader {
               const absl::Span<const uint8_t> stored =
                   head_.data.subspan(row * row_bytes, n_rows * row_bytes);
               if (is_int8) weights_.source->Release(stored);
-              bytes += is_int8
-                           ? 2 * (end - begin) * HeadPanelBytes(head.n_columns)
-                           : stored.size();
+              bytes += is_int8 ? (end - begin) *
+                                     (2 * HeadPanelBytes(head.n_columns) +
+                                      kHeadFloatBytes)
+                               : stored.size();
             });
       }
       RETURN_IF_ERROR(error.status());

@@ -85,8 +85,8 @@ struct StageWeights {
   DenseView head_stored;
   Int8View head_int8;
 
-  // Bytes of packed weights (and of the head in the file, when it is read
-  // there).
+  // Bytes of packed weights, with what an int8 head keeps of each row (and of
+  // the head in the file, when it is read there).
   int64_t bytes;
 
   // What the views look into.
