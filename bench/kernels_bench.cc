@@ -120,25 +120,92 @@ void TernaryMatmul(benchmark::State& state, Isa isa, TernaryPacking packing) {
        static_cast<double>(n_out) * n_in * n_tokens);
 }
 
+// An int8 head of random bits.
+struct Int8Head {
+  static constexpr int kColumns = 2560;
+  static constexpr int kRows = 65536;
+
+  Int8Head()
+      : upper(Allocate(Int8PlaneBytes(kRows, kColumns))),
+        lower(Allocate(Int8PlaneBytes(kRows, kColumns))),
+        scale(kRows, 1.0f),
+        norm(kRows, 233.0f) {
+    std::mt19937 rng(1);
+    for (const HugeBuffer* plane : {&upper, &lower}) {
+      FillBytes(As<uint8_t>(*plane), plane->size(),
+                [&] { return static_cast<uint8_t>(rng()); });
+    }
+    view = {As<uint8_t>(upper),
+            As<uint8_t>(lower),
+            scale.data(),
+            norm.data(),
+            kRows,
+            kColumns};
+  }
+  HugeBuffer upper;
+  HugeBuffer lower;
+  std::vector<float> scale;
+  std::vector<float> norm;
+  Int8View view;
+};
+
 void HeadInt8(benchmark::State& state, Isa isa) {
   const int n_tokens = static_cast<int>(state.range(0));
-  constexpr int kColumns = 2560;
-  constexpr int kRows = 65536;
-  const HugeBuffer packed = Allocate(Int8PackedBytes(kRows, kColumns));
-  std::mt19937 rng(1);
-  FillBytes(As<uint8_t>(packed), Int8PackedBytes(kRows, kColumns),
-            [&] { return static_cast<uint8_t>(rng() % 255 - 127); });
-  const std::vector<float> scale(kRows, 1.0f);
-  const Int8View w = {As<int8_t>(packed), scale.data(), kRows, kColumns};
-  const Tokens x(n_tokens, kColumns);
-  std::vector<float> y(static_cast<size_t>(n_tokens) * kRows);
+  const Int8Head head;
+  const Int8View& w = head.view;
+  const Tokens x(n_tokens, w.n_columns);
+  std::vector<float> y(static_cast<size_t>(n_tokens) * w.n_rows);
   const Kernels& kernels = KernelsFor(isa);
   for (auto _ : state) {
-    kernels.head_int8(w, x.view, 0, kRows, y.data(), kRows);
+    kernels.head_int8(w, x.view, 0, w.n_rows, y.data(), w.n_rows);
     benchmark::ClobberMemory();
   }
-  Rate(state, Int8PackedBytes(kRows, kColumns),
-       static_cast<double>(kRows) * kColumns * n_tokens);
+  Rate(state, 2.0 * Int8PlaneBytes(w.n_rows, w.n_columns),
+       static_cast<double>(w.n_rows) * w.n_columns * n_tokens);
+}
+
+// The upper plane alone.
+void HeadInt8Bounds(benchmark::State& state, Isa isa) {
+  const int n_tokens = static_cast<int>(state.range(0));
+  const Int8Head head;
+  const Int8View& w = head.view;
+  const Tokens x(n_tokens, w.n_columns);
+  const std::vector<float> x_norm(n_tokens, 1.0f);
+  std::vector<int32_t> sums(static_cast<size_t>(n_tokens) * w.n_rows);
+  std::vector<float> bounds(sums.size() / kHeadGroupRows);
+  const Kernels& kernels = KernelsFor(isa);
+  for (auto _ : state) {
+    kernels.head_int8_bounds(w, x.view, x_norm.data(), 0,
+                             HeadPanelCount(w.n_rows), sums.data(),
+                             bounds.data(), w.n_rows);
+    benchmark::ClobberMemory();
+  }
+  Rate(state, Int8PlaneBytes(w.n_rows, w.n_columns),
+       static_cast<double>(w.n_rows) * w.n_columns * n_tokens);
+}
+
+// One group of the lower plane in so many.
+void HeadInt8Groups(benchmark::State& state, Isa isa) {
+  const int n_tokens = static_cast<int>(state.range(0));
+  const int one_in = static_cast<int>(state.range(1));
+  const Int8Head head;
+  const Int8View& w = head.view;
+  const Tokens x(n_tokens, w.n_columns);
+  const std::vector<int32_t> sums(static_cast<size_t>(n_tokens) * w.n_rows);
+  std::vector<float> y(sums.size());
+  std::vector<int32_t> groups;
+  for (int g = 0; g < HeadGroupCount(w.n_rows); g += one_in) {
+    groups.push_back(g);
+  }
+  const Kernels& kernels = KernelsFor(isa);
+  for (auto _ : state) {
+    kernels.head_int8_groups(w, x.view, groups.data(),
+                             static_cast<int>(groups.size()), sums.data(),
+                             y.data(), w.n_rows);
+    benchmark::ClobberMemory();
+  }
+  const double rows = static_cast<double>(groups.size()) * kHeadGroupRows;
+  Rate(state, rows * w.n_columns / 2, rows * w.n_columns * n_tokens);
 }
 
 // Rows as a file stores them.
@@ -270,6 +337,15 @@ void RegisterAll() {
         ->Arg(4)
         ->Arg(12)
         ->Arg(32);
+    add("HeadInt8Bounds", [=](benchmark::State& s) { HeadInt8Bounds(s, isa); })
+        ->ArgName("tokens")
+        ->Arg(1)
+        ->Arg(4);
+    add("HeadInt8Groups", [=](benchmark::State& s) { HeadInt8Groups(s, isa); })
+        ->ArgNames({"tokens", "one_in"})
+        ->Args({1, 1})
+        ->Args({1, 16})
+        ->Args({4, 1});
     const struct {
       const char* name;
       DenseType type;

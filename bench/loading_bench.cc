@@ -48,14 +48,17 @@ std::vector<uint8_t> HeadBytes(DenseType type) {
 void PackHead(benchmark::State& state, Isa isa, DenseType type) {
   const std::vector<uint8_t> bytes = HeadBytes(type);
   const DenseView w = {bytes.data(), type, kHeadRows, kHeadColumns};
-  std::vector<int8_t> packed(Int8PackedBytes(kHeadRows, kHeadColumns));
+  std::vector<uint8_t> upper(Int8PlaneBytes(kHeadRows, kHeadColumns));
+  std::vector<uint8_t> lower(upper.size());
   std::vector<float> scale(HeadPanelCount(kHeadRows) * kHeadPanelRows);
+  std::vector<float> norm(scale.size());
   const Kernels& kernels = KernelsFor(isa);
   for (auto _ : state) {
     for (int p = 0; p < HeadPanelCount(kHeadRows); ++p) {
+      const size_t at = p * HeadPanelBytes(kHeadColumns);
+      const int row = p * kHeadPanelRows;
       PackInt8Panel(kernels, w, p,
-                    packed.data() + p * HeadPanelBytes(kHeadColumns),
-                    &scale[p * kHeadPanelRows]);
+                    {&upper[at], &lower[at], &scale[row], &norm[row]});
     }
     benchmark::ClobberMemory();
   }

@@ -5,7 +5,9 @@
 //   tern bench stage --model=/path/to/model.gguf
 //
 // What is read at decoding is the packed weights and the keys and values of the
-// context; what is multiplied at a prompt is the linear layers of every token.
+// context (of an int8 head less, where few rows are candidates for the token:
+// "of limit" does not count that); what is multiplied at a prompt is the linear
+// layers of every token.
 
 #include <algorithm>
 #include <cstdint>
@@ -49,6 +51,7 @@
 #include "worker/thread_placement.h"
 #include "worker/thread_pool.h"
 #include "worker/topology.h"
+#include "worker/wanted_logits.h"
 
 ABSL_FLAG(std::string, model, "",
           "GGUF file, or directory with safetensors. Required.");
@@ -66,6 +69,10 @@ ABSL_FLAG(std::string, decodes, "1@128,4@96,16@96,64@96",
           "Decodings: sequences decoded together @ tokens of context of each.");
 ABSL_FLAG(int, rounds, 3, "Rounds; the median of each figure is shown.");
 ABSL_FLAG(double, seconds, 1, "At least as long is decoded in each round.");
+ABSL_FLAG(
+    bool, all_logits, false,
+    "Decode with all logits, instead of those that greedy sampling wants: "
+    "what sequences with penalties, or without top-k, need.");
 ABSL_FLAG(bool, profile, false, "Also show where the time goes.");
 
 namespace tern {
@@ -273,13 +280,17 @@ class Bench {
       tables.push_back(BlockTable(i, scenario.context + 1));
     }
     std::vector<int32_t> tokens(scenario.batch, 1);
+    SamplerParams greedy;
+    greedy.temperature = 0;
+    const WantedLogits wanted =
+        absl::GetFlag(FLAGS_all_logits)
+            ? WantedLogits{}
+            : LogitsWantedBy(greedy, scenario.context + 1);
     std::vector<MicroBatchRow> rows;
     for (int i = 0; i < scenario.batch; ++i) {
       rows.push_back({absl::MakeConstSpan(&tokens[i], 1), scenario.context,
-                      tables[i], true});
+                      tables[i], true, wanted});
     }
-    SamplerParams greedy;
-    greedy.temperature = 0;
     const absl::Time begin = absl::Now();
     int n_steps = 0;
     const absl::Duration least = absl::Seconds(absl::GetFlag(FLAGS_seconds));
@@ -359,6 +370,10 @@ void ShowProfile(const Figures& figures) {
                 std::string(StageOpName(op)).c_str(),
                 ms / static_cast<double>(figures.profiled_steps),
                 100 * ms / profile.total_milliseconds());
+  }
+  if (profile.head_candidate_share() > 0) {
+    std::printf("    %.1f %% of the head's rows were candidates\n",
+                100 * profile.head_candidate_share());
   }
   std::printf("    %-16s %9.0f a step\n", "barriers",
               static_cast<double>(figures.n_barriers) /

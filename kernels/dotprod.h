@@ -2,6 +2,7 @@
 #define KERNELS_DOTPROD_H_
 
 #include <cstddef>
+#include <cstdint>
 
 #include "kernels/head.h"
 #include "kernels/quantize.h"
@@ -20,6 +21,12 @@ void TernaryMatmul(const TernaryView& w, const QuantizedTokens& x,
                    int row_begin, int row_end, float* y, size_t y_stride);
 void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
               int row_end, float* logits, size_t logits_stride);
+void HeadInt8Bounds(const Int8View& w, const QuantizedTokens& x,
+                    const float* x_norm, int panel_begin, int panel_end,
+                    int32_t* upper_sums, float* bounds, size_t stride);
+void HeadInt8Groups(const Int8View& w, const QuantizedTokens& x,
+                    const int32_t* groups, int n_groups,
+                    const int32_t* upper_sums, float* logits, size_t stride);
 
 }  // namespace tern::dotprod
 

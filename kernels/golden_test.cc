@@ -80,6 +80,52 @@ struct Tokens {
   QuantizedTokens view;
 };
 
+struct Int8Head {
+  Int8Head(const Kernels& kernels, const DenseView& w)
+      : upper(Int8PlaneBytes(w.n_rows, w.n_columns)),
+        lower(upper.size()),
+        scale(HeadPanelCount(w.n_rows) * kHeadPanelRows),
+        norm(scale.size()) {
+    for (int p = 0; p < HeadPanelCount(w.n_rows); ++p) {
+      const size_t at = p * HeadPanelBytes(w.n_columns);
+      const int row = p * kHeadPanelRows;
+      EXPECT_EQ(PackInt8Panel(kernels, w, p,
+                              {upper.data() + at, lower.data() + at,
+                               &scale[row], &norm[row]}),
+                -1);
+    }
+    view = {upper.data(), lower.data(), scale.data(),
+            norm.data(),  w.n_rows,     w.n_columns};
+  }
+  // q of rows and columns in the order of a half-block of ternary weights:
+  // four columns of sixteen rows after each other.
+  std::vector<int8_t> Quantised() const {
+    std::vector<int8_t> all;
+    const int n_columns = view.n_columns;
+    for (int p = 0; p < HeadPanelCount(view.n_rows); ++p) {
+      for (int column = 0; column < n_columns; column += 4) {
+        for (int r = 0; r < kHeadPanelRows; ++r) {
+          for (int j = 0; j < 4; ++j) {
+            const int shift = column % 8;  // 0 or 4
+            const int high = upper[p * HeadPanelBytes(n_columns) +
+                                   column / 8 * 64 + 4 * r + j];
+            const int low = lower[(4 * p + r / 4) * HeadGroupBytes(n_columns) +
+                                  column / 8 * 16 + r % 4 * 4 + j];
+            all.push_back(static_cast<int8_t>(16 * (high >> shift & 15) +
+                                              (low >> shift & 15) - 128));
+          }
+        }
+      }
+    }
+    return all;
+  }
+  AlignedArray<uint8_t> upper;
+  AlignedArray<uint8_t> lower;
+  std::vector<float> scale;
+  std::vector<float> norm;
+  Int8View view;
+};
+
 class Golden : public testing::EveryIsa {};
 TERN_EVERY_ISA(Golden);
 
@@ -171,19 +217,11 @@ TEST_P(Golden, Head) {
   kernels().head_stored(dense, x.data(), 0, 20, logits.data());
   EXPECT_EQ(Hash(logits), 0x0642124586a56171u);
 
-  AlignedArray<int8_t> packed(Int8PackedBytes(20, 208));
-  std::vector<float> scale(32);
-  for (int p = 0; p < 2; ++p) {
-    EXPECT_EQ(
-        PackInt8Panel(kernels(), dense, p,
-                      packed.data() + p * HeadPanelBytes(208), &scale[16 * p]),
-        -1);
-  }
-  EXPECT_EQ(Hash(packed), 0x9a3eaf139d1adb9fu);
-  EXPECT_EQ(Hash(scale), 0x62991926dbc65a81u);
+  const Int8Head head(kernels(), dense);
+  EXPECT_EQ(Hash(head.Quantised()), 0x9a3eaf139d1adb9fu);
+  EXPECT_EQ(Hash(head.scale), 0x62991926dbc65a81u);
   const Tokens tokens(kernels(), 1, 208, &random);
-  kernels().head_int8({packed.data(), scale.data(), 20, 208}, tokens.view, 0,
-                      20, logits.data(), 20);
+  kernels().head_int8(head.view, tokens.view, 0, 20, logits.data(), 20);
   EXPECT_EQ(Hash(logits), 0x8165a48d2a37b290u);
 }
 
@@ -212,18 +250,11 @@ TEST_P(Golden, HeadOfEveryType) {
     const std::vector<float> x = random.Floats(512);
     std::vector<float> logits(20);
     kernels().head_stored(dense, x.data(), 0, 20, logits.data());
-    AlignedArray<int8_t> packed(Int8PackedBytes(20, 512));
-    std::vector<float> scale(32);
-    for (int p = 0; p < 2; ++p) {
-      EXPECT_EQ(PackInt8Panel(kernels(), dense, p,
-                              packed.data() + p * HeadPanelBytes(512),
-                              &scale[16 * p]),
-                -1);
-    }
+    const Int8Head head(kernels(), dense);
     const int type = static_cast<int>(golden.type);
     EXPECT_EQ(Hash(logits), golden.logits) << type;
-    EXPECT_EQ(Hash(packed), golden.packed) << type;
-    EXPECT_EQ(Hash(scale), golden.scale) << type;
+    EXPECT_EQ(Hash(head.Quantised()), golden.packed) << type;
+    EXPECT_EQ(Hash(head.scale), golden.scale) << type;
   }
 }
 

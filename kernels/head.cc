@@ -1,5 +1,6 @@
 #include "kernels/head.h"
 
+#include <cmath>
 #include <cstring>
 
 #include "kernels/float16.h"
@@ -169,14 +170,41 @@ void DenseColumns(const DenseView& w, int row, int column_begin, int column_end,
   }
 }
 
-void PlaceInt8Row(const int8_t* q, int n_columns, int r, int8_t* panel) {
-  DCHECK(n_columns % 4 == 0);
+float PlaceInt8Row(const int8_t* q, int n_columns, int r, uint8_t* upper,
+                   uint8_t* lower) {
+  DCHECK(n_columns % 8 == 0);
   DCHECK(r >= 0 && r < kHeadPanelRows);
-  int8_t* to = panel + 4 * r;
-  for (int column = 0; column < n_columns; column += 4) {
-    std::memcpy(to, q + column, 4);
-    to += 4 * kHeadPanelRows;
+  uint8_t* high = upper + 4 * r;
+  uint8_t* low = lower + r / kHeadGroupRows * HeadGroupBytes(n_columns) +
+                 r % kHeadGroupRows * 4;
+  int64_t squares = 0;  // of 2 l - 15
+  for (int column = 0; column < n_columns; column += 8) {
+    // Four columns at a time; q + 128 flips the sign bit of a byte.
+    uint32_t a;
+    uint32_t b;
+    std::memcpy(&a, q + column, 4);
+    std::memcpy(&b, q + column + 4, 4);
+    a ^= 0x80808080u;
+    b ^= 0x80808080u;
+    const uint32_t high4 = (a >> 4 & 0x0f0f0f0fu) | (b & 0xf0f0f0f0u);
+    const uint32_t low4 = (a & 0x0f0f0f0fu) | (b << 4 & 0xf0f0f0f0u);
+    std::memcpy(high, &high4, 4);
+    std::memcpy(low, &low4, 4);
+    high += 4 * kHeadPanelRows;
+    low += 4 * kHeadGroupRows;
+    int32_t sum = 0;
+    for (int j = 0; j < 8; ++j) {
+      const int centred = 2 * (q[column + j] & 15) - 15;
+      sum += centred * centred;
+    }
+    squares += sum;
   }
+  return 0.5f * NormAbove(squares);
+}
+
+float NormAbove(int64_t squares) {
+  return static_cast<float>(std::sqrt(static_cast<double>(squares)) *
+                            (1 + 0x1p-20));
 }
 
 }  // namespace tern

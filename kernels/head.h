@@ -59,12 +59,23 @@ void DenseColumns(const DenseView& w, int row, int column_begin, int column_end,
 // logits[r] = (float)(sum_k q[r][k] * x.q[k]) / x.s * d[r], in that order; the
 // int32 sum rounds to float32 half to even.
 //
-// Packed in panels of 16 rows, each a run of 64-byte blocks, one per 4 columns:
-// byte 4*r + j of block b is row r, column 4*b + j. Rows beyond n_rows hold 0.
+// Stored as q + 128 = 16 * h + l in two planes of four bits each, of which the
+// upper one alone bounds every logit (docs/ternary_layout.md, "The int8 head").
+// Both are cut into panels of 16 rows; rows beyond n_rows hold q = 0. A byte
+// has column 8 b + j in its low four bits and 8 b + 4 + j in its high ones:
+//
+//   upper plane   byte 64 b + 4 r + j of a panel:  h of row r, 0..15
+//   lower plane   byte 16 b + 4 r + j of a group:  l of row r, 0..3
+//
+// The four groups of a panel follow each other, so that the lower halves of
+// four rows are read without those of their neighbours.
 inline constexpr int kHeadPanelRows = 16;
+inline constexpr int kHeadGroupRows = 4;
 struct Int8View {
-  const int8_t* packed;    // Int8PackedBytes(n_rows, n_columns), 64-aligned
-  const float* row_scale;  // d, [n_rows]
+  const uint8_t* upper;     // Int8PlaneBytes(n_rows, n_columns), 64-aligned
+  const uint8_t* lower;     // the same
+  const float* row_scale;   // d, [panels * 16], 0 beyond n_rows
+  const float* lower_norm;  // [panels * 16], see PlaceInt8Row()
   int n_rows;
   int n_columns;  // a multiple of 16, below 2^17
 };
@@ -72,18 +83,36 @@ struct Int8View {
 inline constexpr int HeadPanelCount(int n_rows) {
   return (n_rows + kHeadPanelRows - 1) / kHeadPanelRows;
 }
-inline constexpr size_t HeadPanelBytes(int n_columns) {
-  return static_cast<size_t>(n_columns) * kHeadPanelRows;
+inline constexpr int HeadGroupCount(int n_rows) {
+  return (n_rows + kHeadGroupRows - 1) / kHeadGroupRows;
 }
-inline constexpr size_t Int8PackedBytes(int n_rows, int n_columns) {
+// Bytes of a panel, or group, in one plane.
+inline constexpr size_t HeadPanelBytes(int n_columns) {
+  return static_cast<size_t>(n_columns) * (kHeadPanelRows / 2);
+}
+inline constexpr size_t HeadGroupBytes(int n_columns) {
+  return static_cast<size_t>(n_columns) * (kHeadGroupRows / 2);
+}
+inline constexpr size_t Int8PlaneBytes(int n_rows, int n_columns) {
   return HeadPanelCount(n_rows) * HeadPanelBytes(n_columns);
 }
 
-// Puts one quantised row where it belongs in its panel.
+// Puts one quantised row where it belongs in its panel and returns its
+// lower_norm: NormAbove() of l - 7.5.
 //
 // q: int8 [n_columns].   r: the row's index in the panel, 0..15.
-// panel: HeadPanelBytes(n_columns) bytes.  REQUIRES: n_columns % 4 == 0.
-void PlaceInt8Row(const int8_t* q, int n_columns, int r, int8_t* panel);
+// upper, lower: the panel in each plane, HeadPanelBytes(n_columns) bytes.
+// REQUIRES: n_columns % 8 == 0.
+float PlaceInt8Row(const int8_t* q, int n_columns, int r, uint8_t* upper,
+                   uint8_t* lower);
+
+// The Euclidean norm of a vector whose squares sum to `squares`, rounded up so
+// far that the float32 product of two such norms is not below the product of
+// the norms themselves.
+float NormAbove(int64_t squares);
+
+// Most columns for which bounds fit int32.
+inline constexpr int kHeadBoundColumnsMax = 1 << 16;
 
 }  // namespace tern
 

@@ -8,7 +8,7 @@
 namespace tern {
 
 int PackInt8Panel(const Kernels& kernels, const DenseView& w, int panel_index,
-                  int8_t* packed, float* row_scale) {
+                  const Int8Panel& panel) {
   DCHECK(panel_index >= 0 && panel_index < HeadPanelCount(w.n_rows));
   std::vector<float> values(w.n_columns);
   std::vector<int8_t> q(w.n_columns);
@@ -18,13 +18,14 @@ int PackInt8Panel(const Kernels& kernels, const DenseView& w, int panel_index,
     if (row < w.n_rows) {
       const bool finite = kernels.widen_row(w, row, values.data());
       if (!finite && bad_row < 0) bad_row = row;
-      row_scale[r] =
+      panel.row_scale[r] =
           kernels.quantize_head_row(values.data(), w.n_columns, q.data());
     } else {
       std::fill(q.begin(), q.end(), int8_t{0});
-      row_scale[r] = 0.0f;
+      panel.row_scale[r] = 0.0f;
     }
-    PlaceInt8Row(q.data(), w.n_columns, r, packed);
+    panel.lower_norm[r] =
+        PlaceInt8Row(q.data(), w.n_columns, r, panel.upper, panel.lower);
   }
   return bad_row;
 }

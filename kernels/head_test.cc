@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <iterator>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -113,27 +114,41 @@ std::vector<float> Widened(const DenseView& w) {
 
 struct Int8Head {
   Int8Head(const Kernels& kernels, const DenseView& w)
-      : packed(Int8PackedBytes(w.n_rows, w.n_columns), 99),
-        scale(HeadPanelCount(w.n_rows) * kHeadPanelRows, kUntouched) {
+      : upper(Int8PlaneBytes(w.n_rows, w.n_columns), 99),
+        lower(upper.size(), 99),
+        scale(HeadPanelCount(w.n_rows) * kHeadPanelRows, kUntouched),
+        norm(scale.size(), kUntouched) {
     for (int p = 0; p < HeadPanelCount(w.n_rows); ++p) {
+      const size_t at = p * HeadPanelBytes(w.n_columns);
+      const int row = p * kHeadPanelRows;
       const int bad = PackInt8Panel(
-          kernels, w, p, packed.data() + p * HeadPanelBytes(w.n_columns),
-          &scale[p * kHeadPanelRows]);
+          kernels, w, p,
+          {upper.data() + at, lower.data() + at, &scale[row], &norm[row]});
       if (bad >= 0) bad_rows.push_back(bad);
     }
-    view = {packed.data(), scale.data(), w.n_rows, w.n_columns};
+    view = {upper.data(), lower.data(), scale.data(),
+            norm.data(),  w.n_rows,     w.n_columns};
   }
+  // q of a row and column, put together by the definition of Int8View.
   int At(int row, int column) const {
-    return packed[row / 16 * HeadPanelBytes(view.n_columns) + column / 4 * 64 +
-                  row % 16 * 4 + column % 4];
+    const int shift = column % 8 / 4 * 4;
+    const int byte = row % 4 * 4 + column % 4;
+    const int h = upper[row / 16 * HeadPanelBytes(view.n_columns) +
+                        column / 8 * 64 + row % 16 / 4 * 16 + byte];
+    const int l = lower[row / 4 * HeadGroupBytes(view.n_columns) +
+                        column / 8 * 16 + byte];
+    return 16 * (h >> shift & 15) + (l >> shift & 15) - 128;
   }
-  AlignedArray<int8_t> packed;
+  AlignedArray<uint8_t> upper;
+  AlignedArray<uint8_t> lower;
   std::vector<float> scale;
+  std::vector<float> norm;
   std::vector<int> bad_rows;  // the first of each panel
   Int8View view;
 };
 
 struct Tokens {
+  Tokens(const Tokens&) = delete;
   Tokens(int n_tokens, int n, bool saturated, std::mt19937* rng)
       : q(static_cast<size_t>(n_tokens) * n), s(n_tokens), sum(n_tokens) {
     for (int t = 0; t < n_tokens; ++t) {
@@ -142,10 +157,24 @@ struct Tokens {
         int8_t& v = q[static_cast<size_t>(t) * n + k];
         v = static_cast<int8_t>(static_cast<int>((*rng)() % 255) - 127);
         if (saturated) v = t % 2 == 0 ? 127 : -127;
-        sum[t] += v;
       }
     }
     view = {q.data(), s.data(), sum.data(), n_tokens, n};
+    SumUp();
+  }
+  void SumUp() {
+    for (int t = 0; t < view.n_tokens; ++t) {
+      const int8_t* const first = q.data() + static_cast<size_t>(t) * view.n;
+      sum[t] = std::accumulate(first, first + view.n, 0);
+    }
+  }
+  float Norm(int t) const {
+    int64_t squares = 0;
+    for (int k = 0; k < view.n; ++k) {
+      const int v = q[static_cast<size_t>(t) * view.n + k];
+      squares += v * v;
+    }
+    return NormAbove(squares);
   }
   AlignedArray<int8_t> q;
   std::vector<float> s;
@@ -301,7 +330,7 @@ TEST_P(Head, StoredKeepsTheSignOfAZeroSum) {
 TEST_P(Head, Int8EqualsTheOracle) {
   for (int n_tokens : {1, 2, 3, 4, 5, 7, 12, 13, 33}) {
     for (int n_rows : {1, 15, 16, 17, 50}) {
-      for (int n_columns : {16, 48, 256}) {
+      for (int n_columns : {16, 48, 528}) {
         const unsigned seed = n_tokens * 10000 + n_rows * 100 + n_columns;
         std::mt19937 rng(seed);
         const Dense w(testing::RandomFloats(n_rows * n_columns, &rng),
@@ -342,6 +371,136 @@ TEST_P(Head, Int8SumsThatFillInt32AreExact) {
   EXPECT_EQ(logits[3], static_cast<float>(sum) / x.s[1] * head.scale[1]);
 }
 
+// What HeadInt8Bounds and HeadInt8Groups leave.
+struct Halves {
+  Halves(const Kernels& kernels, const Int8Head& head, const Tokens& x)
+      : stride(HeadPanelCount(head.view.n_rows) * kHeadPanelRows),
+        sums(x.view.n_tokens * stride),
+        bounds(sums.size() / kHeadGroupRows, kUntouched),
+        logits(sums.size(), kUntouched) {
+    std::vector<float> x_norm;
+    for (int t = 0; t < x.view.n_tokens; ++t) x_norm.push_back(x.Norm(t));
+    const int n_panels = HeadPanelCount(head.view.n_rows);
+    kernels.head_int8_bounds(head.view, x.view, x_norm.data(), n_panels / 2,
+                             n_panels, sums.data(), bounds.data(), stride);
+    kernels.head_int8_bounds(head.view, x.view, x_norm.data(), 0, n_panels / 2,
+                             sums.data(), bounds.data(), stride);
+    // Not in order, and without the first group where there are others.
+    std::vector<int32_t> groups;
+    const int n_groups = HeadGroupCount(head.view.n_rows);
+    for (int g = n_groups - 1; g > 0; --g) groups.push_back(g);
+    if (n_groups == 1) groups.push_back(0);
+    kernels.head_int8_groups(head.view, x.view, groups.data(),
+                             static_cast<int>(groups.size()), sums.data(),
+                             logits.data(), stride);
+  }
+  size_t stride;
+  std::vector<int32_t> sums;
+  std::vector<float> bounds;
+  std::vector<float> logits;
+};
+
+TEST_P(Head, HalvesEqualTheOracle) {
+  for (int n_tokens : {1, 2, 3, 4, 5, 9}) {
+    for (int n_rows : {1, 4, 15, 16, 17, 50}) {
+      for (int n_columns : {16, 48, 528}) {
+        const unsigned seed = n_tokens * 10000 + n_rows * 100 + n_columns;
+        std::mt19937 rng(seed);
+        const Dense w(testing::RandomFloats(n_rows * n_columns, &rng),
+                      DenseType::kF32, n_rows, n_columns);
+        const Int8Head head(kernels(), w.view);
+        const Tokens x(n_tokens, n_columns, /*saturated=*/false, &rng);
+        const Halves expected(ref(), head, x);
+        const Halves actual(kernels(), head, x);
+        ASSERT_TRUE(SameArrays(expected.sums, actual.sums)) << seed;
+        ASSERT_TRUE(SameArrays(expected.bounds, actual.bounds)) << seed;
+        ASSERT_TRUE(SameArrays(expected.logits, actual.logits)) << seed;
+      }
+    }
+  }
+}
+
+TEST_P(Head, BothHalvesTogetherAreTheWhole) {
+  std::mt19937 rng(11);
+  const Dense w(testing::RandomFloats(37 * 208, &rng), DenseType::kF32, 37,
+                208);
+  const Int8Head head(kernels(), w.view);
+  const Tokens x(3, 208, /*saturated=*/false, &rng);
+  const Halves halves(kernels(), head, x);
+  std::vector<float> whole(3 * halves.stride);
+  kernels().head_int8(head.view, x.view, 0, 37, whole.data(), halves.stride);
+  for (int t = 0; t < 3; ++t) {
+    const size_t row = t * halves.stride;
+    EXPECT_TRUE(
+        testing::SameArray(&whole[row + 4], &halves.logits[row + 4], 33));
+    EXPECT_EQ(halves.logits[row], kUntouched) << "not among the groups";
+  }
+}
+
+// Rows and activations as unkind to the bound as can be: what the lower halves
+// add is in the direction of the activations, so that Cauchy and Schwarz's
+// inequality is an equality but for rounding.
+TEST_P(Head, NoLogitExceedsItsBound) {
+  for (int n_columns : {16, 208, 2560, 65536}) {
+    for (int pattern = 0; pattern < 6; ++pattern) {
+      const unsigned seed = n_columns + pattern;
+      std::mt19937 rng(seed);
+      constexpr int kRows = 19;
+      Tokens x(2, n_columns, /*saturated=*/pattern == 1, &rng);
+      std::vector<float> values(kRows * n_columns);
+      for (int row = 0; row < kRows; ++row) {
+        for (int k = 0; k < n_columns; ++k) {
+          const int sign = x.q[k] < 0 ? -1 : 1;
+          int q = static_cast<int>(rng() % 255) - 127;
+          if (pattern == 2) q = 0;
+          if (pattern == 3) q = sign * 127;
+          // Low bits of 15 or 0, by the sign of the activation.
+          if (pattern >= 4)
+            q = 16 * (static_cast<int>(rng() % 15) - 7) + (sign > 0 ? 15 : 0);
+          values[row * n_columns + k] = static_cast<float>(std::min(q, 127)) *
+                                        (pattern == 5 ? 1e-38f : 1.0f);
+        }
+        values[row * n_columns] = pattern == 5 ? 127e-38f : 127.0f;
+      }
+      if (pattern >= 4) {
+        for (int k = 0; k < n_columns; ++k) {
+          x.q[k] = static_cast<int8_t>(x.q[k] < 0 ? -127 : 127);
+        }
+        x.SumUp();
+      }
+      const Dense w(values, DenseType::kF32, kRows, n_columns);
+      const Int8Head head(kernels(), w.view);
+      const Halves halves(kernels(), head, x);
+      std::vector<float> whole(2 * halves.stride);
+      kernels().head_int8(head.view, x.view, 0, kRows, whole.data(),
+                          halves.stride);
+      for (int t = 0; t < 2; ++t) {
+        for (int row = 0; row < kRows; ++row) {
+          const size_t at = t * halves.stride + row;
+          ASSERT_LE(whole[at], halves.bounds[at / kHeadGroupRows])
+              << "row " << row << " token " << t << " seed " << seed;
+        }
+      }
+      // Groups without rows bound nothing.
+      EXPECT_EQ(halves.bounds[5], -kInf);
+    }
+  }
+}
+
+TEST(HeadBounds, ProductsOfNormsRoundUp) {
+  std::mt19937_64 rng(4);
+  for (int i = 0; i < 100000; ++i) {
+    const int64_t a = rng() >> (30 + rng() % 30);
+    const int64_t b = rng() >> (30 + rng() % 30);
+    const float product = NormAbove(a) * NormAbove(b);
+    ASSERT_GE(static_cast<long double>(product),
+              std::sqrt(static_cast<long double>(a)) *
+                  std::sqrt(static_cast<long double>(b)))
+        << a << " " << b;
+  }
+  EXPECT_EQ(NormAbove(0), 0.0f);
+}
+
 TEST(HeadRef, StoredIsTheDotProduct) {
   constexpr int n = 1001;
   std::mt19937 rng(9);
@@ -361,9 +520,15 @@ TEST(HeadRef, StoredIsTheDotProduct) {
 }
 
 TEST_P(Head, RowsAreScaledToTheirLargestMagnitude) {
-  const Dense w({1.0f, -2.0f, 0.5f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 3.0f, kInf,
-                 1.0f, 1.0f, 1e-44f, 0.0f, -1e-44f, 0.0f},
-                DenseType::kF32, 4, 4);
+  std::vector<float> values(4 * 8);
+  const std::vector<std::vector<float>> rows = {{1.0f, -2.0f, 0.5f, 0.0f},
+                                                {},
+                                                {3.0f, kInf, 1.0f, 1.0f},
+                                                {1e-44f, 0.0f, -1e-44f, 0.0f}};
+  for (size_t row = 0; row < rows.size(); ++row) {
+    std::copy(rows[row].begin(), rows[row].end(), &values[row * 8]);
+  }
+  const Dense w(values, DenseType::kF32, 4, 8);
   const Int8Head head(kernels(), w.view);
   EXPECT_EQ(head.scale[0], 2.0f / 127.0f);
   // 63.5 and 31.75 round half to even.
@@ -372,7 +537,7 @@ TEST_P(Head, RowsAreScaledToTheirLargestMagnitude) {
   EXPECT_EQ(head.At(0, 2), 32);
   for (int row : {1, 2}) {
     EXPECT_EQ(head.scale[row], 0.0f);
-    for (int k = 0; k < 4; ++k) EXPECT_EQ(head.At(row, k), 0);
+    for (int k = 0; k < 8; ++k) EXPECT_EQ(head.At(row, k), 0);
   }
   // 127 / absmax overflows here; zeros must stay zeros.
   EXPECT_EQ(head.At(3, 0), 127);
@@ -403,8 +568,10 @@ TEST_P(Head, EveryTypePacksAsItsWidenedRows) {
     const Dense widened(Widened(w.view), DenseType::kF32, 21, 512);
     const Int8Head expected(ref(), widened.view);
     const Int8Head actual(kernels(), w.view);
-    EXPECT_TRUE(SameArrays(expected.packed, actual.packed));
+    EXPECT_TRUE(SameArrays(expected.upper, actual.upper));
+    EXPECT_TRUE(SameArrays(expected.lower, actual.lower));
     EXPECT_TRUE(SameArrays(expected.scale, actual.scale));
+    EXPECT_TRUE(SameArrays(expected.norm, actual.norm));
   }
 }
 

@@ -38,8 +38,8 @@ TEST(Isa, EveryTableIsThatOfItsIsaAndComplete) {
     EXPECT_TRUE(k.quantize_token && k.has_packing(TernaryPacking::k2Bit) &&
                 k.rms_norm && k.rope_rotate && k.store_kv && k.attend &&
                 k.relu2_gate && k.silu_gate && k.add && k.exp_each &&
-                k.head_stored && k.head_int8 && k.widen_row &&
-                k.quantize_head_row)
+                k.head_stored && k.head_int8 && k.head_int8_bounds &&
+                k.head_int8_groups && k.widen_row && k.quantize_head_row)
         << IsaName(isa);
   }
 }

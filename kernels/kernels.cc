@@ -32,6 +32,8 @@ constexpr Kernels kRefKernels = {
     ref::ExpEach,
     ref::HeadStored,
     ref::HeadInt8,
+    ref::HeadInt8Bounds,
+    ref::HeadInt8Groups,
     ref::WidenRow,
     ref::QuantizeHeadRow,
 };
@@ -52,6 +54,8 @@ constexpr Kernels kAvx2Kernels = {
     avx2::ExpEach,
     avx2::HeadStored,
     avx2::HeadInt8,
+    avx2::HeadInt8Bounds,
+    avx2::HeadInt8Groups,
     avx2::WidenRow,
     avx2::QuantizeHeadRow,
 };
@@ -86,6 +90,7 @@ constexpr Kernels Avx512VnniKernels(TernaryMatmulFunction base3) {
   kernels.exp_each = avx512::ExpEach;
   kernels.head_stored = avx512::HeadStored;
   kernels.head_int8 = avx512::HeadInt8;
+  kernels.head_int8_bounds = avx512::HeadInt8Bounds;
   return kernels;
 }
 constexpr Kernels kAvx512VnniKernels = Avx512VnniKernels(nullptr);
@@ -108,6 +113,8 @@ constexpr Kernels kNeonKernels = {
     neon::ExpEach,
     neon::HeadStored,
     neon::HeadInt8,
+    neon::HeadInt8Bounds,
+    neon::HeadInt8Groups,
     neon::WidenRow,
     neon::QuantizeHeadRow,
 };
@@ -119,6 +126,8 @@ constexpr Kernels NeonDotprodKernels() {
   kernels.ternary_matmul_of[static_cast<int>(TernaryPacking::k2Bit)] =
       dotprod::TernaryMatmul;
   kernels.head_int8 = dotprod::HeadInt8;
+  kernels.head_int8_bounds = dotprod::HeadInt8Bounds;
+  kernels.head_int8_groups = dotprod::HeadInt8Groups;
   return kernels;
 }
 constexpr Kernels kNeonDotprodKernels = NeonDotprodKernels();

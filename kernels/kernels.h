@@ -90,6 +90,34 @@ struct Kernels {
   void (*head_int8)(const Int8View& w, const QuantizedTokens& x, int row_begin,
                     int row_end, float* logits, size_t logits_stride);
 
+  // What the upper plane alone tells of the panels [panel_begin, panel_end),
+  // for every token:
+  //
+  // upper_sums[t * stride + r] = sum_k h[r][k] * q[t][k], for every row of the
+  //   panels, those beyond n_rows included.
+  // bounds[(t * stride + r) / 4]: of the group of r, a float that no logit of
+  //   its rows exceeds; -infinity for a group beyond n_rows. By row it is
+  //   (float)S / s * d with
+  //     S = 16 * upper_sum - 128 * sum + floor(7.5 * sum) + 1
+  //         + (int32)(lower_norm * x_norm)
+  //   where sum, s and x_norm are the token's, see docs/exactness.md.
+  //
+  // x_norm: [n_tokens], NormAbove() of each token's q.
+  // REQUIRES: stride % 16 == 0; n_columns <= kHeadBoundColumnsMax.
+  void (*head_int8_bounds)(const Int8View& w, const QuantizedTokens& x,
+                           const float* x_norm, int panel_begin, int panel_end,
+                           int32_t* upper_sums, float* bounds, size_t stride);
+
+  // The logits of the rows of some groups, for every token: those of head_int8,
+  // from the lower plane and the sums of head_int8_bounds.
+  //
+  // groups: [n_groups], indices of groups.
+  // logits: element t * stride + r is row r; has room for whole groups.
+  void (*head_int8_groups)(const Int8View& w, const QuantizedTokens& x,
+                           const int32_t* groups, int n_groups,
+                           const int32_t* upper_sums, float* logits,
+                           size_t stride);
+
   // Widens one row of any DenseType to float32. False when an element is not
   // finite; the row is widened all the same.
   //

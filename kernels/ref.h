@@ -31,6 +31,12 @@ void HeadStored(const DenseView& w, const float* x, int row_begin, int row_end,
                 float* logits);
 void HeadInt8(const Int8View& w, const QuantizedTokens& x, int row_begin,
               int row_end, float* logits, size_t logits_stride);
+void HeadInt8Bounds(const Int8View& w, const QuantizedTokens& x,
+                    const float* x_norm, int panel_begin, int panel_end,
+                    int32_t* upper_sums, float* bounds, size_t stride);
+void HeadInt8Groups(const Int8View& w, const QuantizedTokens& x,
+                    const int32_t* groups, int n_groups,
+                    const int32_t* upper_sums, float* logits, size_t stride);
 bool WidenRow(const DenseView& w, int row, float* out);
 float QuantizeHeadRow(const float* x, int n, int8_t* q);
 

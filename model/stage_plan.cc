@@ -9,6 +9,7 @@ namespace tern {
 namespace {
 
 constexpr int64_t kPanelRows = 32;
+constexpr int64_t kHeadPanelRows = 16;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -36,8 +37,12 @@ int64_t LayerBytes(const ModelConfig& config, const PackedBlocks& blocks) {
 
 int64_t HeadBytes(const ModelConfig& config, bool head_int8,
                   int64_t head_row_bytes) {
-  return config.vocab_size *
-         (head_int8 ? int64_t{config.hidden_size} : head_row_bytes);
+  if (!head_int8) return config.vocab_size * head_row_bytes;
+  // Two planes of half a byte an element, and two floats a row.
+  const int64_t row_bytes =
+      int64_t{config.hidden_size} + 2 * static_cast<int64_t>(sizeof(float));
+  return CeilDiv(config.vocab_size, kHeadPanelRows) * kHeadPanelRows *
+         row_bytes;
 }
 
 StageCost CostOf(const ModelConfig& config, const StageRange& stage,

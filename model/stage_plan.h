@@ -26,7 +26,8 @@ struct PackedBlocks {
 };
 
 // Bytes that a stage keeps and moves. Head bytes depend on `head_int8`: one
-// byte an element, else `head_row_bytes` a row, as the file stores it.
+// byte an element and eight a row, the rows in whole panels of 16, else
+// `head_row_bytes` a row, as the file stores it.
 struct StageCost {
   int64_t weight_bytes;    // packed ternary layers, norms, head
   int64_t kv_block_bytes;  // one KV block of all the stage's layers

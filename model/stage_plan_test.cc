@@ -48,14 +48,14 @@ std::vector<int> Sizes(const std::vector<StageRange>& stages) {
 TEST(StagePlan, CountsBytesOfAKnownModel) {
   const ModelConfig config = Large();
   EXPECT_EQ(LayerBytes(config) * 30, 2084044800 / 4);
-  EXPECT_EQ(HeadBytes(config, true, 2), 328335360);
+  EXPECT_EQ(HeadBytes(config, true, 2), 329361408);  // rows of 2560 + 8
   EXPECT_EQ(HeadBytes(config, false, 2 * 2560), 2 * 328335360);
   EXPECT_EQ(HeadBytes(config, false, 4 * 2560), 4 * int64_t{328335360});
   // Q6_K, whose rows are blocks of 256.
   EXPECT_EQ(HeadBytes(config, false, 2560 / 256 * 210), 269337600);
 
   const StageCost all = CostOf(config, {0, 30, true, true}, true, 2, 64);
-  EXPECT_EQ(all.weight_bytes, 2084044800 / 4 + 328335360 + 440320 * 4);
+  EXPECT_EQ(all.weight_bytes, 2084044800 / 4 + 329361408 + 440320 * 4);
   EXPECT_EQ(all.kv_block_bytes, 30 * 2 * 640 * 64 * 2);
 }
 
@@ -67,7 +67,7 @@ TEST(StagePlan, CountsBlocksAsTheWorkerPacksThem) {
   EXPECT_EQ(LayerBytes(Large(), five_thirds), layer);
   const StageCost all =
       CostOf(Large(), {0, 30, true, true}, true, 2, 64, five_thirds);
-  EXPECT_EQ(all.weight_bytes, 30 * layer + 328335360 + 440320 * 4);
+  EXPECT_EQ(all.weight_bytes, 30 * layer + 329361408 + 440320 * 4);
   // A lighter layer makes the head's stage the smaller one.
   const auto plan = PlanStages(Large(), 2, true, 2, five_thirds);
   ASSERT_TRUE(plan.ok());

@@ -126,9 +126,13 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
   rows_.clear();
   int n_tokens = 0;
   for (const StepRow& row : plan.rows) {
-    rows_.push_back({row.tokens, row.position, kv_->BlockTable(row.sequence_id),
-                     row.samples});
-    n_tokens += static_cast<int>(row.tokens.size());
+    const int32_t n = static_cast<int32_t>(row.tokens.size());
+    rows_.push_back(
+        {row.tokens, row.position, kv_->BlockTable(row.sequence_id),
+         row.samples,
+         LogitsWantedBy(sequences_.find(row.sequence_id)->second.sampler,
+                        row.position + n)});
+    n_tokens += n;
   }
 
   const absl::Time begin = clock_->Now();

@@ -296,7 +296,7 @@ void WeighCandidates(absl::Span<const float> logits,
                      const SamplerParams& params, bool below_minimum,
                      SamplerScratch* scratch) {
   const auto z_of = [temperature = params.temperature](float logit) {
-    return Clamp(logit / temperature);
+    return ScaledLogit(logit, temperature);
   };
   const auto same = [](float z) { return z; };
   const size_t n = logits.size();
@@ -323,6 +323,21 @@ void WeighCandidates(absl::Span<const float> logits,
 }
 
 }  // namespace
+
+WantedLogits LogitsWantedBy(const SamplerParams& params, int32_t position) {
+  // Penalties and bias can lift any token, log-probabilities are relative to
+  // all.
+  if (params.logprobs >= 0 || params.NeedsHistory() ||
+      !params.logit_bias.empty()) {
+    return {};
+  }
+  int64_t k = params.temperature == 0 ? 1 : params.top_k;
+  if (k == 0) return {};
+  // As many again may be masked.
+  if (IsBelowMinimum(params, position)) k += params.stop_token_ids.size();
+  if (k > std::numeric_limits<int32_t>::max()) return {};
+  return {static_cast<int32_t>(k), params.temperature};
+}
 
 absl::StatusOr<int32_t> SampleToken(absl::Span<const float> logits,
                                     const SamplerParams& params,

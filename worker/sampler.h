@@ -8,6 +8,7 @@
 #include "absl/types/span.h"
 #include "kernels/kernels.h"
 #include "worker/token_history.h"
+#include "worker/wanted_logits.h"
 
 namespace tern {
 
@@ -46,6 +47,10 @@ struct SamplerParams {
   }
 };
 
+// The logits that choosing the token at `position` depends on, and its
+// log-probabilities if they are asked for.
+WantedLogits LogitsWantedBy(const SamplerParams& params, int32_t position);
+
 // Room that sampling needs; one per thread, kept to avoid allocation.
 struct SamplerScratch {
   // Every table computes the same bits.
@@ -63,7 +68,8 @@ struct SamplerScratch {
 };
 
 // Chooses the token at `position` of a sequence from its logits, one per token
-// id. Pure: the result depends on the arguments alone, and equals that of
+// id, of which those that LogitsWantedBy() leaves out may be any lower ones.
+// Pure: the result depends on the arguments alone, and equals that of
 // docs/exactness.md ("Sampling") bit for bit.
 //
 // history: the tokens before `position`, all of the vocabulary; may be null for

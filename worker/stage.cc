@@ -68,7 +68,7 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
   hidden_ = AllocateFloats(step * c.hidden_size);
   tokens_.reserve(step);
   runs_.reserve(tile);
-  sampling_tokens_.reserve(step);
+  sampling_rows_.reserve(step);
 
   const int attention = 2 * c.kv_size() + c.q_size();
   room_a_ =
@@ -91,19 +91,25 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
   if (weights_->spec.range.has_head) {
     head_in_.resize(size_t{kLogitRows} * c.hidden_size);
     logits_ = AllocateFloats(kLogitRows * logits_stride_);
+    wanted_.reserve(kLogitRows);
+    if (weights_->spec.head_mode == HeadMode::kInt8) {
+      head_scan_.emplace(weights_->head_int8, pool_, &kernels_);
+      CHECK(head_scan_->stride() == logits_stride_);
+    }
   }
 }
 
 void Stage::Forward(absl::Span<const MicroBatchRow> rows, float* hidden) {
   tokens_.clear();
-  sampling_tokens_.clear();
+  sampling_rows_.clear();
   for (const MicroBatchRow& row : rows) {
     int32_t position = row.position;
     for (const int32_t id : row.tokens) {
       tokens_.push_back({id, position++, row.block_table.data()});
     }
     if (row.samples) {
-      sampling_tokens_.push_back(static_cast<int>(tokens_.size()) - 1);
+      sampling_rows_.push_back(
+          {static_cast<int>(tokens_.size()) - 1, row.wanted});
     }
   }
   CHECK(tokens_.size() * weights_->config.hidden_size * sizeof(float) <=
@@ -158,13 +164,13 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
   float* const head_in = head_in_.data();
   for (int i = 0; i < count; ++i) {
     kernels_.rms_norm(
-        hidden +
-            static_cast<size_t>(sampling_tokens_[begin + i]) * c.hidden_size,
+        hidden + static_cast<size_t>(sampling_rows_[begin + i].token) *
+                     c.hidden_size,
         weights_->output_norm.data(), c.hidden_size, c.norm_eps,
         head_in + static_cast<size_t>(i) * c.hidden_size);
   }
   if (weights_->spec.head_mode == HeadMode::kInt8) {
-    HeadInt8(count);
+    HeadInt8(begin, count);
   } else {
     HeadStored(count);
   }
@@ -179,17 +185,13 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
   }
 }
 
-void Stage::HeadInt8(int count) {
-  const ModelConfig& c = weights_->config;
-  NormAndQuantize(head_in_.data(), count, c.hidden_size, {});
-  const StageTimer timer(profile_, StageOp::kHead);
-  const QuantizedTokens in = Quantized(count);
-  pool_->ParallelFor(
-      c.vocab_size, kHeadPanelRows, [&](int64_t begin, int64_t end) {
-        kernels_.head_int8(weights_->head_int8, in, static_cast<int>(begin),
-                           static_cast<int>(end), Floats(logits_),
-                           logits_stride_);
-      });
+void Stage::HeadInt8(int begin, int count) {
+  NormAndQuantize(head_in_.data(), count, weights_->config.hidden_size, {});
+  wanted_.clear();
+  for (int i = 0; i < count; ++i) {
+    wanted_.push_back(sampling_rows_[begin + i].wanted);
+  }
+  head_scan_->Compute(Quantized(count), wanted_, Floats(logits_), profile_);
 }
 
 void Stage::HeadStored(int count) {

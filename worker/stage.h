@@ -4,17 +4,20 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "kernels/kernels.h"
 #include "kernels/rope_table.h"
+#include "worker/head_scan.h"
 #include "worker/huge_buffer.h"
 #include "worker/kv_cache.h"
 #include "worker/stage_profile.h"
 #include "worker/stage_weights.h"
 #include "worker/thread_pool.h"
+#include "worker/wanted_logits.h"
 
 namespace tern {
 
@@ -23,7 +26,8 @@ struct MicroBatchRow {
   absl::Span<const int32_t> tokens;  // ids; read by the first stage alone
   int32_t position;                  // of the first token
   absl::Span<const int32_t> block_table;
-  bool samples;  // whether logits are wanted after the last token
+  bool samples;              // whether logits are wanted after the last token
+  WantedLogits wanted = {};  // which; all of them unless it says otherwise
 };
 
 // The computation of one pipeline stage: a number of transformer layers, with
@@ -60,11 +64,12 @@ class Stage {
 
   // Rows of the last Forward() that sample.
   int sampling_row_count() const {
-    return static_cast<int>(sampling_tokens_.size());
+    return static_cast<int>(sampling_rows_.size());
   }
 
   // Last stage: computes the logits of sampling rows [begin, begin + count), at
-  // most kLogitRows, from the `hidden` that Forward() left. A row whose hidden
+  // most kLogitRows, from the `hidden` that Forward() left. Logits that a row
+  // does not want are exact, or the lowest finite float. A row whose hidden
   // state is not finite has a logit that is not.
   void ComputeLogits(int begin, int count, const float* hidden);
 
@@ -95,6 +100,10 @@ class Stage {
     size_t first;  // token of the tile
     int n_tokens;
   };
+  struct SamplingRow {
+    int token;  // of the step
+    WantedLogits wanted;
+  };
 
   void Embed(float* hidden);
   void RunLayer(int layer, absl::Span<const Token> tokens, float* x);
@@ -116,7 +125,7 @@ class Stage {
   // Of one token: gate = act(gate) * up, x = x + y.
   void Gate(size_t t);
   void AddResidual(size_t t, const float* y, float* x);
-  void HeadInt8(int count);
+  void HeadInt8(int begin, int count);
   void HeadStored(int count);
   // fn(t, thread) for each token.
   template <typename Fn>
@@ -132,11 +141,11 @@ class Stage {
   const size_t logits_stride_;
   StageProfile* profile_ = nullptr;
 
-  HugeBuffer hidden_;                 // float [max_step_tokens, hidden_size]
-  std::vector<Token> tokens_;         // of the step
-  std::vector<QueryRun> runs_;        // of the tile
-  std::vector<int> sampling_tokens_;  // index of the token of each sampling row
-  int64_t rows_embedded_ = 0;         // since the file's pages were handed back
+  HugeBuffer hidden_;           // float [max_step_tokens, hidden_size]
+  std::vector<Token> tokens_;   // of the step
+  std::vector<QueryRun> runs_;  // of the tile
+  std::vector<SamplingRow> sampling_rows_;
+  int64_t rows_embedded_ = 0;  // since the file's pages were handed back
 
   // Of a tile of tokens: two rooms that take turns, since what a layer computes
   // is soon used up.
@@ -163,8 +172,10 @@ class Stage {
   std::vector<int32_t> quantized_sum_;
   int quantized_n_ = 0;
 
-  std::vector<float> head_in_;  // [kLogitRows, hidden_size]
-  HugeBuffer logits_;           // float [kLogitRows, logits_stride_]
+  std::vector<float> head_in_;         // [kLogitRows, hidden_size]
+  HugeBuffer logits_;                  // float [kLogitRows, logits_stride_]
+  std::optional<HeadScan> head_scan_;  // in head mode int8
+  std::vector<WantedLogits> wanted_;   // of the rows of a call
 };
 
 }  // namespace tern

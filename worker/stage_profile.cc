@@ -24,6 +24,10 @@ absl::string_view StageOpName(StageOp op) {
       return "residual";
     case StageOp::kHead:
       return "head";
+    case StageOp::kHeadBounds:
+      return "head, bounds";
+    case StageOp::kHeadCandidates:
+      return "head, candidates";
   }
   return "unknown";
 }

@@ -21,9 +21,12 @@ enum class StageOp {
   kGateAndUp,
   kDown,
   kResidual,
-  kHead,
+  kHead,            // in one pass
+  kHeadBounds,      // the first of two
+  kHeadCandidates,  // the second
 };
-inline constexpr int kStageOpCount = static_cast<int>(StageOp::kHead) + 1;
+inline constexpr int kStageOpCount =
+    static_cast<int>(StageOp::kHeadCandidates) + 1;
 
 // Such as "attention"; for people.
 absl::string_view StageOpName(StageOp op);
@@ -40,8 +43,23 @@ class StageProfile {
   }
   double total_milliseconds() const;
 
+  // Of a head computed in two passes (worker/head_scan.h): how many of its
+  // groups of rows the second one read.
+  void AddHeadCandidates(int64_t n_candidates, int64_t n_groups) {
+    head_candidates_ += n_candidates;
+    head_groups_ += n_groups;
+  }
+  // Their share; 0 when there were none.
+  double head_candidate_share() const {
+    return head_groups_ == 0 ? 0
+                             : static_cast<double>(head_candidates_) /
+                                   static_cast<double>(head_groups_);
+  }
+
  private:
   std::array<int64_t, kStageOpCount> ns_{};
+  int64_t head_candidates_ = 0;
+  int64_t head_groups_ = 0;
 };
 
 // Adds the time of its own life to a profile; without one reads no clock.

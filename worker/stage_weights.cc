@@ -24,6 +24,9 @@ namespace {
 // pages to hand back: some 10 MB.
 constexpr int kHeadSlicePanels = 256;
 
+// Of an int8 panel: the scale and the norm of each row.
+constexpr size_t kHeadFloatBytes = 2 * kHeadPanelRows * sizeof(float);
+
 // The first error of several threads.
 class FirstError {
  public:
@@ -135,8 +138,9 @@ class Loader {
     ASSIGN_OR_RETURN(weights_.output_norm, source.FindOutputNorm());
     RETURN_IF_ERROR(CheckNorm(weights_.output_norm, "output_norm.weight"));
     if (weights_.spec.head_mode == HeadMode::kInt8) {
-      head_bytes_ = Int8PackedBytes(head_.n_rows, head_.n_columns);
-      total_bytes_ += head_bytes_;
+      head_bytes_ = 2 * Int8PlaneBytes(head_.n_rows, head_.n_columns);
+      total_bytes_ += head_bytes_ + HeadPanelCount(head_.n_rows) *
+                                        static_cast<int64_t>(kHeadFloatBytes);
     } else {
       total_bytes_ += static_cast<int64_t>(head_.data.size());
     }
@@ -280,6 +284,7 @@ class Loader {
     const size_t row_bytes = DenseRowBytes(head.type, head.n_columns);
     if (is_int8) {
       weights_.head_row_scale.resize(size_t{kHeadPanelRows} * n_panels);
+      weights_.head_lower_norm.resize(weights_.head_row_scale.size());
     } else {
       weights_.head_stored = head;
     }
@@ -299,7 +304,9 @@ class Loader {
               const absl::Span<const uint8_t> stored =
                   head_.data.subspan(row * row_bytes, n_rows * row_bytes);
               if (is_int8) weights_.source->Release(stored);
-              bytes += is_int8 ? (end - begin) * HeadPanelBytes(head.n_columns)
+              bytes += is_int8 ? (end - begin) *
+                                     (2 * HeadPanelBytes(head.n_columns) +
+                                      kHeadFloatBytes)
                                : stored.size();
             });
       }
@@ -307,8 +314,11 @@ class Loader {
       RETURN_IF_ERROR(Report(bytes));
     }
     if (is_int8) {
-      weights_.head_int8 = {reinterpret_cast<const int8_t*>(packed_head_),
-                            weights_.head_row_scale.data(), head.n_rows,
+      weights_.head_int8 = {packed_head_,
+                            packed_head_ + head_bytes_ / 2,
+                            weights_.head_row_scale.data(),
+                            weights_.head_lower_norm.data(),
+                            head.n_rows,
                             head.n_columns};
     }
     return absl::OkStatus();
@@ -318,14 +328,17 @@ class Loader {
   // the file.
   absl::Status LoadHeadPanels(const DenseView& head, int begin, int end) {
     const bool is_int8 = weights_.spec.head_mode == HeadMode::kInt8;
+    const size_t panel_bytes = HeadPanelBytes(head.n_columns);
+    uint8_t* const lower = packed_head_ + head_bytes_ / 2;
     for (int panel = begin; panel < end; ++panel) {
+      const int row = panel * kHeadPanelRows;
       const int bad_row =
-          is_int8
-              ? PackInt8Panel(kernels_, head, panel,
-                              reinterpret_cast<int8_t*>(packed_head_) +
-                                  panel * HeadPanelBytes(head.n_columns),
-                              &weights_.head_row_scale[panel * kHeadPanelRows])
-              : FirstBadRow(head, panel);
+          is_int8 ? PackInt8Panel(kernels_, head, panel,
+                                  {packed_head_ + panel * panel_bytes,
+                                   lower + panel * panel_bytes,
+                                   &weights_.head_row_scale[row],
+                                   &weights_.head_lower_norm[row]})
+                  : FirstBadRow(head, panel);
       if (bad_row >= 0) return HeadRowError(bad_row);
     }
     return absl::OkStatus();
@@ -365,11 +378,11 @@ class Loader {
   DenseTensor embedding_{};
   DenseTensor head_{};
   std::vector<int64_t> node_bytes_;  // [nodes], of packed matrices
-  int64_t head_bytes_ = 0;           // packed
+  int64_t head_bytes_ = 0;           // packed, both planes
   int64_t total_bytes_ = 0;
   int64_t done_bytes_ = 0;
-  std::vector<uint8_t*> next_;  // [nodes], where the next slice is packed
-  uint8_t* packed_head_ = nullptr;
+  std::vector<uint8_t*> next_;      // [nodes], where the next slice is packed
+  uint8_t* packed_head_ = nullptr;  // the upper plane, then the lower
 };
 
 }  // namespace

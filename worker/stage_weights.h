@@ -85,14 +85,15 @@ struct StageWeights {
   DenseView head_stored;
   Int8View head_int8;
 
-  // Bytes of packed weights (and of the head in the file, when it is read
-  // there).
+  // Bytes of packed weights, with what an int8 head keeps of each row (and of
+  // the head in the file, when it is read there).
   int64_t bytes;
 
   // What the views look into.
   std::shared_ptr<const ModelSource> source;
   HugeBuffer packed;
   std::vector<float> head_row_scale;
+  std::vector<float> head_lower_norm;
 };
 
 // Finds, checks and packs the weights of a stage on the threads of `pool`, and

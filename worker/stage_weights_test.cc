@@ -121,14 +121,19 @@ void ExpectHolds(const MatrixGroup& group, const Tensors& tensors,
 class StageWeightsPacking : public ::testing::TestWithParam<TernaryPacking> {};
 
 TEST_P(StageWeightsPacking, MatricesHoldTheFilesWeights) {
-  const auto model = Open(testing::TinyModelBytes(ModelOptions()));
+  auto options = ModelOptions();
+  options.vocab_size = 325;  // the last panel of the head is not full
+  const auto model = Open(testing::TinyModelBytes(options));
   StageSpec spec = Spec(1, 3, false, true);
   spec.packing = GetParam();
   const auto weights = Load(*model, spec);
   ASSERT_TRUE(weights.ok()) << weights.status();
   ASSERT_EQ((*weights)->layers.size(), 2u);
-  int64_t bytes = Int8PackedBytes((*weights)->head_int8.n_rows,
-                                  (*weights)->head_int8.n_columns);
+  const Int8View& head = (*weights)->head_int8;
+  const int64_t head_bytes = 2 * Int8PlaneBytes(head.n_rows, head.n_columns) +
+                             (*weights)->head_row_scale.size() * sizeof(float) +
+                             (*weights)->head_lower_norm.size() * sizeof(float);
+  int64_t bytes = head_bytes;
   for (int i = 0; i < 2; ++i) {
     const auto tensors = model->source->FindLayer(1 + i);
     ASSERT_TRUE(tensors.ok());
@@ -148,10 +153,8 @@ TEST_P(StageWeightsPacking, MatricesHoldTheFilesWeights) {
   // Placement foresees the same.
   const PackedBlocks blocks = {BlockColumns(GetParam()),
                                BlockBytes(GetParam())};
-  EXPECT_EQ(2 * LayerBytes(model->source->config(), blocks) +
-                Int8PackedBytes((*weights)->head_int8.n_rows,
-                                (*weights)->head_int8.n_columns),
-            static_cast<size_t>(bytes));
+  const ModelConfig& config = model->source->config();
+  EXPECT_EQ(2 * LayerBytes(config, blocks) + HeadBytes(config, true, 0), bytes);
 }
 
 // Threads on two nodes of a machine that has one: what matters is where the
@@ -219,12 +222,12 @@ TEST(StageWeights, AStageHoldsItsEndsOnly) {
   ASSERT_TRUE(first.ok());
   EXPECT_NE((*first)->embedding.data, nullptr);
   EXPECT_TRUE((*first)->output_norm.empty());
-  EXPECT_EQ((*first)->head_int8.packed, nullptr);
+  EXPECT_EQ((*first)->head_int8.upper, nullptr);
   const auto last = Load(*model, Spec(1, 3, false, true, HeadMode::kStored));
   ASSERT_TRUE(last.ok());
   EXPECT_EQ((*last)->embedding.data, nullptr);
   EXPECT_NE((*last)->head_stored.data, nullptr);
-  EXPECT_EQ((*last)->head_int8.packed, nullptr);
+  EXPECT_EQ((*last)->head_int8.upper, nullptr);
 }
 
 TEST(StageWeights, ProgressEndsAtTheTotal) {

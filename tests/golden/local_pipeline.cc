@@ -93,7 +93,8 @@ std::vector<std::vector<float>> LocalPipeline::Step(
     std::vector<MicroBatchRow> batch;
     for (const Row& row : rows) {
       batch.push_back({row.tokens, row.position,
-                       part.kv->BlockTable(row.sequence_id), row.samples});
+                       part.kv->BlockTable(row.sequence_id), row.samples,
+                       row.wanted});
     }
     part.stage->Forward(batch, hidden_.data());
   }
@@ -150,7 +151,8 @@ bool SameBits(const GoldenAnswer& a, const GoldenAnswer& b) {
 
 std::vector<GoldenAnswer> Generate(LocalPipeline* pipeline,
                                    const std::vector<GoldenRequest>& requests,
-                                   int chunk, int batch) {
+                                   int chunk, int batch,
+                                   LogitsComputed computed) {
   struct Sequence {
     size_t request;
     std::vector<int32_t> tokens;  // prompt and answer
@@ -174,7 +176,10 @@ std::vector<GoldenAnswer> Generate(LocalPipeline* pipeline,
           {static_cast<int64_t>(s.request),
            s.n_done,
            {s.tokens.begin() + s.n_done, s.tokens.begin() + s.n_done + n},
-           n == n_left});
+           n == n_left,
+           computed == LogitsComputed::kAll
+               ? WantedLogits{}
+               : LogitsWantedBy(requests[s.request].sampler, s.n_done + n)});
     }
     const std::vector<std::vector<float>> logits = pipeline->Step(rows);
     size_t n_sampled = 0;

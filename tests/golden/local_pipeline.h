@@ -14,6 +14,7 @@
 #include "worker/stage.h"
 #include "worker/stage_weights.h"
 #include "worker/thread_pool.h"
+#include "worker/wanted_logits.h"
 
 namespace tern {
 namespace testing {
@@ -39,6 +40,7 @@ class LocalPipeline {
     int32_t position;
     std::vector<int32_t> tokens;
     bool samples;
+    WantedLogits wanted = {};
   };
 
   LocalPipeline(const StageWeightsList& stages, Isa isa, int n_threads);
@@ -82,10 +84,13 @@ struct GoldenAnswer {
 bool SameBits(const GoldenAnswer& a, const GoldenAnswer& b);
 
 // Generates all, `batch` sequences at a time (each joins one step after the one
-// before), prompts in chunks of at most `chunk` tokens.
+// before), prompts in chunks of at most `chunk` tokens. Of the logits, all are
+// computed, or those that the samplers want.
+enum class LogitsComputed { kAll, kWanted };
 std::vector<GoldenAnswer> Generate(LocalPipeline* pipeline,
                                    const std::vector<GoldenRequest>& requests,
-                                   int chunk, int batch);
+                                   int chunk, int batch,
+                                   LogitsComputed computed);
 
 }  // namespace testing
 }  // namespace tern

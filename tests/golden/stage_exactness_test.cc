@@ -85,7 +85,8 @@ class StageExactnessTest : public ::testing::Test {
     std::vector<GoldenAnswer>& expected = (*answers)[mode];
     if (expected.empty()) {
       LocalPipeline pipeline(Stages(mode, 1), Isa::kRef, 1);
-      expected = Generate(&pipeline, Requests(), kWholePrompt, 1);
+      expected = Generate(&pipeline, Requests(), kWholePrompt, 1,
+                          LogitsComputed::kAll);
     }
     return expected;
   }
@@ -205,12 +206,35 @@ TEST_P(SplitExactnessTest, GivesTheSameTokensAndLogits) {
     for (const int batch : {1, 7}) {
       SCOPED_TRACE(absl::StrCat("chunks of ", chunk, ", batches of ", batch));
       const std::vector<GoldenAnswer> answers =
-          Generate(&pipeline, requests, chunk, batch);
+          Generate(&pipeline, requests, chunk, batch, LogitsComputed::kAll);
       ASSERT_EQ(answers.size(), expected.size());
       for (size_t i = 0; i < answers.size(); ++i) {
         EXPECT_EQ(answers[i].tokens, expected[i].tokens) << "sequence " << i;
         EXPECT_TRUE(SameBits(answers[i], expected[i])) << "sequence " << i;
       }
+    }
+  }
+}
+
+// Which logits are computed depends on the company in the batch, and on what
+// the steps before taught about it; the tokens do not.
+TEST_F(StageExactnessTest, WantedLogitsGiveTheSameTokens) {
+  const std::vector<GoldenAnswer>& whole = Expected(HeadMode::kInt8);
+  const std::vector<GoldenRequest> requests = Requests();
+  for (const Isa isa : SupportedIsas()) {
+    if (isa == Isa::kRef) continue;
+    LocalPipeline pipeline(Stages(HeadMode::kInt8, 2), isa, 2);
+    for (const int batch : {1, 3, 7}) {
+      const std::vector<GoldenAnswer> answers = Generate(
+          &pipeline, requests, kWholePrompt, batch, LogitsComputed::kWanted);
+      bool any_left_out = false;
+      for (size_t i = 0; i < answers.size(); ++i) {
+        EXPECT_EQ(answers[i].tokens, whole[i].tokens)
+            << IsaName(isa) << ", batch " << batch << ", sequence " << i;
+        any_left_out |= !SameBits(answers[i], whole[i]);
+      }
+      // Or the test shows nothing.
+      EXPECT_TRUE(any_left_out || batch > 1) << IsaName(isa);
     }
   }
 }
