@@ -1,0 +1,152 @@
+#ifndef COORDINATOR_TESTING_TOY_PIPELINES_H_
+#define COORDINATOR_TESTING_TOY_PIPELINES_H_
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "coordinator/scheduler.h"
+#include "coordinator/testing/toy_model.h"
+#include "gtest/gtest.h"
+
+namespace tern {
+
+// A scheduler, the toy workers of its pipelines, and what came out. Fails the
+// test when a plan breaks the rules.
+class ToyPipelines {
+ public:
+  static constexpr int kVocab = 1000;
+  static constexpr int kBlockSize = 4;
+
+  // Ten milliseconds to read the weights, and one for each token.
+  static absl::Duration BusyWith(int n_tokens) {
+    return absl::Milliseconds(10 + n_tokens);
+  }
+
+  ToyPipelines(Scheduler::Options options, int n_blocks, int n_stages,
+               int n_pipelines = 1)
+      : options_(options), n_stages_(n_stages), scheduler_(options) {
+    for (int p = 0; p < n_pipelines; ++p) StartPipeline(n_blocks, p);
+  }
+
+  void StartPipeline(int n_blocks, int p = 0) {
+    Workers& workers = pipelines_[p];
+    workers.toy = std::make_unique<ToyWorker>(n_blocks, kBlockSize,
+                                              options_.max_step_tokens, kVocab);
+    workers.results.clear();
+    Take(scheduler_.StartPipeline(p, {n_blocks, kBlockSize, n_stages_}));
+  }
+
+  void StopPipeline(int p = 0) {
+    scheduler_.StopPipeline(p);
+    pipelines_[p].results.clear();
+  }
+
+  // Queues a prompt of `n_prompt` tokens, different for each id.
+  absl::Status Add(int64_t id, int n_prompt, int n_output,
+                   SequenceParameters parameters = {}) {
+    std::vector<int32_t> prompt(n_prompt);
+    for (int i = 0; i < n_prompt; ++i) {
+      prompt[i] = static_cast<int32_t>((id * 31 + i) % kVocab);
+    }
+    return Add(id, prompt, n_output, std::move(parameters));
+  }
+
+  absl::Status Add(int64_t id, std::vector<int32_t> prompt, int n_output,
+                   SequenceParameters parameters = {}) {
+    parameters.prompt = std::move(prompt);
+    parameters.max_output_tokens = n_output;
+    parameters.sampler.seed = id;
+    prompts_[id] = parameters.prompt;
+    return scheduler_.Add(id, std::move(parameters));
+  }
+
+  // Plans and executes a step. False when there is nothing to plan.
+  bool Start(int p = 0) {
+    if (scheduler_.lane(p) == nullptr) return false;
+    std::optional<StepPlan> plan = scheduler_.Schedule(p);
+    if (!plan.has_value()) return false;
+    StepResult result;
+    const absl::Status status = pipelines_[p].toy->Run(*plan, &result);
+    EXPECT_TRUE(status.ok()) << status;
+    plans_.push_back(*std::move(plan));
+    int n_tokens = 0;
+    for (const StepRow& row : plans_.back().rows) {
+      n_tokens += static_cast<int>(row.tokens.size());
+    }
+    result.busy = BusyWith(n_tokens);
+    pipelines_[p].results.push_back(std::move(result));
+    return true;
+  }
+
+  // Reports the oldest step in flight.
+  bool Finish(int p = 0) {
+    std::deque<StepResult>& results = pipelines_[p].results;
+    if (results.empty()) return false;
+    std::vector<SequenceEvent> events;
+    const absl::Status status =
+        scheduler_.Complete(p, results.front(), &events);
+    EXPECT_TRUE(status.ok()) << status;
+    results.pop_front();
+    Take(std::move(events));
+    return true;
+  }
+
+  // One step of each pipeline, from start to end.
+  void Step() {
+    for (const auto& [p, workers] : pipelines_) Start(p);
+    for (const auto& [p, workers] : pipelines_) Finish(p);
+  }
+
+  // Runs until nothing is left to do, with as much in flight as allowed.
+  void RunAll() {
+    bool any = true;
+    while (any) {
+      any = false;
+      for (const auto& [p, workers] : pipelines_) {
+        while (Start(p)) {
+        }
+      }
+      for (const auto& [p, workers] : pipelines_) any = Finish(p) || any;
+    }
+  }
+
+  void ExpectAnswer(int64_t id, int n) {
+    EXPECT_EQ(answers_[id], ToyAnswer(prompts_[id], id, n, kVocab))
+        << "sequence " << id;
+  }
+
+  void Take(std::vector<SequenceEvent> events) {
+    for (SequenceEvent& event : events) {
+      if (event.token >= 0) answers_[event.id].push_back(event.token);
+      if (event.ended) ends_[event.id] = std::move(event);
+    }
+  }
+
+  ToyWorker& toy(int p = 0) { return *pipelines_[p].toy; }
+  std::deque<StepResult>& results(int p = 0) { return pipelines_[p].results; }
+
+  struct Workers {
+    std::unique_ptr<ToyWorker> toy;
+    std::deque<StepResult> results;
+  };
+
+  const Scheduler::Options options_;
+  const int n_stages_;
+  Scheduler scheduler_;
+  std::map<int, Workers> pipelines_;
+  std::vector<StepPlan> plans_;
+  std::map<int64_t, std::vector<int32_t>> prompts_;
+  std::map<int64_t, std::vector<int32_t>> answers_;
+  std::map<int64_t, SequenceEvent> ends_;
+};
+
+}  // namespace tern
+
+#endif  // COORDINATOR_TESTING_TOY_PIPELINES_H_
