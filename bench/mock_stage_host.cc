@@ -193,7 +193,8 @@ MockStageHost::MakeSession(const StageRequest& request) {
   const StepLimits limits = {
       request.model,          request.pipeline_id,     request.epoch,
       request.numerics_id,    options_.vocab_size,     options_.context_length,
-      request.kv_block_count, request.max_step_tokens, is_last};
+      request.kv_block_count, request.max_step_tokens, is_last,
+      /*takes_sampled_tokens=*/request.stage_count == 1};
   MockStage::Options stage;
   stage.cost = options_.cost;
   stage.share = options_.stage_share > 0 ? options_.stage_share

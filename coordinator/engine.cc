@@ -473,7 +473,13 @@ void Engine::OnPipelineReady(int index,
   Scheduler::Capacity capacity;
   capacity.n_blocks = member.kv_block_count;
   capacity.block_size = options_.placement.kv_block_size;
-  capacity.max_in_flight = static_cast<int>(member.stages.size());
+  capacity.n_micro_batches = static_cast<int>(member.stages.size());
+  // Only a worker that samples and embeds has the token at hand.
+  if (member.stages.size() == 1) {
+    const Worker* worker = cluster_.Find(member.stages[0].placed.worker_id);
+    capacity.looks_ahead =
+        worker != nullptr && worker->registration.supports_step_token_source;
+  }
   Deliver(scheduler_.StartPipeline(index, capacity));
   if (++n_ready_ == 1 && options_.on_readiness) options_.on_readiness(true);
 }

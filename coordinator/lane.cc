@@ -23,7 +23,7 @@ Lane::Lane(int index, const Options& options, const Capacity& capacity,
       capacity_(capacity),
       queue_(queue),
       blocks_(capacity.n_blocks, capacity.block_size) {
-  CHECK(capacity.max_in_flight > 0);
+  CHECK(capacity.n_micro_batches > 0);
 }
 
 bool Lane::CanHold(int64_t n_positions) const {
@@ -125,16 +125,27 @@ void Lane::ServeHighestRank() {
   TryAllocate(sequence, sequence->n_computed + n_tokens);
 }
 
+// Of the token that it awaits only a stop token would end it: then what comes
+// of the row is of no interest.
+bool Lane::MayLookAhead(const Sequence& sequence) const {
+  return capacity_.looks_ahead && sequence.n_in_flight == 1 &&
+         sequence.samples_in_flight && sequence.run_id != 0 &&
+         sequence.in_flight_step_id == last_step_id_ &&
+         sequence.n_output() + 1 < sequence.parameters.max_output_tokens;
+}
+
 void Lane::AddDecodeRows(StepPlan* plan) {
   int n_decoding = 0;
   std::vector<Sequence*> ready;
   for (const auto& [rank, sequence] : running_) {
     if (!sequence->IsDecoding()) continue;
     ++n_decoding;
-    if (sequence->in_flight_step_id == 0) ready.push_back(sequence);
+    if (sequence->in_flight_step_id == 0 || MayLookAhead(*sequence)) {
+      ready.push_back(sequence);
+    }
   }
   int n_rows_left = std::min<int64_t>(
-      CeilDiv(n_decoding, capacity_.max_in_flight), options_.max_step_tokens);
+      CeilDiv(n_decoding, capacity_.n_micro_batches), options_.max_step_tokens);
   // Whoever waited longest has its turn; among equals the higher rank.
   std::stable_sort(ready.begin(), ready.end(),
                    [](const Sequence* a, const Sequence* b) {
@@ -144,7 +155,7 @@ void Lane::AddDecodeRows(StepPlan* plan) {
     if (n_rows_left == 0) return;
     if (sequence->run_id == 0) continue;  // pre-empted by one before
     // Without a block it loses its turn, not its place: others go on.
-    if (!TryAllocate(sequence, sequence->n_tokens())) continue;
+    if (!TryAllocate(sequence, sequence->n_computed + 1)) continue;
     AddRow(sequence, 1, plan);
     --n_rows_left;
   }
@@ -187,9 +198,9 @@ void Lane::AddPrefillRows(StepPlan* plan) {
 int Lane::PrefillBudget() const {
   int budget = options_.max_step_tokens - step_tokens_;
   // Several micro-batches share the prompts.
-  if (capacity_.max_in_flight > 1) {
+  if (capacity_.n_micro_batches > 1) {
     const int64_t share =
-        CeilDiv(PrefillTokensWaiting(), capacity_.max_in_flight);
+        CeilDiv(PrefillTokensWaiting(), capacity_.n_micro_batches);
     budget = static_cast<int>(std::min<int64_t>(
         budget, std::max<int64_t>(share, options_.min_prefill_tokens)));
   }
@@ -201,7 +212,7 @@ int Lane::PrefillBudget() const {
   if (n_decoding == 0 || budget <= options_.min_prefill_tokens) return budget;
   if (!cost_.is_known()) return options_.min_prefill_tokens;
   const int n_rows =
-      static_cast<int>(CeilDiv(n_decoding, capacity_.max_in_flight));
+      static_cast<int>(CeilDiv(n_decoding, capacity_.n_micro_batches));
   const absl::Duration limit =
       options_.max_step_stretch * cost_.Predict(n_rows);
   const int n_more =
@@ -210,9 +221,10 @@ int Lane::PrefillBudget() const {
 }
 
 void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
-  CHECK(n_tokens > 0 && n_tokens <= sequence->n_pending());
+  const bool ahead = sequence->n_pending() == 0;
+  CHECK(n_tokens > 0 && n_tokens <= (ahead ? 1 : sequence->n_pending()));
   CHECK(n_tokens <= options_.max_step_tokens - step_tokens_);
-  CHECK(sequence->in_flight_step_id == 0);
+  CHECK(sequence->in_flight_step_id == 0 || ahead);
   const SequenceParameters& parameters = sequence->parameters;
   if (!sequence->is_open) {
     sequence->is_open = true;
@@ -224,14 +236,18 @@ void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
   row.run_id = sequence->run_id;
   row.position = sequence->n_computed;
   const auto begin = sequence->tokens.begin() + sequence->n_computed;
-  row.tokens.assign(begin, begin + n_tokens);
+  if (ahead) {
+    row.sampled_in_step_id = sequence->in_flight_step_id;
+  } else {
+    row.tokens.assign(begin, begin + n_tokens);
+  }
   row.n_taken_over_blocks = sequence->n_blocks_taken_over;
   if (row.n_taken_over_blocks > 0 && parameters.sampler.NeedsHistory()) {
     row.taken_over_tokens.assign(
         begin - row.n_taken_over_blocks * blocks_.block_size(), begin);
   }
   sequence->n_blocks_taken_over = 0;
-  row.samples = n_tokens == sequence->n_pending();
+  row.samples = ahead || n_tokens == sequence->n_pending();
   sequence->n_computed += n_tokens;
   sequence->n_computed_ever =
       std::max(sequence->n_computed_ever, sequence->n_computed);
@@ -242,12 +258,14 @@ void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
       sequence->block_ids.begin() + n_blocks);
   sequence->n_blocks_sent = n_blocks;
   sequence->in_flight_step_id = plan->step_id;
+  ++sequence->n_in_flight;
+  sequence->samples_in_flight = row.samples;
   sequence->last_step_id = plan->step_id;
   step_tokens_ += n_tokens;
   queue_->Charge(*sequence, n_tokens + (row.samples ? 1 : 0));
   PublishBlocks(sequence, plan->step_id);
   in_flight_.back().rows.push_back({sequence->id, sequence->run_id,
-                                    row.samples ? sequence->n_tokens() : -1,
+                                    row.samples ? sequence->n_computed : -1,
                                     parameters.sampler.logprobs >= 0});
   plan->rows.push_back(std::move(row));
 }
@@ -355,7 +373,9 @@ void Lane::PublishBlocks(Sequence* sequence, int64_t step_id) {
   const int block_size = blocks_.block_size();
   const absl::Span<const int32_t> tokens = sequence->tokens;
   for (int& n = sequence->n_blocks_known;
-       (n + 1) * block_size <= sequence->n_computed; ++n) {
+       (n + 1) * block_size <=
+       std::min(sequence->n_computed, sequence->n_tokens());
+       ++n) {
     sequence->prefix =
         blocks_.Publish(sequence->block_ids[n], sequence->prefix,
                         tokens.subspan(n * block_size, block_size), step_id);

@@ -56,8 +56,12 @@ class Lane {
   struct Capacity {
     int n_blocks = 0;
     int block_size = 16;
-    // Micro-batches in flight: the number of stages, or a few more.
-    int max_in_flight = 1;
+    // Micro-batches that decoding sequences are shared out to: the number of
+    // stages. As many steps are in flight.
+    int n_micro_batches = 1;
+    // Whether one more step is, planned ahead: of rows whose token the step
+    // before samples.
+    bool looks_ahead = false;
   };
 
   // What it has done.
@@ -127,7 +131,10 @@ class Lane {
   int index() const { return index_; }
   int n_running() const { return static_cast<int>(running_.size()); }
   int n_in_flight() const { return static_cast<int>(in_flight_.size()); }
-  bool CanSchedule() const { return n_in_flight() < capacity_.max_in_flight; }
+  bool CanSchedule() const {
+    return n_in_flight() <
+           capacity_.n_micro_batches + (capacity_.looks_ahead ? 1 : 0);
+  }
   const BlockManager& blocks() const { return blocks_; }
   const StepCost& cost() const { return cost_; }
   const Counters& counters() const { return counters_; }
@@ -138,6 +145,10 @@ class Lane {
     std::vector<InFlightRow> rows;
     int n_tokens = 0;
   };
+
+  // Whether the sequence may have a row in the step being planned although it
+  // has one in flight.
+  bool MayLookAhead(const Sequence& sequence) const;
 
   void ServeHighestRank();
   void AddDecodeRows(StepPlan* plan);

@@ -123,8 +123,10 @@ class Scenario {
         ToInt(Take("min_prefill_tokens", "4", &settings));
     options.prefix_cache = Take("prefix_cache", "on", &settings) == "on";
     const int n_stages = ToInt(Take("stages", "1", &settings));
+    const bool looks_ahead = Take("look_ahead", "off", &settings) == "on";
     EXPECT_TRUE(settings.empty()) << settings.begin()->first;
     toys_ = std::make_unique<ToyPipelines>(options, 0, n_stages, 0);
+    toys_->looks_ahead_ = looks_ahead;
   }
 
   // ask ID TEXT:TOKENS output=N [tenant=NAME] [priority=N] [class=batch]
@@ -156,9 +158,9 @@ class Scenario {
     }
     Words rows;
     for (const StepRow& row : toys_->plans_.back().rows) {
-      std::string text =
-          absl::StrCat(ids.at(row.run_id), "[", row.position, ",",
-                       row.position + static_cast<int>(row.tokens.size()), ")");
+      std::string text = absl::StrCat(ids.at(row.run_id), "[", row.position,
+                                      ",", row.position + row.n_tokens(), ")");
+      if (row.sampled_in_step_id > 0) text += "?";
       if (row.samples) text += "*";
       if (row.n_taken_over_blocks > 0) {
         absl::StrAppend(&text, "+", row.n_taken_over_blocks);

@@ -67,7 +67,9 @@ void Scheduler::StopPipeline(int index) {
   }
   for (const int64_t id : lane->InFlight()) {
     const auto sequence = sequences_.find(id);
-    if (sequence != sequences_.end()) sequence->second->in_flight_step_id = 0;
+    if (sequence == sequences_.end()) continue;
+    sequence->second->in_flight_step_id = 0;
+    sequence->second->n_in_flight = 0;
   }
   Accumulate(lane->counters(), &counters_of_lost_);
   lanes_.erase(it);
@@ -268,8 +270,11 @@ absl::Status Scheduler::Complete(int index, const StepResult& result,
     const auto it = sequences_.find(row.id);
     if (it == sequences_.end()) continue;  // It ended while the step ran.
     Sequence* sequence = it->second.get();
-    CHECK(sequence->in_flight_step_id == result.step_id);
-    sequence->in_flight_step_id = 0;
+    CHECK(sequence->n_in_flight > 0);
+    if (--sequence->n_in_flight == 0) {
+      CHECK(sequence->in_flight_step_id == result.step_id);
+      sequence->in_flight_step_id = 0;
+    }
     if (sampled == nullptr) continue;
     SequenceEvent event;
     event.id = row.id;

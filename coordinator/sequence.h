@@ -56,7 +56,8 @@ struct Sequence {
   int n_tokens() const { return static_cast<int>(tokens.size()); }
   int n_output() const { return n_tokens() - n_prompt; }
 
-  // Tokens that are not in the KV cache yet. 0 while the next one is awaited.
+  // Tokens that are not in the KV cache yet. 0 while the next one is awaited;
+  // -1 while the row that computes that one is in flight, too.
   int n_pending() const { return n_tokens() - n_computed; }
 
   // Whether the next row is one token, or the next token is awaited.
@@ -109,9 +110,12 @@ struct Sequence {
   int n_prompt_cached = 0;
   int n_computed_ever = 0;  // n_computed at its highest, of any run
 
-  // Step whose result is awaited; 0 when none is. Stays set when the sequence
-  // is pre-empted meanwhile: the token still counts.
+  // The latest step that it has a row in and whose result is awaited; 0 when
+  // there is none. Stays set when the sequence is pre-empted meanwhile: the
+  // token still counts.
   int64_t in_flight_step_id = 0;
+  int n_in_flight = 0;             // such steps: 2 when one was planned ahead
+  bool samples_in_flight = false;  // whether the latest of them samples
 
   // Last step of this run that it had a row in; for turns between sequences.
   int64_t last_step_id = 0;

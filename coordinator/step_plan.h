@@ -53,6 +53,9 @@ struct StepRow {
   int64_t run_id = 0;
   int position = 0;  // of the first token
   std::vector<int32_t> tokens;
+  // If not 0, `tokens` is empty and the row has one: what the sequence samples
+  // in that step.
+  int64_t sampled_in_step_id = 0;
   std::vector<int> new_block_ids;
   // Of new_block_ids, the first so many hold keys and values already, which
   // other sequences computed: the row starts behind them.
@@ -60,6 +63,10 @@ struct StepRow {
   // The tokens in those blocks, for samplers that need the whole text.
   std::vector<int32_t> taken_over_tokens;
   bool samples = false;
+
+  int n_tokens() const {
+    return sampled_in_step_id > 0 ? 1 : static_cast<int>(tokens.size());
+  }
 };
 
 // One micro-batch and what the stages free and open before it.

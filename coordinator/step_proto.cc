@@ -59,8 +59,12 @@ v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
     v1::StepRow* to = out.add_rows();
     to->set_sequence_id(row.run_id);
     to->set_position(row.position);
-    to->mutable_tokens()->mutable_ids()->Add(row.tokens.begin(),
-                                             row.tokens.end());
+    if (row.sampled_in_step_id > 0) {
+      to->set_sampled_in_step_id(row.sampled_in_step_id);
+    } else {
+      to->mutable_tokens()->mutable_ids()->Add(row.tokens.begin(),
+                                               row.tokens.end());
+    }
     to->mutable_new_block_ids()->Add(row.new_block_ids.begin(),
                                      row.new_block_ids.end());
     to->set_samples(row.samples);

@@ -35,7 +35,7 @@ v1::RegisterWorkerRequest MakeRequest(const WorkerDescription& d) {
   c->set_device(d.device);
   c->set_thread_placement(d.thread_placement);
   for (const std::string& model : d.models) c->add_models(model);
-  c->set_supports_step_token_source(false);
+  c->set_supports_step_token_source(true);
   c->set_repeat_max_limit(1);
   c->mutable_packed_blocks()->set_column_count(d.packed_blocks.columns);
   c->mutable_packed_blocks()->set_byte_count(d.packed_blocks.bytes);

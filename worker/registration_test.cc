@@ -175,7 +175,7 @@ TEST_F(RegistrationTest, IntroducesTheWorkerAndKeepsItsLease) {
   EXPECT_EQ(r.capabilities().thread_placement(), "not bound: no nails");
   ASSERT_EQ(r.capabilities().models_size(), 1);
   EXPECT_EQ(r.capabilities().models(0), "m");
-  EXPECT_FALSE(r.capabilities().supports_step_token_source());
+  EXPECT_TRUE(r.capabilities().supports_step_token_source());
   EXPECT_EQ(r.capabilities().repeat_max_limit(), 1);
   EXPECT_EQ(r.capabilities().packed_blocks().column_count(), 48);
   EXPECT_EQ(r.capabilities().packed_blocks().byte_count(), 320);

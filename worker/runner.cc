@@ -47,30 +47,50 @@ void Runner::Main() {
 
 absl::Status Runner::RunAll() {
   while (true) {
-    ASSIGN_OR_RETURN(const absl::optional<StepPlan> plan, mailbox_->Next());
+    ASSIGN_OR_RETURN(absl::optional<StepPlan> plan, mailbox_->Next());
     if (!plan.has_value()) return absl::OkStatus();
     StepResult result{};
-    RETURN_IF_ERROR(Run(*plan, &result));
+    RETURN_IF_ERROR(Run(&*plan, &result));
     finished_steps_->fetch_add(1, std::memory_order_relaxed);
     mailbox_->sink()->OnResult(std::move(result));
   }
 }
 
-absl::Status Runner::Run(const StepPlan& plan, StepResult* result) {
-  if (plan.step_id != last_step_id_ + 1) {
+absl::Status Runner::Run(StepPlan* plan, StepResult* result) {
+  if (plan->step_id != last_step_id_ + 1) {
     return absl::InvalidArgumentError(
-        absl::StrCat("step ", plan.step_id, " follows step ", last_step_id_,
+        absl::StrCat("step ", plan->step_id, " follows step ", last_step_id_,
                      "; step ids grow by one, from 1, in each epoch"));
   }
-  last_step_id_ = plan.step_id;
-  result->step_id = plan.step_id;
-  const absl::Status status = UpdateSequences(plan);
+  last_step_id_ = plan->step_id;
+  result->step_id = plan->step_id;
+  absl::Status status = ResolveTokens(plan);
+  if (status.ok()) status = UpdateSequences(*plan);
   if (!status.ok()) {
-    return absl::Status(status.code(), absl::StrCat("step ", plan.step_id, ": ",
-                                                    status.message()));
+    return absl::Status(status.code(), absl::StrCat("step ", plan->step_id,
+                                                    ": ", status.message()));
   }
-  if (!plan.rows.empty()) RETURN_IF_ERROR(Forward(plan, result));
+  if (!plan->rows.empty()) RETURN_IF_ERROR(Forward(*plan, result));
   result->blocks_in_use = kv_->blocks_in_use();
+  return absl::OkStatus();
+}
+
+// Tokens that the coordinator did not know yet when it made the plan.
+absl::Status Runner::ResolveTokens(StepPlan* plan) const {
+  for (StepRow& row : plan->rows) {
+    if (row.sampled_in_step_id == 0) continue;
+    const auto sequence = sequences_.find(row.sequence_id);
+    if (sequence == sequences_.end() ||
+        sequence->second.sampled_in_step_id != row.sampled_in_step_id) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the row of sequence ", row.sequence_id,
+                       " takes the token that it sampled in step ",
+                       row.sampled_in_step_id, ", which is not its latest"));
+    }
+    // After a row that failed the sequence is over, and nobody waits for what
+    // comes of this one: any token will do.
+    row.tokens[0] = std::max(0, sequence->second.sampled_token);
+  }
   return absl::OkStatus();
 }
 
@@ -178,6 +198,11 @@ void Runner::Sample(const StepPlan& plan, const float* hidden,
       SampleRow(stage_->logits(static_cast<int>(i)), &scratch_[thread],
                 &result->sampled[begin + i]);
     });
+  }
+  for (const SampledToken& token : result->sampled) {
+    SequenceState& sequence = sequences_.find(token.sequence_id)->second;
+    sequence.sampled_token = token.token_id;
+    sequence.sampled_in_step_id = plan.step_id;
   }
 }
 

@@ -58,11 +58,15 @@ class Runner {
   struct SequenceState {
     SamplerParams sampler;
     TokenHistory history;  // kept up when the sampler needs it
+    // Its latest token, and the step that sampled it.
+    int32_t sampled_token = -1;
+    int64_t sampled_in_step_id = 0;
   };
 
   void Main();
   absl::Status RunAll();
-  absl::Status Run(const StepPlan& plan, StepResult* result);
+  absl::Status Run(StepPlan* plan, StepResult* result);
+  absl::Status ResolveTokens(StepPlan* plan) const;
   absl::Status UpdateSequences(const StepPlan& plan);
   absl::Status Forward(const StepPlan& plan, StepResult* result);
   absl::Status RecordTokens(const StepRow& row);

@@ -273,6 +273,37 @@ TEST_F(RunnerTest, TakesOverWhatAnotherSequenceComputed) {
   EXPECT_EQ(sink_->WaitForResult(2).blocks_in_use, 2);
 }
 
+// Planned ahead, token by token, it goes as it does when each token is told.
+TEST_F(RunnerTest, RowsMayTakeTheTokenOfTheStepBefore) {
+  Start(true, true);
+  SamplerParams sampler;
+  sampler.seed = 3;
+  sampler.presence_penalty = 1;
+  sampler.prompt_token_count = 3;
+  Push({1, {}, {{1, sampler}}, {Row(1, 0, {1, 2, 3}, {4})}});
+  for (int step = 2; step <= 5; ++step) {
+    StepRow row = Row(1, step + 1, {0}, {});
+    row.sampled_in_step_id = step - 1;
+    Push({step, {}, {}, {row}});
+  }
+  std::vector<int32_t> ahead;
+  for (int i = 0; i < 5; ++i) {
+    ahead.push_back(sink_->WaitForResult(i).sampled.at(0).token_id);
+  }
+  std::vector<int32_t> told;
+  Push({6, {1}, {{2, sampler}}, {Row(2, 0, {1, 2, 3}, {4})}});
+  for (int i = 0; i < 5; ++i) {
+    told.push_back(sink_->WaitForResult(5 + i).sampled.at(0).token_id);
+    if (i < 4) Push({7 + i, {}, {}, {Row(2, 3 + i, {told.back()}, {})}});
+  }
+  EXPECT_EQ(ahead, told);
+  // Only the latest token can be meant.
+  StepRow row = Row(2, 7, {0}, {});
+  row.sampled_in_step_id = 9;
+  Push({11, {}, {}, {row}});
+  EXPECT_TRUE(absl::IsInvalidArgument(sink_->WaitForEnd()));
+}
+
 TEST_F(RunnerTest, PenaltiesNeedTheTokensTakenOver) {
   Start(true, true);
   SamplerParams sampler;

@@ -30,6 +30,9 @@ struct StepRow {
   // Of new_block_ids, the first so many are taken over, full, from others.
   int32_t taken_over_block_count = 0;
   std::vector<int32_t> taken_over_tokens = {};  // in them, or empty: not told
+  // If not 0, `tokens` has one that is to be replaced by what the sequence
+  // samples in that step.
+  int64_t sampled_in_step_id = 0;
 };
 
 // One step of a pipeline.

@@ -119,26 +119,36 @@ absl::StatusOr<SamplerParams> ParseSampler(const v1::SequenceSetup& setup,
 absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
                                  const StepLimits& limits) {
   const int64_t id = row.sequence_id();
+  const int64_t sampled_in_step_id = row.sampled_in_step_id();
   if (row.token_source_case() == v1::StepRow::kSampledInStepId) {
-    return absl::UnimplementedError(absl::StrCat(
-        "the row of sequence ", id,
-        " takes its token from an earlier step, which this worker does not "
-        "support (supports_step_token_source is false)"));
+    if (!limits.takes_sampled_tokens) {
+      return absl::UnimplementedError(absl::StrCat(
+          "the row of sequence ", id,
+          " takes its token from an earlier step, which only the one stage of "
+          "a whole model does"));
+    }
+    if (sampled_in_step_id < 1) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the row of sequence ", id,
+                       " takes its token from step ", sampled_in_step_id));
+    }
   }
-  const auto& tokens = row.tokens().ids();
+  std::vector<int32_t> tokens(row.tokens().ids().begin(),
+                              row.tokens().ids().end());
+  if (sampled_in_step_id > 0) tokens.assign(1, 0);
   if (tokens.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("the row of sequence ", id, " has no tokens"));
   }
-  if (tokens.size() > limits.max_step_tokens) {
+  const int64_t n_tokens = static_cast<int64_t>(tokens.size());
+  if (n_tokens > limits.max_step_tokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("the row of sequence ", id, " has ", tokens.size(),
                      " tokens; this stage was loaded for ",
                      limits.max_step_tokens, " a step"));
   }
   // Written without a sum, which could overflow.
-  if (row.position() < 0 ||
-      row.position() > limits.context_length - tokens.size()) {
+  if (row.position() < 0 || row.position() > limits.context_length - n_tokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("the row of sequence ", id, " has ", tokens.size(),
                      " tokens from position ", row.position(),
@@ -175,11 +185,12 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
   for (const int32_t token : taken_over) RETURN_IF_ERROR(check_token(token));
   return StepRow{id,
                  row.position(),
-                 {tokens.begin(), tokens.end()},
+                 std::move(tokens),
                  {row.new_block_ids().begin(), row.new_block_ids().end()},
                  row.samples(),
                  n_taken_over,
-                 {taken_over.begin(), taken_over.end()}};
+                 {taken_over.begin(), taken_over.end()},
+                 sampled_in_step_id};
 }
 
 }  // namespace

@@ -244,6 +244,22 @@ TEST(StepProto, WhatTheWorkerDoesNotAnnounceIsUnimplemented) {
   EXPECT_TRUE(absl::IsUnimplemented(Parse(plan)));
 }
 
+TEST(StepProto, ARowMayTakeItsTokenFromAnEarlierStep) {
+  StepLimits limits = Limits();
+  limits.takes_sampled_tokens = true;
+  v1::StepPlan message = GoodPlan();
+  message.mutable_rows(0)->set_sampled_in_step_id(7);
+  const auto plan = ParseStepPlan(message, limits);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->rows[0].sampled_in_step_id, 7);
+  EXPECT_EQ(plan->rows[0].tokens.size(), 1u);
+  for (const int64_t wrong : {int64_t{0}, int64_t{-1}}) {
+    message.mutable_rows(0)->set_sampled_in_step_id(wrong);
+    EXPECT_TRUE(
+        absl::IsInvalidArgument(ParseStepPlan(message, limits).status()));
+  }
+}
+
 TEST(StepProto, StagesBeforeTheLastNeedNoSampler) {
   StepLimits limits = Limits();
   limits.is_last_stage = false;

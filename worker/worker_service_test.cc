@@ -408,7 +408,7 @@ TEST_F(WorkerServiceTest, AWrongPlanEndsTheStreamAndTheWorkerLivesOn) {
       {grpc::NOT_FOUND, [](auto* p) { p->add_released_sequence_ids(1); }},
       {grpc::ALREADY_EXISTS, [](auto* p) { AddSequence(1, p); }},
       {grpc::UNIMPLEMENTED, [](auto* p) { p->set_repeat_max(4); }},
-      {grpc::UNIMPLEMENTED,
+      {grpc::INVALID_ARGUMENT,
        [](auto* p) { p->mutable_rows(0)->set_sampled_in_step_id(1); }},
       {grpc::ABORTED, [](auto* p) { p->set_epoch(p->epoch() + 1); }},
       {grpc::FAILED_PRECONDITION,

@@ -36,6 +36,7 @@ StepPlan FromProto(const v1::StepPlan& in) {
     row.run_id = from.sequence_id();
     row.position = from.position();
     row.tokens.assign(from.tokens().ids().begin(), from.tokens().ids().end());
+    row.sampled_in_step_id = from.sampled_in_step_id();
     row.new_block_ids.assign(from.new_block_ids().begin(),
                              from.new_block_ids().end());
     row.samples = from.samples();
@@ -78,6 +79,7 @@ absl::Status FakeWorker::Register(const std::string& address) {
   request.mutable_capabilities()->set_memory_bytes(int64_t{1} << 30);
   request.mutable_capabilities()->set_thread_count(1);
   request.mutable_capabilities()->set_repeat_max_limit(1);
+  request.mutable_capabilities()->set_supports_step_token_source(true);
   request.mutable_capabilities()->add_models(model_);
   grpc::ClientContext context;
   v1::RegisterWorkerResponse response;

@@ -32,7 +32,8 @@ class FakeWorker : public v1::WorkerService::Service {
   void Hold() ABSL_LOCKS_EXCLUDED(mu_);
   void Release() ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Ends the stream of steps, as if the process had died. Waits for it to begin.
+  // Ends the stream of steps, as if the process had died. Waits for it to
+  // begin.
   void BreakStream() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Answers LoadStage with this status.

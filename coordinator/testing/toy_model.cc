@@ -1,6 +1,7 @@
 #include "coordinator/testing/toy_model.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -100,17 +101,26 @@ absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
     if (!rows.insert(row.run_id).second) {
       return error("two rows of ", row.run_id);
     }
-    if (row.tokens.empty()) return error("empty row of ", row.run_id);
+    std::vector<int32_t> tokens = row.tokens;
+    if (row.sampled_in_step_id > 0) {
+      const auto sampled = state.sampled.find(row.sampled_in_step_id);
+      if (!tokens.empty() || sampled == state.sampled.end() ||
+          sampled != std::prev(state.sampled.end())) {
+        return error("row of ", row.run_id, " takes its token from step ",
+                     row.sampled_in_step_id);
+      }
+      tokens = {sampled->second};
+    }
+    if (tokens.empty()) return error("empty row of ", row.run_id);
     const absl::Status taken = TakeOver(row, &state);
     if (!taken.ok()) return error(taken.message());
     if (row.position != static_cast<int>(state.history.size())) {
       return error("row of ", row.run_id, " at ", row.position, " instead of ",
                    state.history.size());
     }
-    n_tokens += row.tokens.size();
-    n_computed_ += row.tokens.size();
-    state.history.insert(state.history.end(), row.tokens.begin(),
-                         row.tokens.end());
+    n_tokens += tokens.size();
+    n_computed_ += tokens.size();
+    state.history.insert(state.history.end(), tokens.begin(), tokens.end());
     for (size_t i = 0; i < row.new_block_ids.size(); ++i) {
       const int id = row.new_block_ids[i];
       if (id < 0 || id >= static_cast<int>(blocks_.size())) {
@@ -143,6 +153,7 @@ absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
       sampled.run_id = row.run_id;
       sampled.position = static_cast<int>(state.history.size());
       sampled.token_id = ToyNextToken(state.history, state.seed, vocab_size_);
+      state.sampled[plan.step_id] = sampled.token_id;
       result->sampled.push_back(std::move(sampled));
     }
   }

@@ -43,7 +43,8 @@ class ToyWorker {
  private:
   struct State {
     uint64_t seed = 0;
-    std::vector<int32_t> history;  // as computed into the cache
+    std::map<int64_t, int32_t> sampled;  // by step
+    std::vector<int32_t> history;        // as computed into the cache
     std::vector<int> block_ids;
   };
   struct Block {

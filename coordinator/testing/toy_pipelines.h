@@ -40,7 +40,8 @@ class ToyPipelines {
     workers.toy = std::make_unique<ToyWorker>(n_blocks, kBlockSize,
                                               options_.max_step_tokens, kVocab);
     workers.results.clear();
-    Take(scheduler_.StartPipeline(p, {n_blocks, kBlockSize, n_stages_}));
+    Take(scheduler_.StartPipeline(
+        p, {n_blocks, kBlockSize, n_stages_, looks_ahead_}));
   }
 
   void StopPipeline(int p = 0) {
@@ -78,7 +79,7 @@ class ToyPipelines {
     plans_.push_back(*std::move(plan));
     int n_tokens = 0;
     for (const StepRow& row : plans_.back().rows) {
-      n_tokens += static_cast<int>(row.tokens.size());
+      n_tokens += row.n_tokens();
     }
     result.busy = BusyWith(n_tokens);
     pipelines_[p].results.push_back(std::move(result));
@@ -139,6 +140,7 @@ class ToyPipelines {
 
   const Scheduler::Options options_;
   const int n_stages_;
+  bool looks_ahead_ = false;  // of pipelines that start from now on
   Scheduler scheduler_;
   std::map<int, Workers> pipelines_;
   std::vector<StepPlan> plans_;
