@@ -201,12 +201,14 @@ TEST_P(HeadScanTest, SamplersSeeNoDifference) {
   int n_left_out = 0;
   for (const Case& c : Cases(token_rows_)) {
     const Head head(c.rows, c.scales);
+    const std::vector<float> all = All(head, Tokens(token_rows_));
     for (const SamplerParams& params : Params()) {
       SCOPED_TRACE(std::string(c.name) + ", top_k " +
                    std::to_string(params.top_k) + ", temperature " +
                    std::to_string(params.temperature) + ", minimum " +
                    std::to_string(params.min_output_tokens));
-      for (size_t n_tokens = 1; n_tokens <= token_rows_.size(); ++n_tokens) {
+      // Two passes take up to four tokens.
+      for (const size_t n_tokens : {1, 4, 5}) {
         const Tokens x({token_rows_.begin(), token_rows_.begin() + n_tokens});
         // A new one, which has not learnt yet that two passes do not pay.
         HeadScan scan(head.view, &pool_, &KernelsFor(GetParam()));
@@ -215,7 +217,6 @@ TEST_P(HeadScanTest, SamplersSeeNoDifference) {
         std::vector<float> logits(n_tokens * Stride(head), -1.0f);
         scan.Compute(x.view, std::vector<WantedLogits>(n_tokens, wanted),
                      logits.data(), nullptr);
-        const std::vector<float> all = All(head, x);
         for (size_t t = 0; t < n_tokens; ++t) {
           const float* const first = &all[t * Stride(head)];
           const std::vector<float> expected(first, first + c.rows.size());
@@ -246,7 +247,7 @@ TEST_P(HeadScanTest, SamplersSeeNoDifference) {
     }
   }
   // Or the test shows nothing.
-  EXPECT_GT(n_left_out, 50000);
+  EXPECT_GT(n_left_out, 30000);
 }
 
 // Where l - 7.5 is parallel to x, a logit is as high as its bound; another row
