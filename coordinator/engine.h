@@ -66,8 +66,8 @@ class Engine {
     int64_t first_epoch = 1;
 
     // Sequences in progress, waiting and running, above which a new request is
-    // refused before it reaches the engine thread. 0: what the scheduler can
-    // hold.
+    // refused before it reaches the engine thread. 0: what may wait, and what
+    // 64 pipelines can run.
     int max_requests = 0;
 
     // Told when the first pipeline begins and when the last one ends to serve.

@@ -465,7 +465,6 @@ TEST_F(EngineTest, EveryFullSetOfWorkersServes) {
     readers.push_back(std::make_unique<Reader>());
     Engine::Request request =
         Ask(readers[i].get(), absl::StrCat(i), 10 + i, 20);
-    request.parameters.may_share_blocks = false;
     Submit(std::move(request));
   }
   Await([](const auto& s) {

@@ -22,7 +22,8 @@ namespace tern {
 namespace {
 
 // Plans that may wait for a slow connection to a worker. The scheduler stops at
-// one per stage and one of releases, so that this is never reached.
+// one per stage, one planned ahead and one of releases, so that this is never
+// reached.
 constexpr size_t kMaxQueuedPlans = 256;
 
 using SharedPlan = std::shared_ptr<const v1::StepPlan>;

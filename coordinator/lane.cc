@@ -58,7 +58,7 @@ void Lane::Take(Sequence* sequence) {
   sequence->pipeline = index_;
   sequence->run_id = ++last_run_id_;
   sequence->last_step_id = 0;
-  if (MayShare(sequence->parameters)) {
+  if (options_.prefix_cache) {
     sequence->prefix = blocks_.Root(sequence->parameters.tenant);
     counters_.looked_up_tokens += sequence->n_tokens();
     // At once: what is there now may be gone when its turn comes.
@@ -315,15 +315,11 @@ std::vector<int64_t> Lane::InFlight() const {
   return ids;
 }
 
-bool Lane::MayShare(const SequenceParameters& parameters) const {
-  return options_.prefix_cache && parameters.may_share_blocks;
-}
-
 // What a sequence of this text would find if it began here now.
 Lane::Cached Lane::LookUp(const SequenceParameters& parameters,
                           absl::Span<const int32_t> tokens) {
   Cached cached;
-  if (!MayShare(parameters)) return cached;
+  if (!options_.prefix_cache) return cached;
   BlockManager::PrefixId prefix = blocks_.Root(parameters.tenant);
   const int block_size = blocks_.block_size();
   // At least one token is computed: its logits are wanted.
@@ -341,7 +337,7 @@ Lane::Cached Lane::LookUp(const SequenceParameters& parameters,
 // Takes over the blocks that others have computed for what the sequence would
 // compute next. False when the step being planned computes the next one.
 bool Lane::TakeOverBlocks(Sequence* sequence) {
-  if (!MayShare(sequence->parameters)) return true;
+  if (!options_.prefix_cache) return true;
   const int block_size = blocks_.block_size();
   const absl::Span<const int32_t> tokens = sequence->tokens;
   while (sequence->n_pending() > block_size &&
@@ -369,7 +365,7 @@ bool Lane::TakeOverBlocks(Sequence* sequence) {
 }
 
 void Lane::PublishBlocks(Sequence* sequence, int64_t step_id) {
-  if (!MayShare(sequence->parameters)) return;
+  if (!options_.prefix_cache) return;
   const int block_size = blocks_.block_size();
   const absl::Span<const int32_t> tokens = sequence->tokens;
   for (int& n = sequence->n_blocks_known;

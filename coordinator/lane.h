@@ -161,7 +161,6 @@ class Lane {
   };
   Cached LookUp(const SequenceParameters& parameters,
                 absl::Span<const int32_t> tokens);
-  bool MayShare(const SequenceParameters& parameters) const;
   bool TakeOverBlocks(Sequence* sequence);
   void PublishBlocks(Sequence* sequence, int64_t step_id);
 

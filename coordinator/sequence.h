@@ -33,8 +33,6 @@ struct SequenceParameters {
   absl::Time deadline = absl::InfiniteFuture();
   // Who asks: tenants get even shares, and never share KV blocks.
   std::string tenant;
-  // Whether KV blocks that hold the beginning of the prompt may be taken over.
-  bool may_share_blocks = true;
 };
 
 // One answer being written: the token log, which alone says how to go on, and
