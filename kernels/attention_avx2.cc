@@ -13,12 +13,7 @@ constexpr int kMaxHeadDim = 256;
 // head.
 constexpr int kMaxRows = 2;
 
-// One query of one query head.
-struct Row {
-  const float* q;  // [head_dim]
-  float* y;        // [head_dim]
-  int n_positions;
-};
+using Row = AttentionRow;
 
 // The softmax of the positions so far of one row, before the division.
 struct State {
@@ -278,28 +273,20 @@ void StoreKv(const KvBlockView& block, int slot, const float* k,
 }
 
 void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y) {
-  const int group = args.n_heads / args.n_kv_heads;
-  const size_t stride = static_cast<size_t>(args.n_heads) * args.head_dim;
-  for (int head = head_begin; head < head_end;) {
-    const int kv_head = head / group;
-    const int group_end = (kv_head + 1) * group;
-    const int end = group_end < head_end ? group_end : head_end;
-    // All heads of one query, then those of the next.
-    Row rows[kMaxRows];
-    int n_rows = 0;
-    for (int i = 0; i < args.n_queries; ++i) {
-      for (int h = head; h < end; ++h) {
-        const size_t at = i * stride + static_cast<size_t>(h) * args.head_dim;
-        rows[n_rows++] = {args.q + at, y + at, args.n_positions + i};
-        if (n_rows == kMaxRows) {
-          AttendRows<kMaxRows>(args, kv_head, rows);
-          n_rows = 0;
-        }
-      }
-    }
-    if (n_rows > 0) AttendRows<1>(args, kv_head, rows);
-    head = end;
-  }
+  Row rows[kMaxRows];
+  int n_rows = 0;
+  VisitAttentionRows(
+      args, head_begin, head_end, y,
+      [&](int kv_head, const Row& row) {
+        rows[n_rows++] = row;
+        if (n_rows < kMaxRows) return;
+        AttendRows<kMaxRows>(args, kv_head, rows);
+        n_rows = 0;
+      },
+      [&](int kv_head) {
+        if (n_rows > 0) AttendRows<1>(args, kv_head, rows);
+        n_rows = 0;
+      });
 }
 
 }  // namespace tern::avx2

@@ -22,12 +22,7 @@ struct Constant {
   static constexpr int value = kValue;
 };
 
-// One query of one query head.
-struct Row {
-  const float* q;  // [head_dim]
-  float* y;        // [head_dim]
-  int n_positions;
-};
+using Row = AttentionRow;
 
 // The softmax of the positions so far of one row, before the division.
 struct State {
@@ -328,21 +323,11 @@ class RowBatch {
 }  // namespace
 
 void Attend(const AttentionArgs& args, int head_begin, int head_end, float* y) {
-  const int group = args.n_heads / args.n_kv_heads;
-  const size_t stride = static_cast<size_t>(args.n_heads) * args.head_dim;
   RowBatch batch(args);
-  for (int head = head_begin; head < head_end;) {
-    const int kv_head = head / group;
-    const int group_end = (kv_head + 1) * group;
-    const int end = group_end < head_end ? group_end : head_end;
-    for (int i = 0; i < args.n_queries; ++i) {
-      for (int h = head; h < end; ++h) {
-        const size_t at = i * stride + static_cast<size_t>(h) * args.head_dim;
-        batch.Add(kv_head, {args.q + at, y + at, args.n_positions + i});
-      }
-    }
-    head = end;
-  }
+  VisitAttentionRows(
+      args, head_begin, head_end, y,
+      [&](int kv_head, const Row& row) { batch.Add(kv_head, row); },
+      [](int) {});
   batch.Attend();
 }
 

@@ -20,6 +20,13 @@ struct KvChunk {
   int n_positions;
 };
 
+// One query of one head.
+struct AttentionRow {
+  const float* q;  // [head_dim]
+  float* y;        // [head_dim]
+  int n_positions;
+};
+
 // What one chunk adds: out = fma(out, old_factor, chunk's out * new_factor).
 struct ChunkFactors {
   float old_factor;
@@ -44,6 +51,30 @@ static inline KvChunk MakeKvChunk(const AttentionArgs& a, int kv_head,
     chunk.v[b] = a.v_pool + offset;
   }
   return chunk;
+}
+
+// Calls add(kv_head, row) for each query of heads [head_begin, head_end), those
+// that share keys and values together: all heads of one query, then those of
+// the next. end(kv_head) follows the last of them.
+template <typename Add, typename End>
+static inline void VisitAttentionRows(const AttentionArgs& a, int head_begin,
+                                      int head_end, float* y, Add add,
+                                      End end) {
+  const int group = a.n_heads / a.n_kv_heads;
+  const size_t stride = static_cast<size_t>(a.n_heads) * a.head_dim;
+  for (int head = head_begin; head < head_end;) {
+    const int kv_head = head / group;
+    const int group_end = (kv_head + 1) * group;
+    const int next = group_end < head_end ? group_end : head_end;
+    for (int i = 0; i < a.n_queries; ++i) {
+      for (int h = head; h < next; ++h) {
+        const size_t at = i * stride + static_cast<size_t>(h) * a.head_dim;
+        add(kv_head, AttentionRow{a.q + at, y + at, a.n_positions + i});
+      }
+    }
+    end(kv_head);
+    head = next;
+  }
 }
 
 }  // namespace tern
