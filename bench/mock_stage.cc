@@ -73,9 +73,15 @@ absl::StatusOr<MockStage::Outcome> MockStage::Run(const StepPlan& plan) {
   if (!limits_.is_last_stage) return outcome;
   for (const StepRow& row : plan.rows) {
     if (!row.samples) continue;
-    outcome.result.sampled.push_back(
-        Sample(row.sequence_id,
-               row.position + static_cast<int32_t>(row.tokens.size())));
+    const int32_t end = row.position + static_cast<int32_t>(row.tokens.size());
+    for (int32_t position = end - row.draft_count; position <= end;
+         ++position) {
+      outcome.result.sampled.push_back(Sample(row.sequence_id, position));
+      if (position < end && outcome.result.sampled.back().token_id !=
+                                row.tokens[position - row.position]) {
+        break;
+      }
+    }
   }
   return outcome;
 }
@@ -97,7 +103,8 @@ absl::Status MockStage::UpdateSequences(const StepPlan& plan) {
     }
     RETURN_IF_ERROR(
         kv_->Extend(row.sequence_id, blocks.subspan(row.taken_over_block_count),
-                    row.position, static_cast<int32_t>(row.tokens.size())));
+                    row.position, static_cast<int32_t>(row.tokens.size()),
+                    row.draft_count));
   }
   return absl::OkStatus();
 }

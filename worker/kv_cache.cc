@@ -75,12 +75,12 @@ absl::StatusOr<KvCache::Sequence*> KvCache::FindOpen(int64_t sequence_id) {
 }
 
 absl::Status KvCache::CheckLength(int64_t sequence_id, const Sequence& sequence,
-                                  size_t n_new_blocks, int32_t n_tokens) const {
-  if (n_tokens < 1 || n_tokens > shape_.context_length - sequence.n_tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("sequence ", sequence_id, " at position ",
-                     sequence.n_tokens, " cannot grow by ", n_tokens,
-                     " tokens; the context holds ", shape_.context_length));
+                                  size_t n_new_blocks, int32_t position,
+                                  int32_t n_tokens) const {
+  if (n_tokens < 1 || n_tokens > shape_.context_length - position) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", sequence_id, " at position ", position, " cannot grow by ",
+        n_tokens, " tokens; the context holds ", shape_.context_length));
   }
   const size_t blocks_max =
       (shape_.context_length + kKvBlockSize - 1) / kKvBlockSize;
@@ -90,12 +90,10 @@ absl::Status KvCache::CheckLength(int64_t sequence_id, const Sequence& sequence,
         "sequence ", sequence_id, " would hold ", n_blocks,
         " KV blocks; the context needs no more than ", blocks_max));
   }
-  if (n_blocks * kKvBlockSize <
-      static_cast<size_t>(sequence.n_tokens) + n_tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("sequence ", sequence_id, " has ", n_blocks,
-                     " KV blocks of ", kKvBlockSize, " tokens; ",
-                     sequence.n_tokens + n_tokens, " tokens need more"));
+  if (n_blocks * kKvBlockSize < static_cast<size_t>(position) + n_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", sequence_id, " has ", n_blocks, " KV blocks of ",
+        kKvBlockSize, " tokens; ", position + n_tokens, " tokens need more"));
   }
   return absl::OkStatus();
 }
@@ -120,7 +118,8 @@ absl::Status KvCache::TakeOver(int64_t sequence_id,
                      " KV blocks; the pool has ", shape_.n_blocks));
   }
   const int32_t n_tokens = static_cast<int32_t>(blocks.size()) * kKvBlockSize;
-  RETURN_IF_ERROR(CheckLength(sequence_id, *sequence, blocks.size(), n_tokens));
+  RETURN_IF_ERROR(CheckLength(sequence_id, *sequence, blocks.size(),
+                              sequence->n_tokens, n_tokens));
   for (const int32_t block : blocks) {
     if (IsInPool(block) && blocks_[block].n_filled == kKvBlockSize) continue;
     return absl::InvalidArgumentError(absl::StrCat(
@@ -133,20 +132,27 @@ absl::Status KvCache::TakeOver(int64_t sequence_id,
   for (const int32_t block : blocks) Hold(block);
   sequence->blocks.insert(sequence->blocks.end(), blocks.begin(), blocks.end());
   sequence->n_tokens += n_tokens;
+  sequence->n_drafts = 0;
   return absl::OkStatus();
 }
 
 absl::Status KvCache::Extend(int64_t sequence_id,
                              absl::Span<const int32_t> new_blocks,
-                             int32_t position, int32_t n_tokens) {
+                             int32_t position, int32_t n_tokens,
+                             int32_t n_drafts) {
   ASSIGN_OR_RETURN(Sequence* const sequence, FindOpen(sequence_id));
-  if (position != sequence->n_tokens) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("sequence ", sequence_id, " goes on at position ",
-                     sequence->n_tokens, ", not at ", position));
+  if (position > sequence->n_tokens ||
+      position < sequence->n_tokens - sequence->n_drafts) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "sequence ", sequence_id, " goes on at position ", sequence->n_tokens,
+        sequence->n_drafts == 0
+            ? ""
+            : absl::StrCat(" or up to ", sequence->n_drafts, " before it"),
+        ", not at ", position));
   }
-  RETURN_IF_ERROR(
-      CheckLength(sequence_id, *sequence, new_blocks.size(), n_tokens));
+  RETURN_IF_ERROR(CheckLength(sequence_id, *sequence, new_blocks.size(),
+                              position, n_tokens));
+  DCHECK(n_drafts >= 0 && n_drafts < n_tokens);
   size_t n_taken = 0;
   for (; n_taken < new_blocks.size(); ++n_taken) {
     const int32_t block = new_blocks[n_taken];
@@ -168,11 +174,13 @@ absl::Status KvCache::Extend(int64_t sequence_id,
   for (const int32_t block : new_blocks) blocks_[block].n_filled = 0;
   sequence->blocks.insert(sequence->blocks.end(), new_blocks.begin(),
                           new_blocks.end());
-  sequence->n_tokens += n_tokens;
-  for (int32_t i = position / kKvBlockSize;
-       i * kKvBlockSize < position + n_tokens; ++i) {
-    blocks_[sequence->blocks[i]].n_filled =
-        std::min<int32_t>(kKvBlockSize, sequence->n_tokens - i * kKvBlockSize);
+  // Up to where drafts were that have not come true.
+  const int32_t end = std::max(position + n_tokens, sequence->n_tokens);
+  sequence->n_tokens = position + n_tokens;
+  sequence->n_drafts = n_drafts;
+  for (int32_t i = position / kKvBlockSize; i * kKvBlockSize < end; ++i) {
+    blocks_[sequence->blocks[i]].n_filled = std::clamp<int32_t>(
+        sequence->n_tokens - i * kKvBlockSize, 0, kKvBlockSize);
   }
   return absl::OkStatus();
 }

@@ -61,12 +61,14 @@ class KvCache {
   absl::Status TakeOver(int64_t sequence_id, absl::Span<const int32_t> blocks);
 
   // Appends blocks of nobody to the sequence's table, all or none, and extends
-  // it by tokens [position, position + n_tokens). INVALID_ARGUMENT when a block
-  // does not exist or is held, when `position` is not the number of tokens
-  // stored so far, or when the blocks or the context length do not suffice;
-  // NOT_FOUND when the sequence is not open.
+  // it by tokens [position, position + n_tokens), of which the last `n_drafts`
+  // may be written over by the next call. INVALID_ARGUMENT when a block does
+  // not exist or is held, when `position` is not the number of tokens stored so
+  // far, drafts of the last call counted or not, or when the blocks or the
+  // context length do not suffice; NOT_FOUND when the sequence is not open.
+  // REQUIRES: 0 <= n_drafts < n_tokens, if n_tokens is not below 1.
   absl::Status Extend(int64_t sequence_id, absl::Span<const int32_t> new_blocks,
-                      int32_t position, int32_t n_tokens);
+                      int32_t position, int32_t n_tokens, int32_t n_drafts = 0);
 
   // The block table. Valid until the next call that changes the sequence.
   // REQUIRES: the sequence is open.
@@ -89,6 +91,7 @@ class KvCache {
   struct Sequence {
     std::vector<int32_t> blocks;
     int32_t n_tokens = 0;
+    int32_t n_drafts = 0;  // of them, the last
   };
 
   KvCache(const Shape& shape, HugeBuffer pool);
@@ -96,8 +99,10 @@ class KvCache {
   bool IsInPool(int32_t block) const {
     return block >= 0 && block < shape_.n_blocks;
   }
+  // For tokens [position, position + n_tokens).
   absl::Status CheckLength(int64_t sequence_id, const Sequence& sequence,
-                           size_t n_new_blocks, int32_t n_tokens) const;
+                           size_t n_new_blocks, int32_t position,
+                           int32_t n_tokens) const;
   void Hold(int32_t block);
   uint16_t* LayerPool(int layer, int is_v) const;
 

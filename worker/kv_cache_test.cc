@@ -133,6 +133,37 @@ TEST(KvCache, PositionsHaveNoGaps) {
   EXPECT_TRUE(cache->Extend(1, {}, 4, 1).ok());
 }
 
+TEST(KvCache, DraftsOfTheLastCallMayBeWrittenOver) {
+  auto cache = MakeCache(8, 64);
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Extend(1, {0, 1}, 0, 18, 4).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {}, 13, 1)));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {}, 19, 1)));
+  // Two of the drafts came true; the others are no content any more.
+  ASSERT_TRUE(cache->Open(2).ok());
+  EXPECT_TRUE(cache->TakeOver(2, {0}).ok());
+  ASSERT_TRUE(cache->Release(2).ok());
+  ASSERT_TRUE(cache->Extend(1, {}, 15, 1, 0).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->Extend(1, {}, 15, 1)));
+  ASSERT_TRUE(cache->Extend(1, {}, 16, 3, 2).ok());
+  ASSERT_TRUE(cache->Extend(1, {}, 17, 15, 3).ok());
+  // All did.
+  ASSERT_TRUE(cache->Extend(1, {2}, 32, 1).ok());
+  EXPECT_EQ(cache->blocks_in_use(), 3);
+}
+
+TEST(KvCache, ABlockWhoseDraftsWereGivenUpIsNotFull) {
+  auto cache = MakeCache(8, 64);
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Open(2).ok());
+  ASSERT_TRUE(cache->Extend(1, {0, 1}, 0, 20, 10).ok());
+  ASSERT_TRUE(cache->Extend(1, {}, 10, 1).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(2, {0})));
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(2, {1})));
+  ASSERT_TRUE(cache->Extend(1, {}, 11, 5).ok());
+  EXPECT_TRUE(cache->TakeOver(2, {0}).ok());
+}
+
 TEST(KvCache, BlocksAndContextMustSuffice) {
   auto cache = MakeCache(8, 40);
   ASSERT_TRUE(cache->Open(1).ok());

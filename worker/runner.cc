@@ -111,7 +111,8 @@ absl::Status Runner::UpdateSequences(const StepPlan& plan) {
     }
     RETURN_IF_ERROR(
         kv_->Extend(row.sequence_id, blocks.subspan(row.taken_over_block_count),
-                    row.position, static_cast<int32_t>(row.tokens.size())));
+                    row.position, static_cast<int32_t>(row.tokens.size()),
+                    row.draft_count));
     if (link_ == nullptr) RETURN_IF_ERROR(RecordTokens(row));
   }
   return absl::OkStatus();
@@ -128,18 +129,29 @@ absl::Status Runner::RecordTokens(const StepRow& row) {
         " does not tell the tokens in the KV blocks that it takes over, which "
         "its penalties need"));
   }
-  int32_t position =
+  const int32_t position =
       row.position - static_cast<int32_t>(row.taken_over_tokens.size());
-  const auto record = [&](int32_t token) {
-    if (position++ < sequence.sampler.prompt_token_count) {
-      sequence.history.AddPrompt(token);
-    } else {
-      sequence.history.AddOutput(token);
-    }
-  };
-  for (const int32_t token : row.taken_over_tokens) record(token);
-  for (const int32_t token : row.tokens) record(token);
+  if (position != sequence.n_recorded) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the row of sequence ", row.sequence_id, " goes on at position ",
+        position, "; penalties count the tokens before position ",
+        sequence.n_recorded));
+  }
+  for (const int32_t token : row.taken_over_tokens) Record(token, &sequence);
+  // Guesses count when they have come true.
+  const absl::Span<const int32_t> tokens = row.tokens;
+  for (const int32_t token : tokens.first(tokens.size() - row.draft_count)) {
+    Record(token, &sequence);
+  }
   return absl::OkStatus();
+}
+
+void Runner::Record(int32_t token, SequenceState* sequence) {
+  if (sequence->n_recorded++ < sequence->sampler.prompt_token_count) {
+    sequence->history.AddPrompt(token);
+  } else {
+    sequence->history.AddOutput(token);
+  }
 }
 
 absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
@@ -147,11 +159,16 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
   int n_tokens = 0;
   for (const StepRow& row : plan.rows) {
     const int32_t n = static_cast<int32_t>(row.tokens.size());
-    rows_.push_back(
-        {row.tokens, row.position, kv_->BlockTable(row.sequence_id),
-         row.samples,
-         LogitsWantedBy(sequences_.find(row.sequence_id)->second.sampler,
-                        row.position + n)});
+    const SamplerParams& sampler =
+        sequences_.find(row.sequence_id)->second.sampler;
+    WantedLogits wanted =
+        LogitsWantedBy(sampler, row.position + n - row.draft_count);
+    if (row.draft_count > 0 &&
+        !(wanted == LogitsWantedBy(sampler, row.position + n))) {
+      wanted = {};
+    }
+    rows_.push_back({row.tokens, row.position, kv_->BlockTable(row.sequence_id),
+                     row.samples ? 1 + row.draft_count : 0, wanted});
     n_tokens += n;
   }
 
@@ -183,32 +200,74 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
 
 void Runner::Sample(const StepPlan& plan, const float* hidden,
                     StepResult* result) {
+  const int n_logits = stage_->logit_row_count();
+  std::vector<SampledToken>& sampled = result->sampled;
+  sampled.reserve(n_logits);
+  sampling_rows_.clear();
   for (const StepRow& row : plan.rows) {
     if (!row.samples) continue;
-    const int32_t position =
-        row.position + static_cast<int32_t>(row.tokens.size());
-    result->sampled.push_back(
-        {row.sequence_id, position, -1, absl::OkStatus()});
+    const int first = static_cast<int>(sampled.size());
+    const int32_t end = row.position + static_cast<int32_t>(row.tokens.size());
+    for (int32_t position = end - row.draft_count; position <= end;
+         ++position) {
+      sampled.push_back({row.sequence_id, position, -1, absl::OkStatus()});
+    }
+    sampling_rows_.push_back(
+        {&sequences_.find(row.sequence_id)->second,
+         absl::MakeConstSpan(row.tokens).last(row.draft_count),
+         sampled.data() + first, first});
   }
-  const int n_rows = static_cast<int>(result->sampled.size());
-  for (int begin = 0; begin < n_rows; begin += Stage::kLogitRows) {
-    const int count = std::min(Stage::kLogitRows, n_rows - begin);
-    stage_->ComputeLogits(begin, count, hidden);
-    pool_->ParallelForEach(count, [&](int64_t i, int thread) {
-      SampleRow(stage_->logits(static_cast<int>(i)), &scratch_[thread],
-                &result->sampled[begin + i]);
+  size_t row_begin = 0;
+  for (int begin = 0; begin < n_logits; begin += Stage::kLogitRows) {
+    const int end = std::min(begin + Stage::kLogitRows, n_logits);
+    stage_->ComputeLogits(begin, end - begin, hidden);
+    size_t row_end = row_begin;
+    while (row_end < sampling_rows_.size() &&
+           sampling_rows_[row_end].first_logits < end) {
+      ++row_end;
+    }
+    pool_->ParallelForEach(row_end - row_begin, [&](int64_t i, int thread) {
+      SampleRow(&sampling_rows_[row_begin + i], begin, end, &scratch_[thread]);
     });
+    // The last one may go on among the next logits.
+    row_begin = row_end - 1;
   }
-  for (const SampledToken& token : result->sampled) {
-    SequenceState& sequence = sequences_.find(token.sequence_id)->second;
-    sequence.sampled_token = token.token_id;
-    sequence.sampled_in_step_id = plan.step_id;
+  // Closes the gaps behind guesses that did not come true.
+  size_t n_sampled = 0;
+  for (const SamplingRow& row : sampling_rows_) {
+    for (int i = 0; i < row.n_sampled; ++i) {
+      SampledToken& token = row.sampled[i];
+      row.sequence->sampled_token = token.token_id;
+      row.sequence->sampled_in_step_id = plan.step_id;
+      if (&sampled[n_sampled] != &token) sampled[n_sampled] = std::move(token);
+      ++n_sampled;
+    }
+  }
+  sampled.resize(n_sampled);
+}
+
+// Of the logits [logits_begin, logits_end) of the step, takes those that are
+// the row's.
+void Runner::SampleRow(SamplingRow* row, int logits_begin, int logits_end,
+                       SamplerScratch* scratch) const {
+  while (row->goes_on) {
+    const int i = row->first_logits + row->n_sampled;
+    if (i >= logits_end) return;
+    SampledToken& token = row->sampled[row->n_sampled];
+    SampleOne(stage_->logits(i - logits_begin), *row->sequence, scratch,
+              &token);
+    const size_t n_before = row->n_sampled++;
+    row->goes_on = n_before < row->drafts.size() &&
+                   token.token_id == row->drafts[n_before];
+    if (row->goes_on && row->sequence->sampler.NeedsHistory()) {
+      Record(token.token_id, row->sequence);
+    }
   }
 }
 
-void Runner::SampleRow(absl::Span<const float> logits, SamplerScratch* scratch,
+void Runner::SampleOne(absl::Span<const float> logits,
+                       const SequenceState& sequence, SamplerScratch* scratch,
                        SampledToken* token) const {
-  const SequenceState& sequence = sequences_.find(token->sequence_id)->second;
   const absl::StatusOr<int32_t> id = SampleToken(
       logits, sequence.sampler, token->position, scratch, &sequence.history);
   if (!id.ok()) {

@@ -57,10 +57,22 @@ class Runner {
   // What the last stage keeps of a sequence.
   struct SequenceState {
     SamplerParams sampler;
-    TokenHistory history;  // kept up when the sampler needs it
+    TokenHistory history;    // kept up when the sampler needs it
+    int32_t n_recorded = 0;  // tokens in it
     // Its latest token, and the step that sampled it.
     int32_t sampled_token = -1;
     int64_t sampled_in_step_id = 0;
+  };
+
+  // A row of the step that samples.
+  struct SamplingRow {
+    SequenceState* sequence;
+    // Guesses at the tokens to sample, but for the last one.
+    absl::Span<const int32_t> drafts;
+    SampledToken* sampled;  // room for them all
+    int first_logits;       // among those of the step
+    int n_sampled = 0;
+    bool goes_on = true;  // while guesses come true
   };
 
   void Main();
@@ -70,9 +82,12 @@ class Runner {
   absl::Status UpdateSequences(const StepPlan& plan);
   absl::Status Forward(const StepPlan& plan, StepResult* result);
   absl::Status RecordTokens(const StepRow& row);
+  static void Record(int32_t token, SequenceState* sequence);
   void Sample(const StepPlan& plan, const float* hidden, StepResult* result);
-  void SampleRow(absl::Span<const float> logits, SamplerScratch* scratch,
-                 SampledToken* token) const;
+  void SampleRow(SamplingRow* row, int logits_begin, int logits_end,
+                 SamplerScratch* scratch) const;
+  void SampleOne(absl::Span<const float> logits, const SequenceState& sequence,
+                 SamplerScratch* scratch, SampledToken* token) const;
 
   const Options options_;
   Stage* const stage_;
@@ -89,6 +104,7 @@ class Runner {
   absl::flat_hash_map<int64_t, SequenceState> sequences_;  // by sequence id
   std::vector<float> received_;  // hidden states of the stage before
   std::vector<MicroBatchRow> rows_;
+  std::vector<SamplingRow> sampling_rows_;
   std::vector<SamplerScratch> scratch_;  // one per thread of the pool
 
   std::thread thread_;

@@ -304,6 +304,102 @@ TEST_F(RunnerTest, RowsMayTakeTheTokenOfTheStepBefore) {
   EXPECT_TRUE(absl::IsInvalidArgument(sink_->WaitForEnd()));
 }
 
+// Guesses, right or wrong, change when tokens come and not which.
+TEST_F(RunnerTest, GuessesChangeNoToken) {
+  Start(true, true);
+  SamplerParams sampler;
+  sampler.seed = 5;
+  sampler.frequency_penalty = 2;
+  sampler.logprobs = 1;
+  sampler.prompt_token_count = 3;
+  const std::vector<int32_t> prompt = {1, 2, 3};
+  constexpr int kOutput = 60;
+  int64_t step_id = 0;
+  const auto run = [&](StepPlan plan) {
+    plan.step_id = ++step_id;
+    Push(plan);
+    return sink_->WaitForResult(step_id - 1).sampled;
+  };
+
+  std::vector<SampledToken> told =
+      run({0, {}, {{1, sampler}}, {Row(1, 0, prompt, {4, 5, 6, 7})}});
+  while (told.size() < kOutput) {
+    const SampledToken last = told.back();
+    told.push_back(
+        run({0, {}, {}, {Row(1, last.position, {last.token_id}, {})}}).at(0));
+  }
+  const auto right = [&](int i) { return told.at(i).token_id; };
+  const auto wrong = [&](int i) { return right(i) == 9 ? 10 : 9; };
+
+  std::vector<SampledToken> guessed =
+      run({0, {1}, {{2, sampler}}, {Row(2, 0, prompt, {4, 5, 6, 7})}});
+  // How many guesses a row has, and how many of them are right: none, some,
+  // all, and more than logits are kept at a time.
+  const std::vector<std::pair<int, int>> rows = {
+      {1, 0}, {3, 1}, {2, 2}, {0, 0}, {4, 3}, {38, 38}, {1, 1}};
+  for (const auto& [n_guesses, n_right] : rows) {
+    const int next = static_cast<int>(guessed.size());
+    StepRow row = Row(2, guessed.back().position, {right(next - 1)}, {});
+    for (int i = 0; i < n_guesses; ++i) {
+      row.tokens.push_back(i < n_right ? right(next + i) : wrong(next + i));
+    }
+    row.draft_count = n_guesses;
+    const std::vector<SampledToken> sampled = run({0, {}, {}, {row}});
+    ASSERT_EQ(sampled.size(), n_right + 1u) << n_guesses << " guesses";
+    guessed.insert(guessed.end(), sampled.begin(), sampled.end());
+  }
+  for (size_t i = 0; i < guessed.size(); ++i) {
+    EXPECT_EQ(guessed[i].token_id, told[i].token_id) << i;
+    EXPECT_EQ(guessed[i].position, told[i].position) << i;
+    EXPECT_EQ(guessed[i].logprobs->logprob, told[i].logprobs->logprob) << i;
+  }
+
+  // Whose penalties count other tokens than its row follows is in error.
+  StepRow row = Row(2, guessed.back().position, {1, 2, 3}, {});
+  row.tokens[1] = wrong(static_cast<int>(guessed.size()));
+  row.draft_count = 2;
+  ASSERT_EQ(run({0, {}, {}, {row}}).size(), 1u);
+  Push({step_id + 1, {}, {}, {Row(2, row.position + 2, {1}, {})}});
+  EXPECT_TRUE(absl::IsInvalidArgument(sink_->WaitForEnd()));
+}
+
+// Rows with and without guesses side by side.
+TEST_F(RunnerTest, GuessesOfOneRowAreNothingToAnother) {
+  Start(true, true);
+  const auto run = [this](int64_t step_id, StepRow first, StepRow second) {
+    Push({step_id, {}, {}, {first, second}});
+    return sink_->WaitForResult(step_id - 1).sampled;
+  };
+  SamplerParams greedy;
+  greedy.temperature = 0;
+  Push({1,
+        {},
+        {{1, greedy}, {2, greedy}},
+        {Row(1, 0, {1, 2}, {0, 1, 2}), Row(2, 0, {5, 6}, {3})}});
+  const std::vector<SampledToken> first = sink_->WaitForResult(0).sampled;
+  std::vector<SampledToken> sampled =
+      run(2, Row(1, 2, {first.at(0).token_id}, {}),
+          Row(2, 2, {first.at(1).token_id}, {}));
+  const int32_t after_both = sampled.at(1).token_id;
+  const int32_t after_one = sampled.at(0).token_id;
+  // More guesses than logits are kept at a time, then another sequence's.
+  StepRow long_row = Row(1, 3, {after_one}, {});
+  long_row.tokens.resize(36, after_one == 9 ? 10 : 9);
+  long_row.draft_count = 35;
+  sampled = run(3, long_row, Row(2, 3, {after_both}, {}));
+  ASSERT_EQ(sampled.size(), 2u);
+  EXPECT_EQ(sampled[0].sequence_id, 1);
+  EXPECT_EQ(sampled[0].position, 4);
+  EXPECT_EQ(sampled[1].sequence_id, 2);
+  const int32_t token = sampled[1].token_id;
+  // As alone.
+  Push({4,
+        {1, 2},
+        {{3, greedy}},
+        {Row(3, 0, {5, 6, first[1].token_id, after_both}, {4})}});
+  EXPECT_EQ(sink_->WaitForResult(3).sampled.at(0).token_id, token);
+}
+
 TEST_F(RunnerTest, PenaltiesNeedTheTokensTakenOver) {
   Start(true, true);
   SamplerParams sampler;

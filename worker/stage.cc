@@ -68,7 +68,7 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
   hidden_ = AllocateFloats(step * c.hidden_size);
   tokens_.reserve(step);
   runs_.reserve(tile);
-  sampling_rows_.reserve(step);
+  logit_rows_.reserve(step);
 
   const int attention = 2 * c.kv_size() + c.q_size();
   room_a_ =
@@ -101,15 +101,15 @@ Stage::Stage(std::shared_ptr<const StageWeights> weights, KvCache* kv,
 
 void Stage::Forward(absl::Span<const MicroBatchRow> rows, float* hidden) {
   tokens_.clear();
-  sampling_rows_.clear();
+  logit_rows_.clear();
   for (const MicroBatchRow& row : rows) {
     int32_t position = row.position;
     for (const int32_t id : row.tokens) {
       tokens_.push_back({id, position++, row.block_table.data()});
     }
-    if (row.samples) {
-      sampling_rows_.push_back(
-          {static_cast<int>(tokens_.size()) - 1, row.wanted});
+    const int n_tokens = static_cast<int>(tokens_.size());
+    for (int token = n_tokens - row.n_logits; token < n_tokens; ++token) {
+      logit_rows_.push_back({token, row.wanted});
     }
   }
   CHECK(tokens_.size() * weights_->config.hidden_size * sizeof(float) <=
@@ -159,13 +159,13 @@ void Stage::RunLayer(int layer, absl::Span<const Token> tokens, float* x) {
 
 void Stage::ComputeLogits(int begin, int count, const float* hidden) {
   CHECK(weights_->spec.range.has_head);
-  CHECK(count <= kLogitRows && begin + count <= sampling_row_count());
+  CHECK(count <= kLogitRows && begin + count <= logit_row_count());
   const ModelConfig& c = weights_->config;
   float* const head_in = head_in_.data();
   for (int i = 0; i < count; ++i) {
     kernels_.rms_norm(
-        hidden + static_cast<size_t>(sampling_rows_[begin + i].token) *
-                     c.hidden_size,
+        hidden +
+            static_cast<size_t>(logit_rows_[begin + i].token) * c.hidden_size,
         weights_->output_norm.data(), c.hidden_size, c.norm_eps,
         head_in + static_cast<size_t>(i) * c.hidden_size);
   }
@@ -189,7 +189,7 @@ void Stage::HeadInt8(int begin, int count) {
   NormAndQuantize(head_in_.data(), count, weights_->config.hidden_size, {});
   wanted_.clear();
   for (int i = 0; i < count; ++i) {
-    wanted_.push_back(sampling_rows_[begin + i].wanted);
+    wanted_.push_back(logit_rows_[begin + i].wanted);
   }
   head_scan_->Compute(Quantized(count), wanted_, Floats(logits_), profile_);
 }

@@ -26,7 +26,7 @@ struct MicroBatchRow {
   absl::Span<const int32_t> tokens;  // ids; read by the first stage alone
   int32_t position;                  // of the first token
   absl::Span<const int32_t> block_table;
-  bool samples;              // whether logits are wanted after the last token
+  int n_logits;              // after how many of them, the last, logits are wanted
   WantedLogits wanted = {};  // which; all of them unless it says otherwise
 };
 
@@ -62,18 +62,17 @@ class Stage {
   //         (the first stage overwrites it with embeddings), then the result.
   void Forward(absl::Span<const MicroBatchRow> rows, float* hidden);
 
-  // Rows of the last Forward() that sample.
-  int sampling_row_count() const {
-    return static_cast<int>(sampling_rows_.size());
-  }
+  // Tokens of the last Forward() after which logits are wanted, in the order of
+  // the rows.
+  int logit_row_count() const { return static_cast<int>(logit_rows_.size()); }
 
-  // Last stage: computes the logits of sampling rows [begin, begin + count), at
-  // most kLogitRows, from the `hidden` that Forward() left. Logits that a row
-  // does not want are exact, or the lowest finite float. A row whose hidden
-  // state is not finite has a logit that is not.
+  // Last stage: computes the logits after tokens [begin, begin + count) of
+  // those, at most kLogitRows, from the `hidden` that Forward() left. Logits
+  // that are not wanted are exact, or the lowest finite float. After a token
+  // whose hidden state is not finite one of them is not.
   void ComputeLogits(int begin, int count, const float* hidden);
 
-  // Logits [vocab_size] of the i-th row of the last ComputeLogits().
+  // Logits [vocab_size] after the i-th token of the last ComputeLogits().
   absl::Span<const float> logits(int i) const {
     return {Floats(logits_) + i * logits_stride_,
             static_cast<size_t>(weights_->config.vocab_size)};
@@ -100,7 +99,7 @@ class Stage {
     size_t first;  // token of the tile
     int n_tokens;
   };
-  struct SamplingRow {
+  struct LogitRow {
     int token;  // of the step
     WantedLogits wanted;
   };
@@ -144,7 +143,7 @@ class Stage {
   HugeBuffer hidden_;           // float [max_step_tokens, hidden_size]
   std::vector<Token> tokens_;   // of the step
   std::vector<QueryRun> runs_;  // of the tile
-  std::vector<SamplingRow> sampling_rows_;
+  std::vector<LogitRow> logit_rows_;
   int64_t rows_embedded_ = 0;  // since the file's pages were handed back
 
   // Of a tile of tokens: two rooms that take turns, since what a layer computes

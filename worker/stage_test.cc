@@ -67,12 +67,12 @@ TEST_P(StageBarriers, AreAsFewAsDocumented) {
   }
   std::vector<MicroBatchRow> rows;
   for (size_t i = 0; i < tokens.size(); ++i) {
-    rows.push_back({tokens[i], 0, tables[i], true});
+    rows.push_back({tokens[i], 0, tables[i], 1});
   }
   Stage stage(*weights, kv->get(), &pool, &BestKernels(), n_tokens);
   const int64_t before = pool.barrier_count();
   stage.Forward(rows, stage.hidden());
-  stage.ComputeLogits(0, stage.sampling_row_count(), stage.hidden());
+  stage.ComputeLogits(0, stage.logit_row_count(), stage.hidden());
   EXPECT_EQ(pool.barrier_count() - before,
             GetParam().per_layer * kLayers + GetParam().beside);
 }
@@ -107,7 +107,7 @@ std::vector<float> LogitsOn(ThreadPool* pool, int n_tokens) {
   std::vector<int32_t> table;
   for (int i = 0; i < kBlocksOfASequence; ++i) table.push_back(i);
   Stage stage(*weights, kv->get(), pool, &BestKernels(), n_tokens);
-  stage.Forward({{tokens, 0, table, true}}, stage.hidden());
+  stage.Forward({{tokens, 0, table, 1}}, stage.hidden());
   stage.ComputeLogits(0, 1, stage.hidden());
   return {stage.logits(0).begin(), stage.logits(0).end()};
 }

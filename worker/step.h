@@ -33,6 +33,8 @@ struct StepRow {
   // If not 0, `tokens` has one that is to be replaced by what the sequence
   // samples in that step.
   int64_t sampled_in_step_id = 0;
+  // Of `tokens`, the last so many are guesses at what comes after the others.
+  int32_t draft_count = 0;
 };
 
 // One step of a pipeline.

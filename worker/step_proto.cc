@@ -183,6 +183,13 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
                      kKvBlockSize, " that it takes over"));
   }
   for (const int32_t token : taken_over) RETURN_IF_ERROR(check_token(token));
+  const int32_t n_drafts = row.draft_count();
+  if (n_drafts < 0 || n_drafts >= n_tokens ||
+      (n_drafts > 0 && !row.samples())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the row of sequence ", id, " has ", n_drafts, " guesses among ",
+        n_tokens, " tokens", row.samples() ? "" : " and samples nothing"));
+  }
   return StepRow{id,
                  row.position(),
                  std::move(tokens),
@@ -190,7 +197,8 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
                  row.samples(),
                  n_taken_over,
                  {taken_over.begin(), taken_over.end()},
-                 sampled_in_step_id};
+                 sampled_in_step_id,
+                 n_drafts};
 }
 
 }  // namespace

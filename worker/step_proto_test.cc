@@ -99,6 +99,14 @@ TEST(StepProto, ReadsTakenOverBlocks) {
   EXPECT_EQ(plan->rows[0].taken_over_tokens[15], 15);
 }
 
+TEST(StepProto, ReadsGuesses) {
+  v1::StepPlan message = GoodPlan();
+  message.mutable_rows(0)->set_draft_count(1);
+  const auto plan = ParseStepPlan(message, Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->rows[0].draft_count, 1);
+}
+
 TEST(StepProto, WhatAnOlderCoordinatorLeavesOutIsNeutral) {
   v1::StepPlan message = GoodPlan();
   v1::SamplerSetup* sampler =
@@ -125,6 +133,13 @@ TEST(StepProto, HostilePlansAreInvalid) {
       [](auto* p) { p->set_repeat_max(-1); },
       [](auto* p) { p->mutable_rows(0)->set_taken_over_block_count(-1); },
       [](auto* p) { p->mutable_rows(0)->set_taken_over_block_count(2); },
+      [](auto* p) { p->mutable_rows(0)->set_draft_count(-1); },
+      [](auto* p) { p->mutable_rows(0)->set_draft_count(2); },
+      [&](auto* p) { p->mutable_rows(0)->set_draft_count(int_max); },
+      [](auto* p) {
+        p->mutable_rows(0)->set_draft_count(1);
+        p->mutable_rows(0)->set_samples(false);
+      },
       [&](auto* p) { p->mutable_rows(0)->set_taken_over_block_count(int_max); },
       [](auto* p) { p->mutable_rows(0)->add_taken_over_token_ids(1); },
       [](auto* p) {

@@ -11,6 +11,10 @@ struct WantedLogits {
   // The k highest in the order of top-k, by z and then by id; 0 for all logits.
   int32_t top_k = 0;
   float temperature = 0;  // that z is made with
+
+  bool operator==(const WantedLogits& other) const {
+    return top_k == other.top_k && temperature == other.temperature;
+  }
 };
 
 // z as docs/exactness.md has it ("Sampling"): the logit divided by the

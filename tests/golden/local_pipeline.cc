@@ -100,10 +100,10 @@ std::vector<std::vector<float>> LocalPipeline::Step(
   }
   Stage& last = *parts_.back().stage;
   std::vector<std::vector<float>> logits;
-  for (int begin = 0; begin < last.sampling_row_count();
+  for (int begin = 0; begin < last.logit_row_count();
        begin += Stage::kLogitRows) {
     const int count =
-        std::min(Stage::kLogitRows, last.sampling_row_count() - begin);
+        std::min(Stage::kLogitRows, last.logit_row_count() - begin);
     last.ComputeLogits(begin, count, hidden_.data());
     for (int i = 0; i < count; ++i) {
       logits.emplace_back(last.logits(i).begin(), last.logits(i).end());

@@ -84,7 +84,7 @@ class DepthParityTest : public ::testing::Test {
                 &KernelsFor(SupportedIsas().back()), 1);
     std::copy(hidden.begin(), hidden.end(), stage.hidden());
     const std::vector<int32_t> tokens = trace_.Get<int32_t>("tokens");
-    const MicroBatchRow row = {tokens, 0, (*kv)->BlockTable(kSequence), true};
+    const MicroBatchRow row = {tokens, 0, (*kv)->BlockTable(kSequence), 1};
     stage.Forward({row}, stage.hidden());
     if (logits != nullptr) {
       stage.ComputeLogits(0, 1, stage.hidden());
