@@ -136,6 +136,7 @@ class Generator::Call
         static_cast<int64_t>(plan_.sampling_seed));
     v1::StoppingParameters* const stopping = request->mutable_stopping();
     stopping->set_max_output_tokens(plan_.output_tokens);
+    request->mutable_sampling()->set_temperature(workload.temperature);
     stopping->set_ignore_end_of_sequence(workload.ignore_eos);
     // To count the tokens of each message.
     request->mutable_response_options()->set_return_token_ids(true);

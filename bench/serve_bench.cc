@@ -69,6 +69,8 @@ ABSL_FLAG(double, cancel_share, 0,
 ABSL_FLAG(bool, ignore_eos, true,
           "Answers go on past the end-of-sequence token, up to the length "
           "asked for.");
+ABSL_FLAG(float, temperature, 1,
+          "Of the answers; 0 for greedy ones, which repeat themselves more.");
 ABSL_FLAG(uint64_t, seed, 1,
           "Of everything random in prompts and times. A cluster that has seen "
           "the prompts of a seed may have them in its prefix cache.");
@@ -313,6 +315,7 @@ absl::StatusOr<ServeReport> Measure(Request request, ClientOptions connection,
                                     absl::GetFlag(FLAGS_prefix_groups),
                                     absl::GetFlag(FLAGS_cancel_share),
                                     absl::GetFlag(FLAGS_ignore_eos),
+                                    absl::GetFlag(FLAGS_temperature),
                                     absl::GetFlag(FLAGS_seed)};
   RETURN_IF_ERROR(Workload::Check(workload));
   ASSIGN_OR_RETURN(const std::unique_ptr<Credentials> credentials,

@@ -26,6 +26,7 @@ struct WorkloadOptions {
   // random number of tokens below the answer's.
   double cancel_share = 0;
   bool ignore_eos = true;
+  float temperature = 1;
   uint64_t seed = 0;
 };
 

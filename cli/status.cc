@@ -44,6 +44,13 @@ std::string FormatPipeline(const v1::Pipeline& pipeline) {
                       " % of ", pipeline.prefix_token_count(),
                       " prompt tokens were cached");
     }
+    if (pipeline.draft_token_count() > 0) {
+      absl::StrAppend(&text, "; ",
+                      100 * pipeline.accepted_draft_token_count() /
+                          pipeline.draft_token_count(),
+                      " % of ", pipeline.draft_token_count(),
+                      " guessed tokens came true");
+    }
   }
   text += "\n";
   if (pipeline.stages().empty()) return text;

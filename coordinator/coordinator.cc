@@ -62,6 +62,13 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
         absl::StrCat("--max_step_stretch is ", options.max_step_stretch,
                      "; it must be in [1, 1000]"));
   }
+  if (options.max_draft_tokens < 0 ||
+      options.max_draft_tokens >= options.max_step_tokens) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--max_draft_tokens is ", options.max_draft_tokens,
+        "; it must be at least 0 and below --max_step_tokens, which is ",
+        options.max_step_tokens));
+  }
   if (options.kv_cache_tokens < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("--kv_cache_tokens is ", options.kv_cache_tokens,
@@ -154,6 +161,8 @@ absl::Status Coordinator::Start(const Options &options) {
   engine.scheduler.max_waiting = options.max_queued_requests;
   engine.scheduler.max_waiting_tokens = options.max_queued_tokens;
   engine.scheduler.max_step_stretch = options.max_step_stretch;
+  engine.scheduler.max_draft_tokens = options.max_draft_tokens;
+  engine.scheduler.always_drafts = options.always_drafts;
   engine.scheduler.prefix_cache = options.prefix_cache;
   engine.cluster.lease_duration = options.lease;
   engine.unavailable_after = options.unavailable_after;

@@ -78,6 +78,8 @@ void Describe(const Engine::PipelineStatus& pipeline, int kv_block_size,
   out->set_prefix_token_count(pipeline.counters.looked_up_tokens);
   out->set_prefix_cached_token_count(pipeline.counters.found_tokens);
   out->set_running_count(pipeline.n_running);
+  out->set_draft_token_count(pipeline.counters.drafted_tokens);
+  out->set_accepted_draft_token_count(pipeline.counters.accepted_draft_tokens);
   for (const Engine::StageStatus& from : pipeline.stages) {
     v1::Stage* stage = out->add_stages();
     stage->set_worker_id(from.placed.worker_id);

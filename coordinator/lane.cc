@@ -7,7 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "coordinator/draft_choice.h"
 #include "util/logging.h"
+#include "util/status_macros.h"
 
 namespace tern {
 namespace {
@@ -93,12 +95,16 @@ void Lane::Preempt(Sequence* sequence) {
 
 std::optional<StepPlan> Lane::Schedule() {
   if (!CanSchedule()) return std::nullopt;
+  if (n_in_flight() >= capacity_.n_micro_batches && AwaitsDrafts()) {
+    return std::nullopt;
+  }
   StepPlan plan;
   plan.step_id = last_step_id_ + 1;
   step_tokens_ = 0;
   in_flight_.push_back({plan.step_id, {}});
   ServeHighestRank();
   AddDecodeRows(&plan);
+  AddDrafts(&plan);
   AddPrefillRows(&plan);
   // Releases ride on the next rows; they get a plan of their own only when no
   // result is awaited that would bring some.
@@ -159,6 +165,119 @@ void Lane::AddDecodeRows(StepPlan* plan) {
     AddRow(sequence, 1, plan);
     --n_rows_left;
   }
+}
+
+// Whether guesses could be worth their time if they came true.
+bool Lane::MayPayToDraft(int n_rows) const {
+  // Prompts fill the step better.
+  if (options_.max_draft_tokens == 0 || n_rows == 0 ||
+      PrefillTokensWaiting() > 0) {
+    return false;
+  }
+  return options_.always_drafts ||
+         (cost_.is_known() &&
+          cost_.Predict(2 * n_rows) < 2 * cost_.Predict(n_rows));
+}
+
+// See ChooseDrafts(); a step of `n_tokens` yields as many as there are offers.
+std::vector<int> Lane::ChooseFrom(const std::vector<DraftOffer>& offers,
+                                  int n_tokens, absl::Duration delay) const {
+  const int n_max = options_.max_step_tokens - n_tokens;
+  const int n_yield = static_cast<int>(offers.size());
+  if (!options_.always_drafts) {
+    return ChooseDrafts(offers, n_tokens, n_yield, n_max, cost_, delay);
+  }
+  std::vector<int> counts;
+  int n_left = n_max;
+  for (const DraftOffer& offer : offers) {
+    counts.push_back(std::min(offer.n_guesses, n_left));
+    n_left -= counts.back();
+  }
+  return counts;
+}
+
+// Guesses for the decode rows of the plan, as far as there are free blocks.
+void Lane::AddDrafts(StepPlan* plan) {
+  const int n_rows = static_cast<int>(plan->rows.size());
+  if (!MayPayToDraft(n_rows)) return;
+  std::vector<Sequence*> sequences;
+  for (const auto& [rank, sequence] : running_) {
+    if (sequence->in_flight_step_id == plan->step_id) {
+      sequences.push_back(sequence);
+    }
+  }
+  CHECK(static_cast<int>(sequences.size()) == n_rows);
+  std::vector<std::vector<int32_t>> guesses;
+  std::vector<DraftOffer> offers;
+  for (Sequence* sequence : sequences) {
+    // Those planned ahead have a token to come that their guesses would follow.
+    const int n_max =
+        sequence->n_in_flight > 1
+            ? 0
+            : std::min(options_.max_draft_tokens,
+                       sequence->n_positions_max() - sequence->n_computed);
+    guesses.push_back(sequence->lookup.Guess(sequence->tokens, n_max));
+    offers.push_back({static_cast<int>(guesses.back().size()),
+                      sequence->draft_chance, sequence->draft_chance});
+  }
+  const std::vector<int> counts =
+      ChooseFrom(offers, step_tokens_, absl::ZeroDuration());
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    Sequence* const sequence = sequences[i];
+    const auto is_of_sequence = [sequence](const auto& row) {
+      return row.run_id == sequence->run_id;
+    };
+    StepRow& row =
+        *std::find_if(plan->rows.begin(), plan->rows.end(), is_of_sequence);
+    int n = counts[i];
+    while (n > 0 && blocks_.BlocksFor(sequence->n_computed + n) >
+                        static_cast<int>(sequence->block_ids.size()) +
+                            blocks_.n_free()) {
+      --n;
+    }
+    if (n == 0) {
+      if (offers[i].n_guesses > 0) sequence->ObserveDrafts(0, 0);
+      continue;
+    }
+    CHECK(TryAllocate(sequence, sequence->n_computed + n));
+    guesses[i].resize(n);
+    row.tokens.insert(row.tokens.end(), guesses[i].begin(), guesses[i].end());
+    row.n_drafts = n;
+    SendBlocks(sequence, sequence->n_computed + n, &row);
+    sequence->drafts_in_flight = true;
+    step_tokens_ += n;
+    counters_.drafted_tokens += n;
+    std::vector<InFlightRow>& in_flight = in_flight_.back().rows;
+    std::find_if(in_flight.begin(), in_flight.end(), is_of_sequence)->drafts =
+        std::move(guesses[i]);
+  }
+}
+
+// Whether to wait for the step in flight rather than to plan the next one ahead
+// of its tokens: with them it could have guesses that are worth more.
+bool Lane::AwaitsDrafts() {
+  std::vector<DraftOffer> offers;
+  const std::vector<InFlightRow>& rows = in_flight_.front().rows;
+  if (!MayPayToDraft(static_cast<int>(rows.size()))) return false;
+  for (const auto& [rank, sequence] : running_) {
+    if (sequence->in_flight_step_id != in_flight_.front().step_id) continue;
+    // Where its next row begins depends on what comes true.
+    if (sequence->drafts_in_flight) return true;
+    const int n_max =
+        std::min(options_.max_draft_tokens,
+                 sequence->n_positions_max() - sequence->n_computed);
+    // As far as can be told before the token in flight is there: it is the
+    // first of these guesses, the others follow if it comes true.
+    const int n_guesses = static_cast<int>(
+        sequence->lookup.Guess(sequence->tokens, std::max(0, n_max)).size());
+    offers.push_back({std::max(0, n_guesses - 1),
+                      sequence->draft_chance * sequence->draft_chance,
+                      sequence->draft_chance});
+  }
+  if (offers.empty()) return false;
+  const std::vector<int> counts =
+      ChooseFrom(offers, static_cast<int>(offers.size()), options_.turnaround);
+  return std::any_of(counts.begin(), counts.end(), [](int n) { return n > 0; });
 }
 
 void Lane::AddPrefillRows(StepPlan* plan) {
@@ -251,23 +370,33 @@ void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
   sequence->n_computed += n_tokens;
   sequence->n_computed_ever =
       std::max(sequence->n_computed_ever, sequence->n_computed);
-  // Blocks beyond this row, taken early, are told with the row that needs them.
-  const int n_blocks = blocks_.BlocksFor(sequence->n_computed);
-  row.new_block_ids.assign(
-      sequence->block_ids.begin() + sequence->n_blocks_sent,
-      sequence->block_ids.begin() + n_blocks);
-  sequence->n_blocks_sent = n_blocks;
+  SendBlocks(sequence, sequence->n_computed, &row);
   sequence->in_flight_step_id = plan->step_id;
+  sequence->drafts_in_flight = false;
   ++sequence->n_in_flight;
   sequence->samples_in_flight = row.samples;
   sequence->last_step_id = plan->step_id;
   step_tokens_ += n_tokens;
   queue_->Charge(*sequence, n_tokens + (row.samples ? 1 : 0));
   PublishBlocks(sequence, plan->step_id);
-  in_flight_.back().rows.push_back({sequence->id, sequence->run_id,
+  in_flight_.back().rows.push_back({sequence->id,
+                                    sequence->run_id,
                                     row.samples ? sequence->n_computed : -1,
-                                    parameters.sampler.logprobs >= 0});
+                                    parameters.sampler.logprobs >= 0,
+                                    {}});
   plan->rows.push_back(std::move(row));
+}
+
+// Tells the workers of the blocks that so many positions need. Those beyond,
+// taken early, are told with the row that needs them.
+void Lane::SendBlocks(Sequence* sequence, int n_positions, StepRow* row) {
+  const int n_blocks =
+      std::max(sequence->n_blocks_sent, blocks_.BlocksFor(n_positions));
+  row->new_block_ids.insert(
+      row->new_block_ids.end(),
+      sequence->block_ids.begin() + sequence->n_blocks_sent,
+      sequence->block_ids.begin() + n_blocks);
+  sequence->n_blocks_sent = n_blocks;
 }
 
 absl::Status Lane::TakeAnswered(const StepResult& result,
@@ -277,34 +406,65 @@ absl::Status Lane::TakeAnswered(const StepResult& result,
         "the pipeline answered step ", result.step_id, "; step ",
         in_flight_.empty() ? 0 : in_flight_.front().step_id, " is due"));
   }
-  size_t n_sampling = 0;
-  for (const InFlightRow& row : in_flight_.front().rows) {
+  std::vector<InFlightRow>& in_flight = in_flight_.front().rows;
+  size_t n_taken = 0;
+  for (InFlightRow& row : in_flight) {
+    row.n_sampled = 0;
     if (row.position_sampled < 0) continue;
-    const size_t i = n_sampling++;
-    if (i >= result.sampled.size() || result.sampled[i].run_id != row.run_id ||
-        result.sampled[i].position != row.position_sampled) {
-      return absl::InternalError(absl::StrCat(
-          "step ", result.step_id, " came back without the token of sequence ",
-          row.run_id, " at position ", row.position_sampled));
-    }
-    if (row.wants_logprobs && result.sampled[i].status.ok() &&
-        !result.sampled[i].logprobs.has_value()) {
-      return absl::InternalError(absl::StrCat(
-          "step ", result.step_id, " came back without the log-probability of ",
-          "sequence ", row.run_id, " at position ", row.position_sampled));
+    bool goes_on = true;
+    while (goes_on) {
+      RETURN_IF_ERROR(CheckSampled(result, n_taken, row));
+      const SampledToken& token = result.sampled[n_taken++];
+      // The token after a guess comes with it when it was right.
+      goes_on = row.n_sampled < static_cast<int>(row.drafts.size()) &&
+                token.status.ok() &&
+                token.token_id == row.drafts[row.n_sampled];
+      ++row.n_sampled;
     }
   }
-  if (result.sampled.size() != n_sampling) {
-    return absl::InternalError(absl::StrCat(
-        "step ", result.step_id, " came back with ", result.sampled.size(),
-        " tokens; it asked for ", n_sampling));
+  if (result.sampled.size() != n_taken) {
+    return absl::InternalError(
+        absl::StrCat("step ", result.step_id, " came back with ",
+                     result.sampled.size(), " tokens; it asked for ", n_taken));
   }
   if (in_flight_.front().n_tokens > 0 && result.busy > absl::ZeroDuration()) {
     cost_.Observe(in_flight_.front().n_tokens, result.busy);
   }
-  *rows = std::move(in_flight_.front().rows);
+  for (const InFlightRow& row : in_flight) {
+    if (row.n_sampled > 0) counters_.accepted_draft_tokens += row.n_sampled - 1;
+  }
+  *rows = std::move(in_flight);
   in_flight_.pop_front();
   return absl::OkStatus();
+}
+
+// That token i of the result is the next one of `row`.
+absl::Status Lane::CheckSampled(const StepResult& result, size_t i,
+                                const InFlightRow& row) {
+  const int position = row.position_sampled + row.n_sampled;
+  if (i >= result.sampled.size() || result.sampled[i].run_id != row.run_id ||
+      result.sampled[i].position != position) {
+    return absl::InternalError(absl::StrCat(
+        "step ", result.step_id, " came back without the token of sequence ",
+        row.run_id, " at position ", position));
+  }
+  if (row.wants_logprobs && result.sampled[i].status.ok() &&
+      !result.sampled[i].logprobs.has_value()) {
+    return absl::InternalError(absl::StrCat(
+        "step ", result.step_id, " came back without the log-probability of ",
+        "sequence ", row.run_id, " at position ", position));
+  }
+  return absl::OkStatus();
+}
+
+void Lane::TakeDrafts(const InFlightRow& row, Sequence* sequence) {
+  const int n_true = row.n_sampled - 1;
+  sequence->ObserveDrafts(static_cast<int>(row.drafts.size()), n_true);
+  queue_->Charge(*sequence, n_true);
+  if (sequence->run_id != row.run_id) return;  // pre-empted meanwhile
+  sequence->n_computed += n_true;
+  sequence->n_computed_ever =
+      std::max(sequence->n_computed_ever, sequence->n_computed);
 }
 
 std::vector<int64_t> Lane::InFlight() const {

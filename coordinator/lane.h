@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "coordinator/block_manager.h"
+#include "coordinator/draft_choice.h"
 #include "coordinator/fair_queue.h"
 #include "coordinator/sequence.h"
 #include "coordinator/step_cost.h"
@@ -50,6 +51,14 @@ class Lane {
     int min_prefill_tokens = 8;
     // Whether texts that begin alike share KV blocks.
     bool prefix_cache = true;
+    // Most guesses at its next tokens that a decoding sequence has checked in a
+    // step; see ChooseDrafts(). 0 for none.
+    int max_draft_tokens = 0;
+    // Whether guesses are checked even where they are not worth their time.
+    bool always_drafts = false;
+    // From a step's end to the next one's beginning when that is not planned
+    // ahead, which steps with guesses cannot be.
+    absl::Duration turnaround = absl::Milliseconds(1);
   };
 
   // The pipeline that plans are made for.
@@ -71,6 +80,9 @@ class Lane {
     // were there.
     int64_t looked_up_tokens = 0;
     int64_t found_tokens = 0;
+    // Guesses at tokens, and those of them that came true.
+    int64_t drafted_tokens = 0;
+    int64_t accepted_draft_tokens = 0;
   };
 
   // A row of a step that is not answered yet.
@@ -79,6 +91,8 @@ class Lane {
     int64_t run_id;
     int position_sampled;  // of the token to come; -1 when the row samples none
     bool wants_logprobs;
+    std::vector<int32_t> drafts;  // guesses at the tokens to come
+    int n_sampled = 0;            // tokens that came, once answered
   };
 
   // index: the `pipeline` of its sequences.
@@ -116,10 +130,14 @@ class Lane {
   std::optional<StepPlan> Schedule();
 
   // The oldest step in flight, when `result` answers it; INTERNAL otherwise,
-  // with nothing changed. One sampled token for each row that samples, in
-  // order.
+  // with nothing changed.
   absl::Status TakeAnswered(const StepResult& result,
                             std::vector<InFlightRow>* rows);
+
+  // `sequence`, whose row was answered, has all its tokens and goes on: those
+  // of its guesses that came true are computed already. REQUIRES: the row has
+  // guesses.
+  void TakeDrafts(const InFlightRow& row, Sequence* sequence);
 
   // By rank.
   const std::set<std::pair<Sequence::Rank, Sequence*>>& running() const {
@@ -152,8 +170,17 @@ class Lane {
 
   void ServeHighestRank();
   void AddDecodeRows(StepPlan* plan);
+  void AddDrafts(StepPlan* plan);
+  bool AwaitsDrafts();
+  bool MayPayToDraft(int n_rows) const;
+  std::vector<int> ChooseFrom(const std::vector<DraftOffer>& offers,
+                              int n_tokens, absl::Duration delay) const;
   void AddPrefillRows(StepPlan* plan);
   void AddRow(Sequence* sequence, int n_tokens, StepPlan* plan);
+  void SendBlocks(Sequence* sequence, int n_positions, StepRow* row);
+
+  static absl::Status CheckSampled(const StepResult& result, size_t i,
+                                   const InFlightRow& row);
 
   struct Cached {
     int n_tokens = 0;

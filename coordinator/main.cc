@@ -53,6 +53,13 @@ ABSL_FLAG(double, max_step_stretch, 2,
           "How much longer a step may take for the prompts in it while other "
           "answers are being written: 2 lets them come half as fast at worst. "
           "Higher gives prompts more.");
+ABSL_FLAG(int, max_draft_tokens, 4,
+          "Most guesses at its next tokens that a request has checked in a "
+          "step, made where its text repeats itself and as far as they are "
+          "worth their time. Answers are the same. 0 for none.");
+ABSL_FLAG(bool, always_drafts, false,
+          "Whether guesses are checked even where they are not worth their "
+          "time: for measurements.");
 ABSL_FLAG(absl::Duration, lease, absl::Seconds(10),
           "A worker is lost this long after its last heartbeat.");
 ABSL_FLAG(absl::Duration, unavailable_after, absl::Seconds(30),
@@ -81,6 +88,8 @@ int Run() {
   options.max_queued_tokens = absl::GetFlag(FLAGS_max_queued_tokens);
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);
   options.max_step_stretch = absl::GetFlag(FLAGS_max_step_stretch);
+  options.max_draft_tokens = absl::GetFlag(FLAGS_max_draft_tokens);
+  options.always_drafts = absl::GetFlag(FLAGS_always_drafts);
   options.lease = absl::GetFlag(FLAGS_lease);
   options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
   options.credentials = tern::CredentialOptionsFromFlags();

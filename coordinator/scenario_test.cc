@@ -121,6 +121,7 @@ class Scenario {
     options.max_waiting = ToInt(Take("max_waiting", "100", &settings));
     options.min_prefill_tokens =
         ToInt(Take("min_prefill_tokens", "4", &settings));
+    options.max_draft_tokens = ToInt(Take("drafts", "0", &settings));
     options.prefix_cache = Take("prefix_cache", "on", &settings) == "on";
     const int n_stages = ToInt(Take("stages", "1", &settings));
     const bool looks_ahead = Take("look_ahead", "off", &settings) == "on";
@@ -158,9 +159,11 @@ class Scenario {
     }
     Words rows;
     for (const StepRow& row : toys_->plans_.back().rows) {
-      std::string text = absl::StrCat(ids.at(row.run_id), "[", row.position,
-                                      ",", row.position + row.n_tokens(), ")");
+      const int end = row.position + row.n_tokens() - row.n_drafts;
+      std::string text =
+          absl::StrCat(ids.at(row.run_id), "[", row.position, ",", end, ")");
       if (row.sampled_in_step_id > 0) text += "?";
+      if (row.n_drafts > 0) absl::StrAppend(&text, "~", row.n_drafts);
       if (row.samples) text += "*";
       if (row.n_taken_over_blocks > 0) {
         absl::StrAppend(&text, "+", row.n_taken_over_blocks);

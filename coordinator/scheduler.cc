@@ -26,6 +26,8 @@ void Accumulate(const Lane::Counters& from, Lane::Counters* to) {
   to->preemptions += from.preemptions;
   to->looked_up_tokens += from.looked_up_tokens;
   to->found_tokens += from.found_tokens;
+  to->drafted_tokens += from.drafted_tokens;
+  to->accepted_draft_tokens += from.accepted_draft_tokens;
 }
 
 }  // namespace
@@ -261,12 +263,12 @@ Sequence* Scheduler::WhoMakesRoom(const Sequence& sequence,
 absl::Status Scheduler::Complete(int index, const StepResult& result,
                                  std::vector<SequenceEvent>* events) {
   std::vector<Lane::InFlightRow> rows;
-  const absl::Status status = lanes_.at(index)->TakeAnswered(result, &rows);
-  if (!status.ok()) return status;
+  Lane* const lane = lanes_.at(index).get();
+  RETURN_IF_ERROR(lane->TakeAnswered(result, &rows));
   size_t i = 0;
   for (const Lane::InFlightRow& row : rows) {
-    const SampledToken* sampled =
-        row.position_sampled < 0 ? nullptr : &result.sampled[i++];
+    const size_t first = i;
+    i += row.n_sampled;
     const auto it = sequences_.find(row.id);
     if (it == sequences_.end()) continue;  // It ended while the step ran.
     Sequence* sequence = it->second.get();
@@ -275,25 +277,42 @@ absl::Status Scheduler::Complete(int index, const StepResult& result,
       CHECK(sequence->in_flight_step_id == result.step_id);
       sequence->in_flight_step_id = 0;
     }
-    if (sampled == nullptr) continue;
-    SequenceEvent event;
-    event.id = row.id;
-    event.n_prompt_cached = sequence->n_prompt_cached;
-    if (!sampled->status.ok()) {
-      event.ended = true;
-      event.status = sampled->status;
-    } else {
-      const Sequence::Ending ending = sequence->Append(sampled->token_id);
-      event.token = sampled->token_id;
-      if (row.wants_logprobs) event.logprobs = sampled->logprobs;
-      event.ended = ending.ended;
-      event.reason = ending.reason;
-      event.stop_token_id = ending.stop_token_id;
+    bool ended = false;
+    // What comes behind the end is overshoot.
+    for (size_t k = first; k < i && !ended; ++k) {
+      ended =
+          TakeToken(result.sampled[k], row.wants_logprobs, sequence, events);
     }
-    if (event.ended) Erase(sequence);
-    events->push_back(std::move(event));
+    if (ended) {
+      Erase(sequence);
+    } else if (!row.drafts.empty()) {
+      lane->TakeDrafts(row, sequence);
+    }
   }
   return absl::OkStatus();
+}
+
+// Whether it ended the sequence.
+bool Scheduler::TakeToken(const SampledToken& sampled, bool wants_logprobs,
+                          Sequence* sequence,
+                          std::vector<SequenceEvent>* events) {
+  SequenceEvent event;
+  event.id = sequence->id;
+  event.n_prompt_cached = sequence->n_prompt_cached;
+  if (!sampled.status.ok()) {
+    event.ended = true;
+    event.status = sampled.status;
+  } else {
+    const Sequence::Ending ending = sequence->Append(sampled.token_id);
+    event.token = sampled.token_id;
+    if (wants_logprobs) event.logprobs = sampled.logprobs;
+    event.ended = ending.ended;
+    event.reason = ending.reason;
+    event.stop_token_id = ending.stop_token_id;
+  }
+  const bool ended = event.ended;
+  events->push_back(std::move(event));
+  return ended;
 }
 
 bool Scheduler::Abort(int64_t id) {

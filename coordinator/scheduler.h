@@ -129,6 +129,8 @@ class Scheduler {
   Lane::Counters counters() const;
 
  private:
+  static bool TakeToken(const SampledToken& sampled, bool wants_logprobs,
+                        Sequence* sequence, std::vector<SequenceEvent>* events);
   void AdmitWaiting();
   Lane* LaneFor(const Sequence& sequence);
   Lane* MakeRoom(const Sequence& sequence);

@@ -1,5 +1,6 @@
 // Random traces against the scheduler and toy workers, with printed seeds.
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <random>
@@ -19,7 +20,10 @@ namespace {
 // Random arrivals, aborts, deadlines, lost pipelines and small pools. The toy
 // workers refuse double use of blocks, gaps, repeats and oversized steps; the
 // answers show that every replay presented exactly its token log.
-void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
+//
+// n_drafts_true: grows by the guesses that came true.
+void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans,
+                    int64_t* n_drafts_true) {
   SCOPED_TRACE(absl::StrCat("seed=", seed));
   std::mt19937 random(seed);
   const auto draw = [&random](int low, int high) {
@@ -32,6 +36,9 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
   options.max_step_stretch = draw(1, 4);
   options.min_prefill_tokens = draw(1, 16);
   options.prefix_cache = draw(0, 3) > 0;
+  options.max_draft_tokens = draw(0, 2) == 0 ? 0 : draw(1, 6);
+  options.always_drafts = draw(0, 2) == 0;
+  options.turnaround = absl::Milliseconds(draw(0, 3));
   int n_blocks = draw(2, 24);
   const int n_stages = draw(1, 4);
   const int n_pipelines = draw(1, 3);
@@ -67,9 +74,16 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
           prompt[i] = (i < own_from ? text * 100 : next_id * 31) + i;
           prompt[i] %= ToyPipelines::kVocab;
         }
-        const int n_output = draw(1, 20);
+        int n_output = draw(1, 30);
         const int64_t id = next_id++;
+        if (draw(0, 2) == 0) parameters.stop_token_ids = {1};
         if (bench.Add(id, prompt, n_output, parameters).ok()) {
+          const std::vector<int32_t> answer =
+              ToyAnswer(prompt, id, n_output, ToyPipelines::kVocab);
+          const auto stop = std::find(answer.begin(), answer.end(), 1);
+          if (!parameters.stop_token_ids.empty() && stop != answer.end()) {
+            n_output = static_cast<int>(stop - answer.begin()) + 1;
+          }
           n_wanted[id] = n_output;
         }
         break;
@@ -136,6 +150,7 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
     EXPECT_EQ(bench.scheduler_.lane(p)->blocks().n_in_use(), 0);
     EXPECT_EQ(bench.toy(p).n_blocks_in_use(), 0);
     EXPECT_EQ(bench.toy(p).n_sequences(), 0);
+    *n_drafts_true += bench.toy(p).n_drafts_true();
   }
   for (const auto& [id, n] : n_wanted) {
     if (aborted.count(id) > 0) {
@@ -154,18 +169,21 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans) {
 
 TEST(SchedulerProperty, RandomTracesFinishWithTheRightTokensAndNoLeak) {
   const uint32_t first = std::random_device()();
+  int64_t n_drafts_true = 0;
   for (uint32_t i = 0; i < 300 && !HasFailure(); ++i) {
     std::vector<StepPlan> plans;
     // A few traces are the same every time; the others are new.
-    RunRandomTrace(i < 50 ? i : first + i, &plans);
+    RunRandomTrace(i < 50 ? i : first + i, &plans, &n_drafts_true);
   }
+  EXPECT_GT(n_drafts_true, 100);
 }
 
 TEST(SchedulerProperty, SameCallsGiveSamePlans) {
   for (uint32_t seed = 0; seed < 20 && !HasFailure(); ++seed) {
     std::vector<StepPlan> a, b;
-    RunRandomTrace(seed, &a);
-    RunRandomTrace(seed, &b);
+    int64_t n_drafts_true = 0;
+    RunRandomTrace(seed, &a, &n_drafts_true);
+    RunRandomTrace(seed, &b, &n_drafts_true);
     ASSERT_EQ(a.size(), b.size());
     for (size_t i = 0; i < a.size(); ++i) {
       ASSERT_EQ(a[i].released_run_ids, b[i].released_run_ids);
@@ -173,6 +191,7 @@ TEST(SchedulerProperty, SameCallsGiveSamePlans) {
       for (size_t r = 0; r < a[i].rows.size(); ++r) {
         ASSERT_EQ(a[i].rows[r].run_id, b[i].rows[r].run_id);
         ASSERT_EQ(a[i].rows[r].tokens, b[i].rows[r].tokens);
+        ASSERT_EQ(a[i].rows[r].n_drafts, b[i].rows[r].n_drafts);
         ASSERT_EQ(a[i].rows[r].new_block_ids, b[i].rows[r].new_block_ids);
       }
     }

@@ -8,6 +8,7 @@
 
 #include "absl/time/time.h"
 #include "coordinator/block_manager.h"
+#include "coordinator/prompt_lookup.h"
 #include "coordinator/step_plan.h"
 
 namespace tern {
@@ -75,6 +76,10 @@ struct Sequence {
   };
   Ending Append(int32_t token);
 
+  // Of a row's guesses at its next tokens the first so many came true. Without
+  // guesses, because they were too unlikely, they slowly get another chance.
+  void ObserveDrafts(int n_drafts, int n_true);
+
   const int64_t id;  // order of arrival; never changes
   const SequenceParameters parameters;
   const int n_prompt;
@@ -114,9 +119,17 @@ struct Sequence {
   int64_t in_flight_step_id = 0;
   int n_in_flight = 0;             // such steps: 2 when one was planned ahead
   bool samples_in_flight = false;  // whether the latest of them samples
+  bool drafts_in_flight = false;   // whether it has guesses
 
   // Last step of this run that it had a row in; for turns between sequences.
   int64_t last_step_id = 0;
+
+  // Guesses at the next tokens, and how likely one is to come true if those
+  // before it did, in (0, 1).
+  PromptLookup lookup;
+  double draft_chance = kFirstDraftChance;
+
+  static constexpr double kFirstDraftChance = 0.5;
 };
 
 }  // namespace tern

@@ -56,6 +56,8 @@ struct StepRow {
   // If not 0, `tokens` is empty and the row has one: what the sequence samples
   // in that step.
   int64_t sampled_in_step_id = 0;
+  // Of `tokens`, the last so many are guesses at what comes after the others.
+  int n_drafts = 0;
   std::vector<int> new_block_ids;
   // Of new_block_ids, the first so many hold keys and values already, which
   // other sequences computed: the row starts behind them.
@@ -96,7 +98,9 @@ struct SampledToken {
 // All stages have finished a step.
 struct StepResult {
   int64_t step_id = 0;
-  std::vector<SampledToken> sampled;  // one per sampling row, in order
+  // Of each sampling row, in order: one, and one more for each guess of the
+  // row that came true.
+  std::vector<SampledToken> sampled;
   // What the stage that computed longest took; zero when not known.
   absl::Duration busy;
 };

@@ -68,6 +68,7 @@ v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
     to->mutable_new_block_ids()->Add(row.new_block_ids.begin(),
                                      row.new_block_ids.end());
     to->set_samples(row.samples);
+    to->set_draft_count(row.n_drafts);
     to->set_taken_over_block_count(row.n_taken_over_blocks);
     to->mutable_taken_over_token_ids()->Add(row.taken_over_tokens.begin(),
                                             row.taken_over_tokens.end());

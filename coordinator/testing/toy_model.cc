@@ -15,7 +15,8 @@ int32_t ToyNextToken(absl::Span<const int32_t> history, uint64_t seed,
     hash = (hash ^ static_cast<uint32_t>(token)) * 0x100000001b3u;
     hash ^= hash >> 29;
   }
-  return static_cast<int32_t>(hash % static_cast<uint64_t>(vocab_size));
+  const uint64_t n_tokens = seed % 4 == 2 ? 3 : vocab_size;
+  return static_cast<int32_t>(hash % n_tokens);
 }
 
 std::vector<int32_t> ToyAnswer(std::vector<int32_t> prompt, uint64_t seed,
@@ -67,6 +68,35 @@ absl::Status ToyWorker::TakeOver(const StepRow& row, State* state) {
   return absl::OkStatus();
 }
 
+// The next row begins at `position`: guesses from there on were wrong, or of no
+// interest.
+void ToyWorker::DropDrafts(int position, State* state) {
+  const int n = static_cast<int>(state->history.size());
+  if (position >= n || position < n - state->n_drafts) return;
+  state->history.resize(position);
+  for (size_t i = position / block_size_; i < state->block_ids.size(); ++i) {
+    blocks_[state->block_ids[i]].text.clear();
+  }
+}
+
+void ToyWorker::Sample(const StepRow& row, int64_t step_id, State* state,
+                       StepResult* result) {
+  std::vector<int32_t> history = state->history;
+  history.resize(history.size() - row.n_drafts);
+  for (int i = 0; i <= row.n_drafts; ++i) {
+    SampledToken sampled;
+    sampled.run_id = row.run_id;
+    sampled.position = static_cast<int>(history.size());
+    sampled.token_id = ToyNextToken(history, state->seed, vocab_size_);
+    const int32_t token = sampled.token_id;
+    state->sampled[step_id] = token;
+    result->sampled.push_back(std::move(sampled));
+    if (i == row.n_drafts || token != state->history[history.size()]) return;
+    history.push_back(token);
+    ++n_drafts_true_;
+  }
+}
+
 absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
   const auto error = [&plan](const auto&... what) {
     return absl::InvalidArgumentError(
@@ -112,6 +142,13 @@ absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
       tokens = {sampled->second};
     }
     if (tokens.empty()) return error("empty row of ", row.run_id);
+    if (row.n_drafts < 0 || row.n_drafts >= static_cast<int>(tokens.size()) ||
+        (row.n_drafts > 0 && !row.samples)) {
+      return error("row of ", row.run_id, " with ", row.n_drafts, " guesses");
+    }
+    DropDrafts(row.position, &state);
+    state.n_drafts = row.n_drafts;
+    n_drafts_ += row.n_drafts;
     const absl::Status taken = TakeOver(row, &state);
     if (!taken.ok()) return error(taken.message());
     if (row.position != static_cast<int>(state.history.size())) {
@@ -142,20 +179,15 @@ absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
       blocks_[state.block_ids[i]].text.assign(state.history.begin(),
                                               state.history.begin() + end);
     }
+    state.n_positions_ever =
+        std::max(state.n_positions_ever, state.history.size());
     const size_t n_blocks_needed =
-        (state.history.size() + block_size_ - 1) / block_size_;
+        (state.n_positions_ever + block_size_ - 1) / block_size_;
     if (state.block_ids.size() != n_blocks_needed) {
       return error("sequence ", row.run_id, " has ", state.block_ids.size(),
-                   " blocks for ", state.history.size(), " positions");
+                   " blocks for ", state.n_positions_ever, " positions");
     }
-    if (row.samples) {
-      SampledToken sampled;
-      sampled.run_id = row.run_id;
-      sampled.position = static_cast<int>(state.history.size());
-      sampled.token_id = ToyNextToken(state.history, state.seed, vocab_size_);
-      state.sampled[plan.step_id] = sampled.token_id;
-      result->sampled.push_back(std::move(sampled));
-    }
+    if (row.samples) Sample(row, plan.step_id, &state, result);
   }
   if (n_tokens > static_cast<size_t>(max_step_tokens_)) {
     return error(n_tokens, " tokens exceed ", max_step_tokens_);

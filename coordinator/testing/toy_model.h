@@ -14,7 +14,8 @@ namespace tern {
 
 // The toy model's next token: a hash of the whole history and the seed, in
 // [0, vocab_size). Whoever loses, repeats or reorders one token of a history
-// gets other tokens from there on.
+// gets other tokens from there on. One seed in four has a text of three tokens,
+// which can often be guessed.
 int32_t ToyNextToken(absl::Span<const int32_t> history, uint64_t seed,
                      int vocab_size);
 
@@ -39,13 +40,18 @@ class ToyWorker {
   int64_t n_computed() const { return n_computed_; }
   int64_t n_taken_over() const { return n_taken_over_; }
   int64_t n_steps() const { return last_step_id_; }
+  // Guesses that rows had, and those that came true.
+  int64_t n_drafts() const { return n_drafts_; }
+  int64_t n_drafts_true() const { return n_drafts_true_; }
 
  private:
   struct State {
     uint64_t seed = 0;
     std::map<int64_t, int32_t> sampled;  // by step
     std::vector<int32_t> history;        // as computed into the cache
+    int n_drafts = 0;                    // of it, the last
     std::vector<int> block_ids;
+    size_t n_positions_ever = 0;
   };
   struct Block {
     int n_users = 0;
@@ -54,6 +60,9 @@ class ToyWorker {
   };
 
   absl::Status TakeOver(const StepRow& row, State* state);
+  void DropDrafts(int position, State* state);
+  void Sample(const StepRow& row, int64_t step_id, State* state,
+              StepResult* result);
 
   const int block_size_;
   const int max_step_tokens_;
@@ -65,6 +74,8 @@ class ToyWorker {
   int n_blocks_in_use_ = 0;
   int64_t n_computed_ = 0;
   int64_t n_taken_over_ = 0;
+  int64_t n_drafts_ = 0;
+  int64_t n_drafts_true_ = 0;
 };
 
 }  // namespace tern
