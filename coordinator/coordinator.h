@@ -48,7 +48,7 @@ class Coordinator {
     int64_t max_queued_tokens = 4 << 20;
     int max_step_tokens = 512;
     double max_step_stretch = 2;
-    int max_draft_tokens = 4;
+    int max_draft_tokens = 8;
     bool always_drafts = false;
     bool prefix_cache = true;
     absl::Duration lease = absl::Seconds(10);

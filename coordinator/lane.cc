@@ -14,6 +14,10 @@
 namespace tern {
 namespace {
 
+// Of so many times that guesses seem not to be worth their time, one is tried
+// all the same: what is known of the cost of a larger step may be out of date.
+constexpr int kDeclinedMax = 64;
+
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -168,30 +172,45 @@ void Lane::AddDecodeRows(StepPlan* plan) {
 }
 
 // Whether guesses could be worth their time if they came true.
-bool Lane::MayPayToDraft(int n_rows) const {
+bool Lane::MayPayToDraft(int n_rows) {
   // Prompts fill the step better.
   if (options_.max_draft_tokens == 0 || n_rows == 0 ||
       PrefillTokensWaiting() > 0) {
     return false;
   }
-  return options_.always_drafts ||
-         (cost_.is_known() &&
-          cost_.Predict(2 * n_rows) < 2 * cost_.Predict(n_rows));
+  if (options_.always_drafts) return true;
+  if (!cost_.is_known()) return false;
+  if (cost_.Predict(2 * n_rows) < 2 * cost_.Predict(n_rows)) return true;
+  return ++n_declined_ > kDeclinedMax;
 }
 
 // See ChooseDrafts(); a step of `n_tokens` yields as many as there are offers.
 std::vector<int> Lane::ChooseFrom(const std::vector<DraftOffer>& offers,
-                                  int n_tokens, absl::Duration delay) const {
+                                  int n_tokens, absl::Duration delay) {
   const int n_max = options_.max_step_tokens - n_tokens;
   const int n_yield = static_cast<int>(offers.size());
-  if (!options_.always_drafts) {
-    return ChooseDrafts(offers, n_tokens, n_yield, n_max, cost_, delay);
+  std::vector<int> counts(offers.size(), 0);
+  if (options_.always_drafts) {
+    int n_left = n_max;
+    for (size_t i = 0; i < offers.size(); ++i) {
+      counts[i] = std::min(offers[i].n_guesses, n_left);
+      n_left -= counts[i];
+    }
+    return counts;
   }
-  std::vector<int> counts;
-  int n_left = n_max;
-  for (const DraftOffer& offer : offers) {
-    counts.push_back(std::min(offer.n_guesses, n_left));
-    n_left -= counts.back();
+  const auto best =
+      std::max_element(offers.begin(), offers.end(),
+                       [](const DraftOffer& a, const DraftOffer& b) {
+                         return (a.n_guesses > 0 ? a.first_chance : 0) <
+                                (b.n_guesses > 0 ? b.first_chance : 0);
+                       });
+  if (best == offers.end() || best->n_guesses == 0) return counts;
+  counts = ChooseDrafts(offers, n_tokens, n_yield, n_max, cost_, delay);
+  const bool any =
+      std::any_of(counts.begin(), counts.end(), [](int n) { return n > 0; });
+  n_declined_ = any ? 0 : n_declined_ + 1;
+  if (n_declined_ >= kDeclinedMax) {
+    counts[best - offers.begin()] = std::min(best->n_guesses, n_max);
   }
   return counts;
 }
@@ -247,6 +266,7 @@ void Lane::AddDrafts(StepPlan* plan) {
     sequence->drafts_in_flight = true;
     step_tokens_ += n;
     counters_.drafted_tokens += n;
+    n_declined_ = 0;
     std::vector<InFlightRow>& in_flight = in_flight_.back().rows;
     std::find_if(in_flight.begin(), in_flight.end(), is_of_sequence)->drafts =
         std::move(guesses[i]);

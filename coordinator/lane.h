@@ -172,9 +172,9 @@ class Lane {
   void AddDecodeRows(StepPlan* plan);
   void AddDrafts(StepPlan* plan);
   bool AwaitsDrafts();
-  bool MayPayToDraft(int n_rows) const;
+  bool MayPayToDraft(int n_rows);
   std::vector<int> ChooseFrom(const std::vector<DraftOffer>& offers,
-                              int n_tokens, absl::Duration delay) const;
+                              int n_tokens, absl::Duration delay);
   void AddPrefillRows(StepPlan* plan);
   void AddRow(Sequence* sequence, int n_tokens, StepPlan* plan);
   void SendBlocks(Sequence* sequence, int n_positions, StepRow* row);
@@ -210,6 +210,7 @@ class Lane {
   Counters counters_;
 
   StepCost cost_;
+  int n_declined_ = 0;  // times in a row that no guess was worth its time
 
   int step_tokens_ = 0;  // of the plan being made
 };

@@ -53,7 +53,7 @@ ABSL_FLAG(double, max_step_stretch, 2,
           "How much longer a step may take for the prompts in it while other "
           "answers are being written: 2 lets them come half as fast at worst. "
           "Higher gives prompts more.");
-ABSL_FLAG(int, max_draft_tokens, 4,
+ABSL_FLAG(int, max_draft_tokens, 8,
           "Most guesses at its next tokens that a request has checked in a "
           "step, made where its text repeats itself and as far as they are "
           "worth their time. Answers are the same. 0 for none.");

@@ -8,8 +8,10 @@
 namespace tern {
 namespace {
 
-// Weight of the newest step in its range's average.
+// Weight of the newest step in its range's average. Much can hold a step up,
+// the first of all most of all, and nothing makes it faster than it is.
 constexpr double kNewest = 0.2;
+constexpr double kNewestIfFaster = 0.8;
 
 }  // namespace
 
@@ -27,8 +29,9 @@ void StepCost::Observe(int n_tokens, absl::Duration busy) {
     ++n_known_;
     return;
   }
-  average.n_tokens += kNewest * (n_tokens - average.n_tokens);
-  average.seconds += kNewest * (seconds - average.seconds);
+  const double weight = seconds < average.seconds ? kNewestIfFaster : kNewest;
+  average.n_tokens += weight * (n_tokens - average.n_tokens);
+  average.seconds += weight * (seconds - average.seconds);
 }
 
 double StepCost::Seconds(double n_tokens) const {

@@ -47,6 +47,13 @@ TEST(StepCost, FollowsChanges) {
   EXPECT_LT(cost.Predict(4), absl::Milliseconds(30));
 }
 
+TEST(StepCost, ForgetsSoonWhatWasSlowOnce) {
+  StepCost cost;
+  cost.Observe(4, absl::Seconds(1));
+  for (int i = 0; i < 3; ++i) cost.Observe(4, absl::Milliseconds(10));
+  EXPECT_LT(cost.Predict(4), absl::Milliseconds(20));
+}
+
 TEST(StepCost, LargerStepsAreNeverTakenForCheaper) {
   StepCost cost;
   cost.Observe(8, absl::Milliseconds(30));
