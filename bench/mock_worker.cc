@@ -158,7 +158,10 @@ class MockWorker {
                          absl::GetFlag(FLAGS_coordinator), kCoordinatorName));
     registration_ = std::make_unique<Registration>(
         Registration::Options(), description, std::move(channel),
-        [host = host_.get()] { return host->finished_step_count(); },
+        [host = host_.get()] {
+          return WorkDone{host->finished_step_count(),
+                          host->finished_step_count()};
+        },
         [](bool) {});
     return absl::OkStatus();
   }

@@ -69,8 +69,10 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
       registration.packed_blocks.bytes);
   SetDuration(from.silence, out->mutable_time_since_heartbeat());
   out->set_finished_step_count(worker.finished_step_count);
-  if (!worker.IsAvailable()) {
+  if (worker.lost || worker.unreachable) {
     out->set_state(v1::WORKER_STATE_LOST);
+  } else if (worker.hung) {
+    out->set_state(v1::WORKER_STATE_HUNG);
   } else if (from.stage < 0) {
     out->set_state(v1::WORKER_STATE_IDLE);
   } else {
@@ -121,6 +123,7 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::SendHeartbeat(
   }
   context_.engine->SendHeartbeat(request->worker_id(), request->lease_epoch(),
                                  request->finished_step_count(),
+                                 request->progress(),
                                  [reactor](absl::Status status) {
                                    reactor->Finish(ToGrpcStatus(status));
                                  });

@@ -139,6 +139,7 @@ absl::StatusOr<int64_t> ClusterView::Register(WorkerRegistration registration,
   Worker worker;
   worker.lease_epoch = ++last_lease_epoch_;
   worker.last_heartbeat = now;
+  worker.last_progress = now;
   worker.registration = std::move(registration);
   const std::string worker_id = worker.registration.worker_id;
   workers_[worker_id] = std::move(worker);
@@ -148,7 +149,7 @@ absl::StatusOr<int64_t> ClusterView::Register(WorkerRegistration registration,
 absl::Status ClusterView::Heartbeat(absl::string_view worker_id,
                                     int64_t lease_epoch,
                                     int64_t finished_step_count,
-                                    absl::Time now) {
+                                    int64_t progress, absl::Time now) {
   auto it = workers_.find(worker_id);
   if (it == workers_.end() || it->second.lost) {
     return absl::NotFoundError(
@@ -163,6 +164,11 @@ absl::Status ClusterView::Heartbeat(absl::string_view worker_id,
   worker.last_heartbeat = now;
   worker.finished_step_count = finished_step_count;
   worker.unreachable = false;
+  if (progress != worker.progress) {
+    worker.progress = progress;
+    worker.last_progress = now;
+    worker.hung = false;
+  }
   return absl::OkStatus();
 }
 
@@ -196,6 +202,11 @@ absl::Time ClusterView::NextExpiry() const {
 void ClusterView::MarkUnreachable(absl::string_view worker_id) {
   auto it = workers_.find(worker_id);
   if (it != workers_.end()) it->second.unreachable = true;
+}
+
+void ClusterView::MarkHung(absl::string_view worker_id) {
+  auto it = workers_.find(worker_id);
+  if (it != workers_.end()) it->second.hung = true;
 }
 
 std::vector<const Worker*> ClusterView::Available(

@@ -43,6 +43,14 @@ struct Worker {
   absl::Time last_heartbeat;
   int64_t finished_step_count = 0;
 
+  // What it has computed, in layers, and when that last grew.
+  int64_t progress = 0;
+  absl::Time last_progress;
+
+  // It owed a step and did nothing. It gets no stage before it does something
+  // again.
+  bool hung = false;
+
   // Its lease has run out.
   bool lost = false;
 
@@ -50,7 +58,7 @@ struct Worker {
   // its lease, but gets no stage.
   bool unreachable = false;
 
-  bool IsAvailable() const { return !lost && !unreachable; }
+  bool IsAvailable() const { return !lost && !unreachable && !hung; }
 };
 
 // Who is in the cluster: registrations and leases.
@@ -75,7 +83,7 @@ class ClusterView {
   //                     `may_change_class` lets a new class in once no worker
   //                     of the old one lives: no token of it is owed any more
   // ALREADY_EXISTS      another incarnation holds the id, and is not known to
-  //                     be dead: not lost, not unreachable
+  //                     be dead: not lost, not unreachable, not hung
   // RESOURCE_EXHAUSTED  too many workers
   absl::StatusOr<int64_t> Register(WorkerRegistration registration,
                                    bool may_change_class, absl::Time now);
@@ -83,7 +91,8 @@ class ClusterView {
   // Renews a lease; the worker is reachable again. NOT_FOUND when the worker is
   // unknown or lost, ABORTED when `lease_epoch` is not its latest.
   absl::Status Heartbeat(absl::string_view worker_id, int64_t lease_epoch,
-                         int64_t finished_step_count, absl::Time now);
+                         int64_t finished_step_count, int64_t progress,
+                         absl::Time now);
 
   // Ends leases; returns the ids of the workers lost now. Forgets workers that
   // have been lost for long.
@@ -94,6 +103,9 @@ class ClusterView {
 
   // A connection to the worker broke.
   void MarkUnreachable(absl::string_view worker_id);
+
+  // It does nothing, though it should.
+  void MarkHung(absl::string_view worker_id);
 
   // Those that may get a stage of `model`, in order of their ids. Valid until
   // the next call that is not const.

@@ -80,6 +80,11 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
         absl::StrCat("--lease is ", absl::FormatDuration(options.lease),
                      "; it must be in [100ms, 1h]"));
   }
+  if (options.hang_timeout < absl::Milliseconds(100)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--hang_timeout is ", absl::FormatDuration(options.hang_timeout),
+        "; it must be at least 100ms, or inf"));
+  }
   if (options.unavailable_after < absl::ZeroDuration()) {
     return absl::InvalidArgumentError("--unavailable_after is negative");
   }
@@ -165,6 +170,7 @@ absl::Status Coordinator::Start(const Options &options) {
   engine.scheduler.always_drafts = options.always_drafts;
   engine.scheduler.prefix_cache = options.prefix_cache;
   engine.cluster.lease_duration = options.lease;
+  engine.hang_timeout = options.hang_timeout;
   engine.unavailable_after = options.unavailable_after;
   // Grows from one start of the coordinator to the next.
   engine.first_epoch = absl::ToUnixMillis(absl::Now());

@@ -52,6 +52,7 @@ class Coordinator {
     bool always_drafts = false;
     bool prefix_cache = true;
     absl::Duration lease = absl::Seconds(10);
+    absl::Duration hang_timeout = absl::Seconds(2);
     absl::Duration unavailable_after = absl::Seconds(30);
 
     CredentialOptions credentials;

@@ -161,7 +161,9 @@ void Engine::RegisterWorker(WorkerRegistration registration,
     Lease lease;
     lease.epoch = *epoch;
     lease.duration = options_.cluster.lease_duration;
-    lease.heartbeat_interval = lease.duration / 10;
+    // Often enough to tell a worker that hangs from one that computes.
+    lease.heartbeat_interval =
+        std::min(lease.duration / 10, options_.hang_timeout / 4);
     done(lease);
   };
   if (!Post(std::move(task), /*may_refuse=*/true)) {
@@ -170,11 +172,12 @@ void Engine::RegisterWorker(WorkerRegistration registration,
 }
 
 void Engine::SendHeartbeat(std::string worker_id, int64_t lease_epoch,
-                           int64_t finished_step_count,
+                           int64_t finished_step_count, int64_t progress,
                            std::function<void(absl::Status)> done) {
   auto task = [this, worker_id = std::move(worker_id), lease_epoch,
-               finished_step_count, done] {
-    done(cluster_.Heartbeat(worker_id, lease_epoch, finished_step_count, now_));
+               finished_step_count, progress, done] {
+    done(cluster_.Heartbeat(worker_id, lease_epoch, finished_step_count,
+                            progress, now_));
   };
   if (!Post(std::move(task), /*may_refuse=*/true)) {
     done(absl::UnavailableError("the coordinator is busy or shutting down"));
@@ -228,6 +231,7 @@ void Engine::Turn() {
             "worker ", worker_id, " has been silent for its lease of ",
             absl::FormatDuration(options_.cluster.lease_duration))));
   }
+  LoseHungPipelines();
   Deliver(scheduler_.ExpireDeadlines(now_));
   if (now_ - last_loss_ >= options_.unavailable_after) {
     if (n_ready_ == 0 && scheduler_.n_sequences() > 0) EndAll(WhyNotReady());
@@ -236,6 +240,8 @@ void Engine::Turn() {
   if (now_ >= retry_at_) FormPipelines();
   for (auto& [index, member] : pipelines_) {
     if (!member.ready) continue;
+    const Lane& lane = *scheduler_.lane(index);
+    if (lane.n_in_flight() == 0) member.owes_since = now_;
     while (std::optional<StepPlan> plan = scheduler_.Schedule(index)) {
       member.pipeline->Send(*plan);
     }
@@ -253,6 +259,9 @@ void Engine::Stop() {
 absl::Duration Engine::UntilNextDuty() const {
   absl::Time next = std::min(cluster_.NextExpiry(), scheduler_.next_deadline());
   if (MayFormPipeline()) next = std::min(next, std::max(retry_at_, now_));
+  for (const auto& [index, member] : pipelines_) {
+    next = std::min(next, HangsAt(index, member));
+  }
   return std::max(absl::Milliseconds(1), std::min(next - now_, kLongestNap));
 }
 
@@ -444,6 +453,7 @@ Pipeline::Listener Engine::ListenerOf(int index, int64_t epoch) {
         OnStageLost(index, static_cast<int>(member.stages.size()) - 1, status);
         return;
       }
+      pipelines_.at(index).owes_since = now_;
       Deliver(std::move(events));
     });
   };
@@ -498,6 +508,41 @@ void Engine::OnStageLost(int index, int stage, const absl::Status& status) {
                absl::Status(status.code(),
                             absl::StrCat("stage ", stage, " on worker ",
                                          worker_id, ": ", status.message())));
+}
+
+absl::Time Engine::HangsAt(int index, const Member& member) const {
+  if (!member.ready) return absl::InfiniteFuture();
+  const Lane& lane = *scheduler_.lane(index);
+  if (lane.n_in_flight() == 0) return absl::InfiniteFuture();
+  const int stage = member.pipeline->SlowestStage();
+  const Worker* worker = cluster_.Find(member.stages[stage].placed.worker_id);
+  // Without a lease it is lost anyway.
+  if (worker == nullptr) return absl::InfiniteFuture();
+  return std::max(member.owes_since, worker->last_progress) +
+         std::max(options_.hang_timeout, 3 * lane.ExpectedTime());
+}
+
+void Engine::LoseHungPipelines() {
+  std::vector<int> hung;
+  for (const auto& [index, member] : pipelines_) {
+    if (now_ >= HangsAt(index, member)) hung.push_back(index);
+  }
+  for (const int index : hung) {
+    const Member& member = pipelines_.at(index);
+    const int stage = member.pipeline->SlowestStage();
+    const std::string worker_id = member.stages[stage].placed.worker_id;
+    cluster_.MarkHung(worker_id);
+    LOG(WARNING) << "event=worker_hung worker=" << worker_id;
+    LosePipeline(
+        index,
+        absl::UnavailableError(absl::StrCat(
+            "stage ", stage, " on worker ", worker_id,
+            " has not answered, and the worker has computed nothing for ",
+            absl::FormatDuration(
+                now_ - std::max(member.owes_since,
+                                cluster_.Find(worker_id)->last_progress)),
+            ": it hangs, or cannot be reached by its neighbours")));
+  }
 }
 
 void Engine::LosePipelineOf(const std::string& worker_id,

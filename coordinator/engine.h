@@ -61,6 +61,10 @@ class Engine {
     // other that could take them, before they end with UNAVAILABLE.
     absl::Duration unavailable_after = absl::Seconds(30);
 
+    // A worker that owes a step and has computed nothing for so long, or for
+    // three times what the step should take, is taken for hung.
+    absl::Duration hang_timeout = absl::Seconds(2);
+
     // Epoch of the first pipeline, at least 1. Workers refuse epochs that are
     // not larger than those they have seen, from earlier coordinators too.
     int64_t first_epoch = 1;
@@ -163,7 +167,7 @@ class Engine {
   void RegisterWorker(WorkerRegistration registration,
                       std::function<void(absl::StatusOr<Lease>)> done);
   void SendHeartbeat(std::string worker_id, int64_t lease_epoch,
-                     int64_t finished_step_count,
+                     int64_t finished_step_count, int64_t progress,
                      std::function<void(absl::Status)> done);
 
   void Inspect(std::function<void(absl::StatusOr<Snapshot>)> done);
@@ -192,6 +196,8 @@ class Engine {
     int64_t epoch = 0;
     std::unique_ptr<Pipeline> pipeline;
     bool ready = false;  // it has loaded
+    // Since when it owes the result of its oldest step in flight.
+    absl::Time owes_since;
     std::vector<StageStatus> stages;
     int kv_block_count = 0;
   };
@@ -217,6 +223,10 @@ class Engine {
   void LosePipeline(int index, const absl::Status& why);
   void LosePipelineOf(const std::string& worker_id, const absl::Status& why);
   void OnStageLost(int index, int stage, const absl::Status& status);
+  void LoseHungPipelines();
+  // When the stage that all wait for has done nothing for too long;
+  // InfiniteFuture when nothing is in flight.
+  absl::Time HangsAt(int index, const Member& member) const;
   Pipeline::Listener ListenerOf(int index, int64_t epoch);
   // Of the pipeline that the worker has a stage in; -1 when it has none.
   int PipelineOf(const std::string& worker_id) const;

@@ -111,6 +111,8 @@ class FakePipeline : public Pipeline {
     if (!hold) listener_.on_ready(std::vector<StageInfo>(n_stages));
   }
 
+  int SlowestStage() override { return 0; }
+
   void Send(const StepPlan& plan) override {
     StepResult result;
     const absl::Status status = worker_.Run(plan, &result);
@@ -146,6 +148,7 @@ class EngineTest : public ::testing::Test {
     options_.scheduler.max_step_tokens = 32;
     options_.cluster.lease_duration = absl::Seconds(10);
     options_.unavailable_after = absl::Seconds(30);
+    options_.hang_timeout = absl::InfiniteDuration();
   }
 
   void TearDown() override {
@@ -188,12 +191,13 @@ class EngineTest : public ::testing::Test {
     return status;
   }
 
-  void Heartbeat(const std::string& id) {
+  void Heartbeat(const std::string& id, int64_t progress = 0) {
     absl::Notification done;
-    engine_->SendHeartbeat(id, leases_.at(id), 0, [&](absl::Status status) {
-      EXPECT_TRUE(status.ok()) << status;
-      done.Notify();
-    });
+    engine_->SendHeartbeat(id, leases_.at(id), 0, progress,
+                           [&](absl::Status status) {
+                             EXPECT_TRUE(status.ok()) << status;
+                             done.Notify();
+                           });
     done.WaitForNotification();
   }
 
@@ -420,6 +424,47 @@ TEST_F(EngineTest, APipelineThatAnswersNonsenseIsGivenUp) {
   EXPECT_EQ(reader.tokens(), Answer(4, 5));
   absl::MutexLock lock(&cluster_.mu);
   EXPECT_EQ(cluster_.specs.size(), 2u);
+}
+
+// What computes, however long, is left alone; what does nothing while a step is
+// due is not.
+TEST_F(EngineTest, AWorkerThatDoesNothingLosesItsStage) {
+  options_.hang_timeout = absl::Seconds(2);
+  StartEngine(2);
+  AwaitPhase(Phase::kReady);
+  // Idle for long.
+  clock_.Advance(absl::Seconds(5));
+  Heartbeat("w0", 1);
+  Heartbeat("w1", 1);
+  Reader reader;
+  HoldResults(true);
+  Submit(Ask(&reader, "a", 4, 40));
+  AwaitHeldResult();
+  for (int layer = 2; layer < 12; ++layer) {
+    clock_.Advance(absl::Seconds(1));
+    Heartbeat("w0", layer);
+    Heartbeat("w1", 1);
+  }
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    EXPECT_EQ(cluster_.specs.size(), 2u);  // both workers serve
+    cluster_.held.clear();
+    cluster_.hold_results = false;
+  }
+  clock_.Advance(absl::Seconds(1.9));
+  Heartbeat("w0", 11);
+  EXPECT_EQ(Inspect().pipelines.size(), 2u);
+  clock_.Advance(absl::Seconds(0.2));
+  Heartbeat("w0", 11);
+  EXPECT_TRUE(reader.End().ok());
+  EXPECT_EQ(reader.tokens(), Answer(4, 40));
+  const Engine::Snapshot snapshot = Inspect();
+  EXPECT_TRUE(snapshot.workers[0].worker.hung);
+  EXPECT_EQ(snapshot.workers[0].pipeline_id, "");
+  EXPECT_FALSE(snapshot.workers[1].worker.hung);
+  // It comes back when it has done something.
+  Heartbeat("w0", 12);
+  Await([](const auto& s) { return s.pipelines.size() == 2; });
 }
 
 TEST_F(EngineTest, ASilentWorkerIsLostWithItsLease) {

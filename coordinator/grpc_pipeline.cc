@@ -48,6 +48,7 @@ class GrpcPipeline::Core : public std::enable_shared_from_this<Core> {
   void Start(const Credentials* credentials) ABSL_LOCKS_EXCLUDED(mu_);
   void Close() ABSL_LOCKS_EXCLUDED(mu_);
   void Send(SharedPlan plan) ABSL_LOCKS_EXCLUDED(mu_);
+  int SlowestStage() ABSL_LOCKS_EXCLUDED(mu_);
 
   void OnProgress(int stage, int64_t loaded, int64_t total)
       ABSL_LOCKS_EXCLUDED(mu_);
@@ -340,6 +341,16 @@ void GrpcPipeline::Core::OnResult(int stage, const v1::StepResult& result) {
                                                   expected, " is due")));
 }
 
+int GrpcPipeline::Core::SlowestStage() {
+  absl::MutexLock lock(&mu_);
+  for (int stage = 0; stage < n_stages_; ++stage) {
+    if (n_sent_ > n_finished_ && n_answered_[stage] == n_finished_) {
+      return stage;
+    }
+  }
+  return 0;
+}
+
 void GrpcPipeline::Core::OnEnded(int stage, absl::Status status) {
   absl::MutexLock lock(&mu_);
   if (over()) return;
@@ -354,6 +365,8 @@ GrpcPipeline::GrpcPipeline(Spec spec, Listener listener,
 }
 
 GrpcPipeline::~GrpcPipeline() { core_->Close(); }
+
+int GrpcPipeline::SlowestStage() { return core_->SlowestStage(); }
 
 void GrpcPipeline::Send(const StepPlan& plan) {
   core_->Send(

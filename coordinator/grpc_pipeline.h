@@ -23,6 +23,7 @@ class GrpcPipeline : public Pipeline {
   ~GrpcPipeline() override;
 
   void Send(const StepPlan& plan) override;
+  int SlowestStage() override;
 
  private:
   class Core;

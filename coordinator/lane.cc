@@ -487,6 +487,13 @@ void Lane::TakeDrafts(const InFlightRow& row, Sequence* sequence) {
       std::max(sequence->n_computed_ever, sequence->n_computed);
 }
 
+absl::Duration Lane::ExpectedTime() const {
+  if (in_flight_.empty() || in_flight_.front().n_tokens == 0) {
+    return absl::ZeroDuration();
+  }
+  return cost_.Predict(in_flight_.front().n_tokens);
+}
+
 std::vector<int64_t> Lane::InFlight() const {
   std::vector<int64_t> ids;
   for (const InFlightStep& step : in_flight_) {

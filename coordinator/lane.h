@@ -146,6 +146,10 @@ class Lane {
   // Ids of those whose steps are in flight; some may have ended.
   std::vector<int64_t> InFlight() const;
 
+  // How long the oldest step in flight should keep its slowest stage busy; zero
+  // when nothing is in flight, or while nothing is known.
+  absl::Duration ExpectedTime() const;
+
   int index() const { return index_; }
   int n_running() const { return static_cast<int>(running_.size()); }
   int n_in_flight() const { return static_cast<int>(in_flight_.size()); }

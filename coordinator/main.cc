@@ -62,6 +62,10 @@ ABSL_FLAG(bool, always_drafts, false,
           "time: for measurements.");
 ABSL_FLAG(absl::Duration, lease, absl::Seconds(10),
           "A worker is lost this long after its last heartbeat.");
+ABSL_FLAG(absl::Duration, hang_timeout, absl::Seconds(2),
+          "A worker that owes the result of a step and has computed nothing, "
+          "not one layer, for so long, or for three times what the step "
+          "should take if that is longer, loses its stage.");
 ABSL_FLAG(absl::Duration, unavailable_after, absl::Seconds(30),
           "Requests that wait this long for lost workers to be replaced end "
           "with UNAVAILABLE.");
@@ -91,6 +95,7 @@ int Run() {
   options.max_draft_tokens = absl::GetFlag(FLAGS_max_draft_tokens);
   options.always_drafts = absl::GetFlag(FLAGS_always_drafts);
   options.lease = absl::GetFlag(FLAGS_lease);
+  options.hang_timeout = absl::GetFlag(FLAGS_hang_timeout);
   options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
   options.credentials = tern::CredentialOptionsFromFlags();
 

@@ -59,6 +59,10 @@ class Pipeline {
   // is lost.
   // REQUIRES: on_ready() was called.
   virtual void Send(const StepPlan& plan) = 0;
+
+  // The first stage that has not answered the oldest step in flight: the one
+  // that all wait for. 0 when nothing is in flight.
+  virtual int SlowestStage() = 0;
 };
 
 // Starts loading the stages of a pipeline.

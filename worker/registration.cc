@@ -55,12 +55,12 @@ bool IsRefusal(const absl::Status& status) {
 Registration::Registration(const Options& options,
                            const WorkerDescription& description,
                            std::shared_ptr<grpc::Channel> channel,
-                           std::function<int64_t()> finished_step_count,
+                           std::function<WorkDone()> work_done,
                            std::function<void(bool)> on_registered)
     : options_(options),
       description_(description),
       stub_(v1::ClusterService::NewStub(std::move(channel))),
-      finished_step_count_(std::move(finished_step_count)),
+      work_done_(std::move(work_done)),
       on_registered_(std::move(on_registered)) {
   thread_ = std::thread([this] { Main(); });
 }
@@ -146,7 +146,9 @@ absl::Status Registration::SendHeartbeat(const Lease& lease) {
   v1::SendHeartbeatRequest request;
   request.set_worker_id(description_.worker_id);
   request.set_lease_epoch(lease.epoch);
-  request.set_finished_step_count(finished_step_count_());
+  const WorkDone work_done = work_done_();
+  request.set_finished_step_count(work_done.finished_step_count);
+  request.set_progress(work_done.progress);
   v1::SendHeartbeatResponse response;
   const grpc::Status status =
       stub_->SendHeartbeat(&context, request, &response);

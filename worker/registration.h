@@ -37,6 +37,12 @@ struct WorkerDescription {
   PackedBlocks packed_blocks;
 };
 
+// What a heartbeat tells; see cluster.proto.
+struct WorkDone {
+  int64_t finished_step_count = 0;
+  int64_t progress = 0;
+};
+
 // Makes the worker known to the coordinator and keeps it so, on a thread of its
 // own: registers, sends heartbeats, and registers again whenever the
 // coordinator has forgotten it, has been restarted, or was out of reach. It
@@ -53,12 +59,12 @@ class Registration {
     absl::Duration call_timeout = absl::Seconds(5);
   };
 
-  // finished_step_count: asked with each heartbeat.
+  // work_done: asked with each heartbeat.
   // on_registered: told, from the thread, whenever the worker becomes known
   //                (true) or stops being so (false).
   Registration(const Options& options, const WorkerDescription& description,
                std::shared_ptr<grpc::Channel> channel,
-               std::function<int64_t()> finished_step_count,
+               std::function<WorkDone()> work_done,
                std::function<void(bool)> on_registered);
 
   // Ends calls and waits under way, then the thread.
@@ -84,7 +90,7 @@ class Registration {
   const Options options_;
   const WorkerDescription description_;
   const std::unique_ptr<v1::ClusterService::Stub> stub_;
-  const std::function<int64_t()> finished_step_count_;
+  const std::function<WorkDone()> work_done_;
   const std::function<void(bool)> on_registered_;
 
   absl::Mutex mu_;

@@ -134,7 +134,7 @@ class RegistrationTest : public ::testing::Test {
         (*credentials)->CreateChannel(absl::StrCat("127.0.0.1:", port));
     CHECK(channel.ok());
     return std::make_unique<Registration>(
-        options, description, *channel, [] { return int64_t{42}; },
+        options, description, *channel, [] { return WorkDone{42, 43}; },
         [this](bool is_registered) {
           absl::MutexLock lock(&mu_);
           is_registered_ = is_registered;
@@ -183,6 +183,7 @@ TEST_F(RegistrationTest, IntroducesTheWorkerAndKeepsItsLease) {
   EXPECT_EQ(h.worker_id(), "w");
   EXPECT_EQ(h.lease_epoch(), 1);
   EXPECT_EQ(h.finished_step_count(), 42);
+  EXPECT_EQ(h.progress(), 43);
 }
 
 TEST_F(RegistrationTest, RegistersAgainWhenForgotten) {

@@ -124,6 +124,7 @@ void Stage::Forward(absl::Span<const MicroBatchRow> rows, float* hidden) {
     float* const x = hidden + begin * weights_->config.hidden_size;
     for (size_t layer = 0; layer < weights_->layers.size(); ++layer) {
       RunLayer(static_cast<int>(layer), tile, x);
+      CountProgress();
     }
     const StageTimer timer(profile_, StageOp::kResidual);
     ForEachToken(static_cast<int>(tile.size()),
@@ -174,6 +175,7 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
   } else {
     HeadStored(count);
   }
+  CountProgress();
   // The quantiser turns NaN into 0, and so into logits that look good.
   for (int i = 0; i < count; ++i) {
     const float* const in = head_in + static_cast<size_t>(i) * c.hidden_size;
@@ -183,6 +185,10 @@ void Stage::ComputeLogits(int begin, int count, const float* hidden) {
           std::numeric_limits<float>::quiet_NaN();
     }
   }
+}
+
+void Stage::CountProgress() {
+  if (progress_ != nullptr) progress_->fetch_add(1, std::memory_order_relaxed);
 }
 
 void Stage::HeadInt8(int begin, int count) {

@@ -1,6 +1,7 @@
 #ifndef WORKER_STAGE_H_
 #define WORKER_STAGE_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -83,6 +84,10 @@ class Stage {
   // Adds where time goes to *profile from now on; null to stop.
   void set_profile(StageProfile* profile) { profile_ = profile; }
 
+  // Adds one to *progress with every layer, and with each ComputeLogits(), from
+  // now on. It must outlive the stage.
+  void set_progress(std::atomic<int64_t>* progress) { progress_ = progress; }
+
  private:
   static float* Floats(const HugeBuffer& buffer) {
     return reinterpret_cast<float*>(buffer.data());
@@ -124,6 +129,7 @@ class Stage {
   // Of one token: gate = act(gate) * up, x = x + y.
   void Gate(size_t t);
   void AddResidual(size_t t, const float* y, float* x);
+  void CountProgress();
   void HeadInt8(int begin, int count);
   void HeadStored(int count);
   // fn(t, thread) for each token.
@@ -139,6 +145,7 @@ class Stage {
   const float attention_scale_;
   const size_t logits_stride_;
   StageProfile* profile_ = nullptr;
+  std::atomic<int64_t>* progress_ = nullptr;
 
   HugeBuffer hidden_;           // float [max_step_tokens, hidden_size]
   std::vector<Token> tokens_;   // of the step

@@ -321,6 +321,7 @@ absl::Status StageHost::PrepareStage(const Job& job) {
     stage_ =
         std::make_unique<Stage>(weights_, kv_.get(), &pool_,
                                 &KernelsFor(options_.isa), r.max_step_tokens);
+    stage_->set_progress(&progress_);
     stage_step_tokens_ = r.max_step_tokens;
   }
   return absl::OkStatus();
@@ -336,6 +337,7 @@ void StageHost::EndSession(const absl::Status& status) {
   if (session == nullptr) return;
   session->mailbox->Abort(status);
   session->runner.reset();
+  ++progress_;
   // Streams of neighbours that outlived the stream of plans end here.
   if (session->inbox != nullptr) session->inbox->Close(status);
   if (session->link != nullptr) session->link->Close();

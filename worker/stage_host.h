@@ -77,6 +77,10 @@ class StageHost : public StageBackend {
 
   int64_t finished_step_count() const { return finished_steps_.load(); }
 
+  // Grows with every layer computed, and with every stage let go: stands still
+  // while there is a step only when something hangs.
+  int64_t progress() const { return progress_.load(); }
+
  private:
   struct Job {
     StageRequest request;
@@ -109,6 +113,7 @@ class StageHost : public StageBackend {
   const LinkFactory make_link_;
   Clock* const clock_;
   std::atomic<int64_t> finished_steps_{0};
+  std::atomic<int64_t> progress_{0};
 
   // Of the loader thread, and of the runner that it starts and waits for.
   ThreadPool pool_;

@@ -205,7 +205,9 @@ absl::Status Worker::Start(const Options& options) {
       credentials_->CreateChannel(options.coordinator, kCoordinatorName));
   registration_ = std::make_unique<Registration>(
       options.registration, description, std::move(channel),
-      [this] { return host_->finished_step_count(); },
+      [this] {
+        return WorkDone{host_->finished_step_count(), host_->progress()};
+      },
       [health](bool is_registered) {
         health->SetServingStatus("readiness", is_registered);
       });

@@ -120,6 +120,52 @@ TEST(WorkerLoss, SpareWorkerTakesThePlace) {
   EXPECT_EQ(text, undisturbed);
 }
 
+// A process that is there and does nothing: its connections stay.
+TEST(WorkerLoss, AHungWorkerIsReplacedAndComesBack) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  options.workers = 3;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  const v1::StreamGenerateRequest request = Request("JULIET:\n", 300);
+  std::string undisturbed;
+  ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
+  const auto workers = [&cluster] {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    v1::ListWorkersResponse response;
+    EXPECT_TRUE(cluster.cluster().ListWorkers(&context, {}, &response).ok());
+    return response;
+  };
+  for (const int stage : {0, 1}) {
+    int victim = -1;
+    const v1::ListWorkersResponse before = workers();
+    for (int i = 0; i < before.workers_size(); ++i) {
+      const v1::Worker& worker = before.workers(i);
+      if (worker.pipeline_id().empty()) continue;
+      if (worker.stage_index() == stage) victim = i;
+    }
+    ASSERT_GE(victim, 0);
+    std::string text;
+    const grpc::Status status =
+        ReadAll(cluster, request, &text, 8,
+                [&cluster, victim] { cluster.worker(victim).Signal(SIGSTOP); });
+    EXPECT_TRUE(status.ok()) << status.error_message() << cluster.Logs();
+    EXPECT_EQ(text, undisturbed);
+    // Lost once its lease has run out, too.
+    const v1::WorkerState state = workers().workers(victim).state();
+    EXPECT_TRUE(state == v1::WORKER_STATE_HUNG ||
+                state == v1::WORKER_STATE_LOST)
+        << v1::WorkerState_Name(state);
+    cluster.worker(victim).Signal(SIGCONT);
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    while (workers().workers(victim).state() != v1::WORKER_STATE_IDLE) {
+      ASSERT_LT(absl::Now(), deadline) << cluster.Logs();
+    }
+  }
+}
+
 TEST(WorkerLoss, WaitsForAStatedTimeAndThenSaysUnavailable) {
   LocalCluster::Options options;
   options.stages = 2;
