@@ -73,6 +73,8 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
     out->set_state(v1::WORKER_STATE_LOST);
   } else if (worker.hung) {
     out->set_state(v1::WORKER_STATE_HUNG);
+  } else if (worker.draining) {
+    out->set_state(v1::WORKER_STATE_DRAINING);
   } else if (from.stage < 0) {
     out->set_state(v1::WORKER_STATE_IDLE);
   } else {
@@ -121,12 +123,18 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::SendHeartbeat(
     reactor->Finish(ToGrpcStatus(allowed));
     return reactor;
   }
-  context_.engine->SendHeartbeat(request->worker_id(), request->lease_epoch(),
-                                 request->finished_step_count(),
-                                 request->progress(),
-                                 [reactor](absl::Status status) {
-                                   reactor->Finish(ToGrpcStatus(status));
-                                 });
+  WorkerHeartbeat heartbeat;
+  heartbeat.worker_id = request->worker_id();
+  heartbeat.lease_epoch = request->lease_epoch();
+  heartbeat.finished_step_count = request->finished_step_count();
+  heartbeat.progress = request->progress();
+  heartbeat.is_draining = request->is_draining();
+  context_.engine->SendHeartbeat(
+      std::move(heartbeat),
+      [reactor, response](const absl::StatusOr<bool>& released) {
+        if (released.ok()) response->set_released(*released);
+        reactor->Finish(ToGrpcStatus(released.status()));
+      });
   return reactor;
 }
 

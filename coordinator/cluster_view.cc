@@ -122,7 +122,7 @@ absl::StatusOr<int64_t> ClusterView::Register(WorkerRegistration registration,
   if (it != workers_.end()) {
     const Worker& old = it->second;
     if (old.registration.incarnation != registration.incarnation &&
-        old.IsAvailable()) {
+        old.IsAlive()) {
       return absl::AlreadyExistsError(absl::StrCat(
           "worker id ", registration.worker_id,
           " belongs to a living worker at ", old.registration.address,
@@ -146,26 +146,26 @@ absl::StatusOr<int64_t> ClusterView::Register(WorkerRegistration registration,
   return last_lease_epoch_;
 }
 
-absl::Status ClusterView::Heartbeat(absl::string_view worker_id,
-                                    int64_t lease_epoch,
-                                    int64_t finished_step_count,
-                                    int64_t progress, absl::Time now) {
+absl::Status ClusterView::Heartbeat(const WorkerHeartbeat& heartbeat,
+                                    absl::Time now) {
+  const std::string& worker_id = heartbeat.worker_id;
   auto it = workers_.find(worker_id);
   if (it == workers_.end() || it->second.lost) {
     return absl::NotFoundError(
         absl::StrCat("worker ", worker_id, " holds no lease; register again"));
   }
   Worker& worker = it->second;
-  if (worker.lease_epoch != lease_epoch) {
-    return absl::AbortedError(
-        absl::StrCat("lease epoch ", lease_epoch, " of worker ", worker_id,
-                     " is stale; the latest is ", worker.lease_epoch));
+  if (worker.lease_epoch != heartbeat.lease_epoch) {
+    return absl::AbortedError(absl::StrCat(
+        "lease epoch ", heartbeat.lease_epoch, " of worker ", worker_id,
+        " is stale; the latest is ", worker.lease_epoch));
   }
   worker.last_heartbeat = now;
-  worker.finished_step_count = finished_step_count;
+  worker.finished_step_count = heartbeat.finished_step_count;
   worker.unreachable = false;
-  if (progress != worker.progress) {
-    worker.progress = progress;
+  worker.draining = heartbeat.is_draining;
+  if (heartbeat.progress != worker.progress) {
+    worker.progress = heartbeat.progress;
     worker.last_progress = now;
     worker.hung = false;
   }

@@ -36,6 +36,15 @@ struct WorkerRegistration {
   PackedBlocks packed_blocks;
 };
 
+// A sign of life; see cluster.proto for the fields.
+struct WorkerHeartbeat {
+  std::string worker_id;
+  int64_t lease_epoch = 0;
+  int64_t finished_step_count = 0;
+  int64_t progress = 0;
+  bool is_draining = false;
+};
+
 // A worker as the coordinator knows it.
 struct Worker {
   WorkerRegistration registration;
@@ -58,7 +67,12 @@ struct Worker {
   // its lease, but gets no stage.
   bool unreachable = false;
 
-  bool IsAvailable() const { return !lost && !unreachable && !hung; }
+  // It wants to leave.
+  bool draining = false;
+
+  bool IsAlive() const { return !lost && !unreachable && !hung; }
+  // Whether it may get a stage.
+  bool IsAvailable() const { return IsAlive() && !draining; }
 };
 
 // Who is in the cluster: registrations and leases.
@@ -90,9 +104,7 @@ class ClusterView {
 
   // Renews a lease; the worker is reachable again. NOT_FOUND when the worker is
   // unknown or lost, ABORTED when `lease_epoch` is not its latest.
-  absl::Status Heartbeat(absl::string_view worker_id, int64_t lease_epoch,
-                         int64_t finished_step_count, int64_t progress,
-                         absl::Time now);
+  absl::Status Heartbeat(const WorkerHeartbeat& heartbeat, absl::Time now);
 
   // Ends leases; returns the ids of the workers lost now. Forgets workers that
   // have been lost for long.

@@ -55,7 +55,7 @@ TEST_F(ClusterViewTest, HeartbeatsKeepALease) {
       view_.Register(Registration("a", 1), kMayNot, now_).value();
   EXPECT_EQ(view_.NextExpiry(), now_ + absl::Seconds(10));
   now_ += absl::Seconds(9);
-  EXPECT_TRUE(view_.Heartbeat("a", epoch, 7, 0, now_).ok());
+  EXPECT_TRUE(view_.Heartbeat({"a", epoch, 7, 0, false}, now_).ok());
   EXPECT_EQ(view_.Find("a")->finished_step_count, 7);
   now_ += absl::Seconds(9);
   EXPECT_TRUE(view_.Expire(now_).empty());
@@ -63,21 +63,21 @@ TEST_F(ClusterViewTest, HeartbeatsKeepALease) {
   EXPECT_EQ(view_.Expire(now_), Ids{"a"});
   EXPECT_TRUE(view_.Expire(now_).empty());  // told once
   EXPECT_EQ(AvailableIds(), Ids{});
-  EXPECT_EQ(view_.Heartbeat("a", epoch, 8, 0, now_).code(),
+  EXPECT_EQ(view_.Heartbeat({"a", epoch, 8, 0, false}, now_).code(),
             absl::StatusCode::kNotFound);
 }
 
 TEST_F(ClusterViewTest, UnknownWorkersAndStaleLeasesAreTurnedAway) {
-  EXPECT_EQ(view_.Heartbeat("a", 1, 0, 0, now_).code(),
+  EXPECT_EQ(view_.Heartbeat({"a", 1, 0, 0, false}, now_).code(),
             absl::StatusCode::kNotFound);
   const int64_t old_epoch =
       view_.Register(Registration("a", 1), kMayNot, now_).value();
   const int64_t epoch =
       view_.Register(Registration("a", 1), kMayNot, now_).value();
   EXPECT_GT(epoch, old_epoch);
-  EXPECT_EQ(view_.Heartbeat("a", old_epoch, 0, 0, now_).code(),
+  EXPECT_EQ(view_.Heartbeat({"a", old_epoch, 0, 0, false}, now_).code(),
             absl::StatusCode::kAborted);
-  EXPECT_TRUE(view_.Heartbeat("a", epoch, 0, 0, now_).ok());
+  EXPECT_TRUE(view_.Heartbeat({"a", epoch, 0, 0, false}, now_).ok());
 }
 
 TEST_F(ClusterViewTest, ALivingIncarnationKeepsItsId) {
@@ -101,7 +101,7 @@ TEST_F(ClusterViewTest, AHeartbeatMakesAWorkerReachableAgain) {
   const int64_t epoch =
       view_.Register(Registration("a", 1), kMayNot, now_).value();
   view_.MarkUnreachable("a");
-  EXPECT_TRUE(view_.Heartbeat("a", epoch, 0, 0, now_).ok());
+  EXPECT_TRUE(view_.Heartbeat({"a", epoch, 0, 0, false}, now_).ok());
   EXPECT_EQ(AvailableIds(), Ids{"a"});
 }
 
@@ -110,15 +110,15 @@ TEST_F(ClusterViewTest, AHungWorkerIsAvailableOnceItDoesSomething) {
       view_.Register(Registration("a", 1), kMayNot, now_).value();
   EXPECT_EQ(view_.Find("a")->last_progress, now_);
   now_ += absl::Seconds(1);
-  ASSERT_TRUE(view_.Heartbeat("a", epoch, 0, 5, now_).ok());
+  ASSERT_TRUE(view_.Heartbeat({"a", epoch, 0, 5, false}, now_).ok());
   EXPECT_EQ(view_.Find("a")->last_progress, now_);
   view_.MarkHung("a");
   EXPECT_EQ(AvailableIds(), Ids{});
   now_ += absl::Seconds(1);
-  ASSERT_TRUE(view_.Heartbeat("a", epoch, 0, 5, now_).ok());
+  ASSERT_TRUE(view_.Heartbeat({"a", epoch, 0, 5, false}, now_).ok());
   EXPECT_EQ(AvailableIds(), Ids{});
   EXPECT_EQ(view_.Find("a")->last_progress, now_ - absl::Seconds(1));
-  ASSERT_TRUE(view_.Heartbeat("a", epoch, 0, 6, now_).ok());
+  ASSERT_TRUE(view_.Heartbeat({"a", epoch, 0, 6, false}, now_).ok());
   EXPECT_EQ(AvailableIds(), Ids{"a"});
   // Or when its process is another one.
   view_.MarkHung("a");

@@ -171,13 +171,15 @@ void Engine::RegisterWorker(WorkerRegistration registration,
   }
 }
 
-void Engine::SendHeartbeat(std::string worker_id, int64_t lease_epoch,
-                           int64_t finished_step_count, int64_t progress,
-                           std::function<void(absl::Status)> done) {
-  auto task = [this, worker_id = std::move(worker_id), lease_epoch,
-               finished_step_count, progress, done] {
-    done(cluster_.Heartbeat(worker_id, lease_epoch, finished_step_count,
-                            progress, now_));
+void Engine::SendHeartbeat(WorkerHeartbeat heartbeat,
+                           std::function<void(absl::StatusOr<bool>)> done) {
+  auto task = [this, heartbeat = std::move(heartbeat), done] {
+    const absl::Status status = cluster_.Heartbeat(heartbeat, now_);
+    if (!status.ok()) {
+      done(status);
+      return;
+    }
+    done(heartbeat.is_draining && PipelineOf(heartbeat.worker_id) < 0);
   };
   if (!Post(std::move(task), /*may_refuse=*/true)) {
     done(absl::UnavailableError("the coordinator is busy or shutting down"));
@@ -232,6 +234,7 @@ void Engine::Turn() {
             absl::FormatDuration(options_.cluster.lease_duration))));
   }
   LoseHungPipelines();
+  DrainPipelines();
   Deliver(scheduler_.ExpireDeadlines(now_));
   if (now_ - last_loss_ >= options_.unavailable_after) {
     if (n_ready_ == 0 && scheduler_.n_sequences() > 0) EndAll(WhyNotReady());
@@ -542,6 +545,53 @@ void Engine::LoseHungPipelines() {
                 now_ - std::max(member.owes_since,
                                 cluster_.Find(worker_id)->last_progress)),
             ": it hangs, or cannot be reached by its neighbours")));
+  }
+}
+
+bool Engine::IsDraining(const Member& member) const {
+  return std::any_of(member.stages.begin(), member.stages.end(),
+                     [this](const StageStatus& stage) {
+                       const Worker* worker =
+                           cluster_.Find(stage.placed.worker_id);
+                       return worker != nullptr && worker->draining;
+                     });
+}
+
+// Its sequences move by being replayed elsewhere, at once where another
+// pipeline serves, or can when this one's other workers are free. A pipeline
+// that nobody could take over from ends what it runs, and takes in nothing new.
+absl::Status Engine::MayLeave(int index, const Member& member) const {
+  constexpr char kWhy[] = "a worker of it leaves";
+  if (!member.ready) return absl::UnavailableError(kWhy);
+  bool other_loads = false;
+  for (const auto& [other_index, other] : pipelines_) {
+    if (other_index == index || IsDraining(other)) continue;
+    if (other.ready) return absl::UnavailableError(kWhy);
+    other_loads = true;
+  }
+  if (other_loads || MayFormPipeline()) return absl::OkStatus();
+  int n_workers = static_cast<int>(FreeWorkers().size());
+  for (const StageStatus& stage : member.stages) {
+    const Worker* worker = cluster_.Find(stage.placed.worker_id);
+    n_workers += worker != nullptr && worker->IsAvailable();
+  }
+  if (n_workers >= options_.placement.n_stages) {
+    return absl::UnavailableError(kWhy);
+  }
+  return scheduler_.lane(index)->n_running() > 0 ? absl::OkStatus()
+                                                 : absl::UnavailableError(kWhy);
+}
+
+void Engine::DrainPipelines() {
+  std::vector<int> draining;
+  for (const auto& [index, member] : pipelines_) {
+    if (IsDraining(member)) draining.push_back(index);
+  }
+  for (const int index : draining) {
+    const Member& member = pipelines_.at(index);
+    if (member.ready) scheduler_.ClosePipeline(index);
+    const absl::Status leaves = MayLeave(index, member);
+    if (!leaves.ok()) LosePipeline(index, leaves);
   }
 }
 

@@ -166,9 +166,9 @@ class Engine {
 
   void RegisterWorker(WorkerRegistration registration,
                       std::function<void(absl::StatusOr<Lease>)> done);
-  void SendHeartbeat(std::string worker_id, int64_t lease_epoch,
-                     int64_t finished_step_count, int64_t progress,
-                     std::function<void(absl::Status)> done);
+  // `done` hears whether a draining worker is released: has no stage any more.
+  void SendHeartbeat(WorkerHeartbeat heartbeat,
+                     std::function<void(absl::StatusOr<bool>)> done);
 
   void Inspect(std::function<void(absl::StatusOr<Snapshot>)> done);
 
@@ -224,6 +224,11 @@ class Engine {
   void LosePipelineOf(const std::string& worker_id, const absl::Status& why);
   void OnStageLost(int index, int stage, const absl::Status& status);
   void LoseHungPipelines();
+  // Lets pipelines with a worker that wants to leave go.
+  void DrainPipelines();
+  // OK while it must serve on, else why it need not.
+  absl::Status MayLeave(int index, const Member& member) const;
+  bool IsDraining(const Member& member) const;
   // When the stage that all wait for has done nothing for too long;
   // InfiniteFuture when nothing is in flight.
   absl::Time HangsAt(int index, const Member& member) const;

@@ -191,14 +191,19 @@ class EngineTest : public ::testing::Test {
     return status;
   }
 
-  void Heartbeat(const std::string& id, int64_t progress = 0) {
+  // Whether the worker may go.
+  bool Heartbeat(const std::string& id, int64_t progress = 0,
+                 bool is_draining = false) {
+    bool released = false;
     absl::Notification done;
-    engine_->SendHeartbeat(id, leases_.at(id), 0, progress,
-                           [&](absl::Status status) {
-                             EXPECT_TRUE(status.ok()) << status;
+    engine_->SendHeartbeat({id, leases_.at(id), 0, progress, is_draining},
+                           [&](absl::StatusOr<bool> is_released) {
+                             EXPECT_TRUE(is_released.ok());
+                             released = is_released.ok() && *is_released;
                              done.Notify();
                            });
     done.WaitForNotification();
+    return released;
   }
 
   Engine::Snapshot Inspect() {
@@ -465,6 +470,73 @@ TEST_F(EngineTest, AWorkerThatDoesNothingLosesItsStage) {
   // It comes back when it has done something.
   Heartbeat("w0", 12);
   Await([](const auto& s) { return s.pipelines.size() == 2; });
+}
+
+TEST_F(EngineTest, WhatRunsOnADrainingWorkerMovesToAnother) {
+  StartEngine(2);
+  Await([](const auto& s) {
+    return s.pipelines.size() == 2 && s.pipelines[1].phase == Phase::kReady;
+  });
+  EXPECT_FALSE(Heartbeat("w0"));
+  HoldResults(true);
+  Reader a, b;
+  Submit(Ask(&a, "a", 4, 40));
+  Submit(Ask(&b, "b", 5, 40));
+  Await([](const auto& s) { return s.n_running == 2; });
+  EXPECT_FALSE(Heartbeat("w0", 0, /*is_draining=*/true));
+  const Engine::Snapshot snapshot =
+      Await([](const auto& s) { return s.pipelines.size() == 1; });
+  EXPECT_EQ(snapshot.workers[1].pipeline_id, snapshot.pipelines[0].id);
+  EXPECT_TRUE(Heartbeat("w0", 0, true));
+  ReleaseResults();
+  EXPECT_TRUE(a.End().ok());
+  EXPECT_EQ(a.tokens(), Answer(4, 40));
+  EXPECT_TRUE(b.End().ok());
+  EXPECT_EQ(b.tokens(), Answer(5, 40));
+  // It does not get a stage again, unless it thinks better of it.
+  EXPECT_EQ(Inspect().pipelines.size(), 1u);
+  Heartbeat("w0");
+  Await([](const auto& s) { return s.pipelines.size() == 2; });
+}
+
+TEST_F(EngineTest, ADrainingWorkersNeighboursGoOnWithASpare) {
+  options_.placement.n_stages = 2;
+  StartEngine(3);
+  AwaitPhase(Phase::kReady);
+  HoldResults(true);
+  Reader reader;
+  Submit(Ask(&reader, "a", 4, 40));
+  AwaitHeldResult();
+  Heartbeat("w1", 0, /*is_draining=*/true);
+  Await([](const auto& s) {
+    return s.workers[1].pipeline_id.empty() && s.workers[2].stage >= 0;
+  });
+  EXPECT_TRUE(Heartbeat("w1", 0, true));
+  ReleaseResults();
+  EXPECT_TRUE(reader.End().ok());
+  EXPECT_EQ(reader.tokens(), Answer(4, 40));
+}
+
+TEST_F(EngineTest, TheLastWorkerEndsWhatItHasBeforeItLeaves) {
+  StartEngine(1);
+  AwaitPhase(Phase::kReady);
+  HoldResults(true);
+  Reader a, b;
+  Submit(Ask(&a, "a", 4, 5));
+  AwaitHeldResult();
+  EXPECT_FALSE(Heartbeat("w0", 0, /*is_draining=*/true));
+  Submit(Ask(&b, "b", 4, 5));
+  EXPECT_EQ(Await([](const auto& s) { return s.n_waiting == 1; }).n_running, 1);
+  EXPECT_FALSE(Heartbeat("w0", 0, true));
+  ReleaseResults();
+  EXPECT_TRUE(a.End().ok());
+  EXPECT_EQ(a.tokens(), Answer(4, 5));
+  Await([](const auto& s) { return s.pipelines.empty(); });
+  EXPECT_TRUE(Heartbeat("w0", 0, true));
+  // The other waits for the next worker.
+  ASSERT_TRUE(Register("w1", 1).ok());
+  EXPECT_TRUE(b.End().ok());
+  EXPECT_EQ(b.tokens(), Answer(4, 5));
 }
 
 TEST_F(EngineTest, ASilentWorkerIsLostWithItsLease) {

@@ -150,6 +150,10 @@ class Lane {
   // when nothing is in flight, or while nothing is known.
   absl::Duration ExpectedTime() const;
 
+  // Takes in nothing more, not even what it pre-empts.
+  void Close() { is_closed_ = true; }
+  bool is_closed() const { return is_closed_; }
+
   int index() const { return index_; }
   int n_running() const { return static_cast<int>(running_.size()); }
   int n_in_flight() const { return static_cast<int>(in_flight_.size()); }
@@ -212,6 +216,7 @@ class Lane {
   int64_t last_run_id_ = 0;
   int64_t last_step_id_ = 0;
   Counters counters_;
+  bool is_closed_ = false;
 
   StepCost cost_;
   int n_declined_ = 0;  // times in a row that no guess was worth its time

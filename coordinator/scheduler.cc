@@ -217,7 +217,7 @@ Lane* Scheduler::LaneFor(const Sequence& sequence) {
   Lane* best = nullptr;
   int64_t least = 0;
   for (const auto& [index, lane] : lanes_) {
-    if (!lane->CanHold(sequence.n_positions_max()) ||
+    if (lane->is_closed() || !lane->CanHold(sequence.n_positions_max()) ||
         !lane->HasRoomFor(sequence)) {
       continue;
     }
@@ -232,7 +232,9 @@ Lane* Scheduler::LaneFor(const Sequence& sequence) {
 
 Lane* Scheduler::MakeRoom(const Sequence& sequence) {
   for (const auto& [index, lane] : lanes_) {
-    if (!lane->CanHold(sequence.n_positions_max())) continue;
+    if (lane->is_closed() || !lane->CanHold(sequence.n_positions_max())) {
+      continue;
+    }
     while (Sequence* victim = WhoMakesRoom(sequence, *lane)) {
       lane->Preempt(victim);
       if (lane->HasRoomFor(sequence)) return lane.get();

@@ -74,6 +74,10 @@ class Scheduler {
   // happens when there is none.
   void StopPipeline(int index);
 
+  // The pipeline finishes what it runs and takes in nothing more.
+  // REQUIRES: the pipeline is there.
+  void ClosePipeline(int index) { lanes_.at(index)->Close(); }
+
   // Queues `n_samples` sequences, all or none: ids from `first_id` on, alike
   // but for their sample_index, from 0. Among equals, the lower id counts as
   // the earlier one. RESOURCE_EXHAUSTED when so many more may not wait, or when

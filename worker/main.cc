@@ -47,6 +47,10 @@ ABSL_FLAG(std::string, weights_packing, "2bit",
           "and a CPU with VBMI) or tl2 (x86), which take 5/6 of the room; tl1 "
           "(ARM), which takes as much; auto measures which is read fastest. "
           "All give the same bits.");
+ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
+          "How long SIGTERM and SIGINT wait until what runs here has moved to "
+          "other workers or, where none can take it, has ended. A second "
+          "signal does not wait.");
 ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once the server listens. Empty: none.");
 
@@ -88,6 +92,7 @@ int main(int argc, char** argv) {
   }
   const int signal = tern::WaitForShutdownSignal();
   LOG(INFO) << "event=shutdown signal=" << signal;
+  (*worker)->Drain(absl::GetFlag(FLAGS_drain_timeout));
   (*worker)->Shutdown();
   return EXIT_SUCCESS;
 }

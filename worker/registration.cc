@@ -16,6 +16,7 @@ namespace {
 // A coordinator that asks for more or less than this is taken at the limit.
 constexpr absl::Duration kHeartbeatMin = absl::Milliseconds(10);
 constexpr absl::Duration kHeartbeatMax = absl::Seconds(60);
+constexpr absl::Duration kHeartbeatWhileDraining = absl::Milliseconds(50);
 
 absl::Duration FromProto(const google::protobuf::Duration& d) {
   return absl::Seconds(d.seconds()) + absl::Nanoseconds(d.nanos());
@@ -74,10 +75,28 @@ Registration::~Registration() {
   thread_.join();
 }
 
+bool Registration::Drain(absl::Duration timeout) {
+  absl::MutexLock lock(&mu_);
+  draining_ = true;
+  return mu_.AwaitWithTimeout(absl::Condition(&released_), timeout);
+}
+
+bool Registration::IsDraining() {
+  absl::MutexLock lock(&mu_);
+  return draining_;
+}
+
+void Registration::SetReleased() {
+  absl::MutexLock lock(&mu_);
+  released_ = true;
+}
+
 void Registration::Main() {
   absl::Duration retry = options_.retry_min;
   absl::Status last_said;
   while (Wait(absl::ZeroDuration())) {
+    // Not known to anyone.
+    if (IsDraining()) SetReleased();
     Lease lease;
     absl::Status status = Register(&lease);
     if (status.ok()) {
@@ -88,6 +107,7 @@ void Registration::Main() {
       on_registered_(true);
       status = KeepAlive(lease);
       on_registered_(false);
+      if (IsDraining()) SetReleased();
       if (absl::IsNotFound(status) || absl::IsAborted(status)) {
         // It lives and does not know us: it does want to.
         LOG(INFO) << "event=lease_lost worker=" << description_.worker_id
@@ -127,7 +147,9 @@ absl::Status Registration::Register(Lease* lease) {
 absl::Status Registration::KeepAlive(const Lease& lease) {
   // One heartbeat that is lost is no lost coordinator: the lease outlives it.
   int failures = 0;
-  while (Wait(lease.heartbeat_interval)) {
+  while (Wait(IsDraining()
+                  ? std::min(kHeartbeatWhileDraining, lease.heartbeat_interval)
+                  : lease.heartbeat_interval)) {
     const absl::Status status = SendHeartbeat(lease);
     if (status.ok()) {
       failures = 0;
@@ -149,16 +171,24 @@ absl::Status Registration::SendHeartbeat(const Lease& lease) {
   const WorkDone work_done = work_done_();
   request.set_finished_step_count(work_done.finished_step_count);
   request.set_progress(work_done.progress);
+  request.set_is_draining(IsDraining());
   v1::SendHeartbeatResponse response;
   const grpc::Status status =
       stub_->SendHeartbeat(&context, request, &response);
   EndCall();
+  if (status.ok() && response.released()) SetReleased();
   return FromGrpcStatus(status);
 }
 
 bool Registration::Wait(absl::Duration duration) {
   absl::MutexLock lock(&mu_);
-  return !mu_.AwaitWithTimeout(absl::Condition(&stopping_), duration);
+  // A wish to leave is told at once.
+  const auto is_over = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return stopping_ || (draining_ && !drain_begun_);
+  };
+  mu_.AwaitWithTimeout(absl::Condition(&is_over), duration);
+  if (draining_) drain_begun_ = true;
+  return !stopping_;
 }
 
 bool Registration::BeginCall(grpc::ClientContext* context) {

@@ -70,6 +70,11 @@ class Registration {
   // Ends calls and waits under way, then the thread.
   ~Registration();
 
+  // Tells the coordinator that this worker wants to leave, and waits until it
+  // has no stage any more. False after `timeout`; true at once when no
+  // coordinator knows the worker.
+  bool Drain(absl::Duration timeout) ABSL_LOCKS_EXCLUDED(mu_);
+
  private:
   struct Lease {
     int64_t epoch;
@@ -81,6 +86,8 @@ class Registration {
   // Sends heartbeats until one fails, or Stop.
   absl::Status KeepAlive(const Lease& lease);
   absl::Status SendHeartbeat(const Lease& lease);
+  bool IsDraining() ABSL_LOCKS_EXCLUDED(mu_);
+  void SetReleased() ABSL_LOCKS_EXCLUDED(mu_);
   // Waits, or false at once when stopping.
   bool Wait(absl::Duration duration) ABSL_LOCKS_EXCLUDED(mu_);
   // Makes `context` the call that the destructor cancels; false when stopping.
@@ -95,6 +102,9 @@ class Registration {
 
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;
+  bool draining_ ABSL_GUARDED_BY(mu_) = false;
+  bool drain_begun_ ABSL_GUARDED_BY(mu_) = false;  // by the thread
+  bool released_ ABSL_GUARDED_BY(mu_) = false;
   grpc::ClientContext* call_ ABSL_GUARDED_BY(mu_) = nullptr;
 
   std::thread thread_;

@@ -53,6 +53,11 @@ class FakeCoordinator : public v1::ClusterService::Service {
     heartbeat_answer_ = std::move(status);
   }
 
+  void Release() {
+    absl::MutexLock lock(&mu_);
+    releases_ = true;
+  }
+
   void WaitForRegistrations(int n) {
     absl::MutexLock lock(&mu_);
     const auto has = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
@@ -91,10 +96,11 @@ class FakeCoordinator : public v1::ClusterService::Service {
   }
   grpc::Status SendHeartbeat(grpc::ServerContext*,
                              const v1::SendHeartbeatRequest* request,
-                             v1::SendHeartbeatResponse*) override {
+                             v1::SendHeartbeatResponse* response) override {
     absl::MutexLock lock(&mu_);
     ++heartbeats_;
     last_heartbeat_ = *request;
+    response->set_released(releases_);
     return heartbeat_answer_;
   }
 
@@ -104,6 +110,7 @@ class FakeCoordinator : public v1::ClusterService::Service {
   int heartbeats_ ABSL_GUARDED_BY(mu_) = 0;
   v1::RegisterWorkerRequest last_registration_ ABSL_GUARDED_BY(mu_);
   v1::SendHeartbeatRequest last_heartbeat_ ABSL_GUARDED_BY(mu_);
+  bool releases_ ABSL_GUARDED_BY(mu_) = false;
   grpc::Status registration_answer_ ABSL_GUARDED_BY(mu_);
   grpc::Status heartbeat_answer_ ABSL_GUARDED_BY(mu_);
   std::unique_ptr<grpc::Server> server_;
@@ -134,7 +141,10 @@ class RegistrationTest : public ::testing::Test {
         (*credentials)->CreateChannel(absl::StrCat("127.0.0.1:", port));
     CHECK(channel.ok());
     return std::make_unique<Registration>(
-        options, description, *channel, [] { return WorkDone{42, 43}; },
+        options, description, *channel,
+        [] {
+          return WorkDone{42, 43};
+        },
         [this](bool is_registered) {
           absl::MutexLock lock(&mu_);
           is_registered_ = is_registered;
@@ -222,6 +232,26 @@ TEST_F(RegistrationTest, OutlivesTheCoordinator) {
   coordinator = std::make_unique<FakeCoordinator>(port);
   coordinator->WaitForRegistrations(1);
   WaitForChanges(3);
+}
+
+TEST_F(RegistrationTest, DrainsUntilTheCoordinatorReleasesIt) {
+  FakeCoordinator coordinator;
+  const auto registration = Register(coordinator.port());
+  coordinator.WaitForHeartbeats(2);
+  EXPECT_FALSE(coordinator.last_heartbeat().is_draining());
+  EXPECT_FALSE(registration->Drain(absl::Milliseconds(50)));
+  EXPECT_TRUE(coordinator.last_heartbeat().is_draining());
+  coordinator.Release();
+  EXPECT_TRUE(registration->Drain(absl::Minutes(1)));
+  EXPECT_TRUE(registration->Drain(absl::ZeroDuration()));
+}
+
+TEST_F(RegistrationTest, MayLeaveWhenNobodyKnowsIt) {
+  auto coordinator = std::make_unique<FakeCoordinator>();
+  const auto registration = Register(coordinator->port());
+  coordinator->WaitForHeartbeats(1);
+  coordinator.reset();
+  EXPECT_TRUE(registration->Drain(absl::Minutes(1)));
 }
 
 TEST_F(RegistrationTest, EndsWithoutACoordinator) {

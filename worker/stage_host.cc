@@ -251,9 +251,15 @@ absl::StatusOr<LoadedStage> StageHost::RunJob(const Job& job) {
   auto session = std::make_shared<Session>();
   const StageRange range = RangeOf(r);
   session->limits = {
-      r.model,          r.pipeline_id,      r.epoch,
-      r.numerics_id,    config_.vocab_size, config_.context_length,
-      r.kv_block_count, r.max_step_tokens,  range.has_head,
+      r.model,
+      r.pipeline_id,
+      r.epoch,
+      r.numerics_id,
+      config_.vocab_size,
+      config_.context_length,
+      r.kv_block_count,
+      r.max_step_tokens,
+      range.has_head,
       /*takes_sampled_tokens=*/range.has_embedding && range.has_head};
   if (!range.has_head) {
     ASSIGN_OR_RETURN(session->link, make_link_(r, config_.hidden_size));

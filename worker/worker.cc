@@ -214,6 +214,14 @@ absl::Status Worker::Start(const Options& options) {
   return absl::OkStatus();
 }
 
+void Worker::Drain(absl::Duration timeout) {
+  if (registration_ == nullptr || timeout <= absl::ZeroDuration()) return;
+  const absl::Time begin = absl::Now();
+  const bool released = registration_->Drain(timeout);
+  LOG(INFO) << "event=drained released=" << released
+            << " seconds=" << absl::ToDoubleSeconds(absl::Now() - begin);
+}
+
 void Worker::Shutdown() {
   registration_.reset();
   if (host_ != nullptr) {

@@ -64,6 +64,10 @@ class Worker {
   // Given to the coordinator.
   const std::string& address() const { return address_; }
 
+  // Lets what runs on this worker move to others, or end, and waits for that up
+  // to `timeout`. It goes on serving until Shutdown().
+  void Drain(absl::Duration timeout);
+
   // Ends streams, computation and registration, and waits for them. Later calls
   // do nothing.
   void Shutdown();

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "gmock/gmock.h"
 #include "grpcpp/client_context.h"
 #include "gtest/gtest.h"
 #include "proto/tern/v1/cluster.pb.h"
@@ -164,6 +165,64 @@ TEST(WorkerLoss, AHungWorkerIsReplacedAndComesBack) {
       ASSERT_LT(absl::Now(), deadline) << cluster.Logs();
     }
   }
+}
+
+// SIGTERM: what runs on the worker moves to a spare, and its process ends soon
+// after, long before the answers would have.
+TEST(Drain, AnswersMoveAndTheWorkerLeaves) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  options.workers = 3;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  const v1::StreamGenerateRequest request = Request("JULIET:\n", 300);
+  std::string undisturbed;
+  ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
+  constexpr int kStreams = 8;
+  std::vector<std::string> texts(kStreams);
+  std::vector<grpc::Status> statuses(kStreams);
+  std::vector<std::thread> streams;
+  for (int i = 0; i < kStreams; ++i) {
+    streams.emplace_back([&, i] {
+      statuses[i] = ReadAll(cluster, request, &texts[i], 8, [&cluster, i] {
+        if (i == 0) cluster.worker(0).Signal(SIGTERM);
+      });
+    });
+  }
+  for (std::thread& stream : streams) stream.join();
+  const absl::StatusOr<int> exit_code =
+      cluster.worker(0).Wait(absl::Seconds(60));
+  ASSERT_TRUE(exit_code.ok()) << exit_code.status() << cluster.Logs();
+  EXPECT_EQ(*exit_code, 0);
+  EXPECT_THAT(cluster.worker(0).Log(),
+              ::testing::HasSubstr("event=drained released=1"));
+  for (int i = 0; i < kStreams; ++i) {
+    EXPECT_TRUE(statuses[i].ok()) << statuses[i].error_message();
+    EXPECT_EQ(texts[i], undisturbed) << "stream " << i;
+  }
+}
+
+// With nobody to take over, what it has ends first.
+TEST(Drain, TheLastWorkerEndsItsAnswers) {
+  auto started = LocalCluster::Start({});
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  const v1::StreamGenerateRequest request = Request("JULIET:\n", 300);
+  std::string undisturbed;
+  ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
+  std::string text;
+  const grpc::Status status = ReadAll(cluster, request, &text, 8, [&cluster] {
+    cluster.worker(0).Signal(SIGTERM);
+  });
+  EXPECT_TRUE(status.ok()) << status.error_message() << cluster.Logs();
+  EXPECT_EQ(text, undisturbed);
+  const absl::StatusOr<int> exit_code =
+      cluster.worker(0).Wait(absl::Seconds(60));
+  ASSERT_TRUE(exit_code.ok()) << exit_code.status() << cluster.Logs();
+  EXPECT_EQ(*exit_code, 0);
+  EXPECT_EQ(cluster.coordinator().Log().find("sequences=1"), std::string::npos)
+      << cluster.Logs();
 }
 
 TEST(WorkerLoss, WaitsForAStatedTimeAndThenSaysUnavailable) {
