@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
@@ -72,6 +73,9 @@ absl::StatusOr<MockStage::Outcome> MockStage::Run(const StepPlan& plan) {
   outcome.result.blocks_in_use = kv_->blocks_in_use();
   if (!limits_.is_last_stage) return outcome;
   for (const StepRow& row : plan.rows) {
+    if (!row.scored_tokens.empty()) {
+      outcome.result.scored.push_back(Score(row));
+    }
     if (!row.samples) continue;
     const int32_t end = row.position + static_cast<int32_t>(row.tokens.size());
     for (int32_t position = end - row.draft_count; position <= end;
@@ -130,13 +134,28 @@ SampledToken MockStage::Sample(int64_t sequence_id, int32_t position) const {
     }
   }
   SampledToken sampled{sequence_id, position, token, absl::OkStatus()};
-  if (sampler.logprobs >= 0) {
-    sampled.logprobs.emplace();
-    for (int i = 0; i < std::min(sampler.logprobs, limits_.vocab_size); ++i) {
-      sampled.logprobs->alternatives.push_back({i, 0});
-    }
-  }
+  if (sampler.logprobs >= 0) sampled.logprobs = Logprobs(sampler.logprobs);
   return sampled;
+}
+
+ScoredRow MockStage::Score(const StepRow& row) const {
+  const int32_t n_scored = static_cast<int32_t>(row.scored_tokens.size());
+  const int32_t end = row.position + static_cast<int32_t>(row.tokens.size()) +
+                      (row.samples ? 0 : 1);
+  const SamplerParams& sampler = samplers_.at(row.sequence_id);
+  return {
+      row.sequence_id, end - n_scored,
+      std::vector<TokenLogprobs>(n_scored, Logprobs(sampler.prompt_logprobs)),
+      absl::OkStatus()};
+}
+
+// Whatever the token, it was certain, and so were all others.
+TokenLogprobs MockStage::Logprobs(int n_alternatives) const {
+  TokenLogprobs logprobs;
+  for (int i = 0; i < std::min(n_alternatives, limits_.vocab_size); ++i) {
+    logprobs.alternatives.push_back({i, 0});
+  }
+  return logprobs;
 }
 
 }  // namespace tern

@@ -77,6 +77,8 @@ class MockStage {
 
   absl::Status UpdateSequences(const StepPlan& plan);
   SampledToken Sample(int64_t sequence_id, int32_t position) const;
+  ScoredRow Score(const StepRow& row) const;
+  TokenLogprobs Logprobs(int n_alternatives) const;
 
   const Options options_;
   const StepLimits limits_;

@@ -144,6 +144,28 @@ TEST(MockStage, OnlyTheLastStageSamples) {
   EXPECT_TRUE(outcome->result.sampled.empty());
 }
 
+TEST(MockStage, ScoresPrompts) {
+  const auto stage = Make({});
+  SequenceSetup setup = Opening(1, 5, 4);
+  setup.sampler.prompt_logprobs = 2;
+  StepRow row = Row(1, 0, 3, {0}, false);
+  row.scored_tokens = {1, 1, 1};
+  StepRow last = Row(1, 3, 2, {});
+  last.scored_tokens = {1};
+  auto outcome = stage->Run({1, {}, {setup}, {row}});
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  ASSERT_EQ(outcome->result.scored.size(), 1u);
+  EXPECT_EQ(outcome->result.scored[0].position, 1);
+  ASSERT_EQ(outcome->result.scored[0].tokens.size(), 3u);
+  EXPECT_EQ(outcome->result.scored[0].tokens[2].alternatives.size(), 2u);
+  outcome = stage->Run({2, {}, {}, {last}});
+  ASSERT_TRUE(outcome.ok()) << outcome.status();
+  ASSERT_EQ(outcome->result.scored.size(), 1u);
+  EXPECT_EQ(outcome->result.scored[0].position, 4);
+  EXPECT_EQ(outcome->result.scored[0].tokens.size(), 1u);
+  EXPECT_EQ(outcome->result.sampled.size(), 1u);
+}
+
 TEST(MockStage, TakesFullBlocksOver) {
   const auto stage = Make({});
   ASSERT_TRUE(

@@ -47,6 +47,16 @@ ordered_json TokenJson(const v1::TokenLogprob& token) {
   return result;
 }
 
+// tokens: of TokenLogprob.
+template <typename Tokens>
+ordered_json TokensJson(const Tokens& tokens) {
+  ordered_json result;
+  for (const v1::TokenLogprob& token : tokens) {
+    result.push_back(TokenJson(token));
+  }
+  return result;
+}
+
 void AddCandidate(const v1::Candidate& candidate, ordered_json* to) {
   ordered_json& object = *to;
   object["text"] = candidate.text();
@@ -62,10 +72,7 @@ void AddCandidate(const v1::Candidate& candidate, ordered_json* to) {
     object["token_ids"] = candidate.token_ids();
   }
   if (candidate.logprobs_size() > 0) {
-    ordered_json& logprobs = object["logprobs"];
-    for (const v1::TokenLogprob& token : candidate.logprobs()) {
-      logprobs.push_back(TokenJson(token));
-    }
+    object["logprobs"] = TokensJson(candidate.logprobs());
   }
 }
 
@@ -87,6 +94,9 @@ std::string ResultLine(absl::string_view id,
     line["error"]["message"] = result.error().message();
   } else {
     const v1::GenerateResponse& response = result.response();
+    if (response.prompt_logprobs_size() > 0) {
+      line["prompt_logprobs"] = TokensJson(response.prompt_logprobs());
+    }
     if (response.candidates_size() == 1) {
       AddCandidate(response.candidates(0), &line);
     } else {

@@ -15,10 +15,10 @@ namespace tern {
 
 // The line of a result, "\n" included: a JSON object with the id and either
 // `error` ({"code": "INVALID_ARGUMENT", "message": ...}), or `usage` and the
-// answer: text, finish_reason ("stop" or "length"), and stop_string,
-// stop_token_id, token_ids, logprobs as far as the answer has them. Several
-// answers are an array, `candidates`. Names and values are those of Candidate,
-// pieces of tokens base64 as in proto3 JSON.
+// answer: prompt_logprobs, text, finish_reason ("stop" or "length"), and
+// stop_string, stop_token_id, token_ids, logprobs as far as the answer has
+// them. Several answers are an array, `candidates`. Names and values are those
+// of GenerateResponse and Candidate, pieces of tokens base64 as in proto3 JSON.
 std::string ResultLine(absl::string_view id,
                        const v1::BatchGenerateResponse& result);
 

@@ -60,10 +60,15 @@ TEST(ResultLine, HasWhatWasAskedFor) {
   other->set_token_id(6);
   other->set_piece("y");
   other->set_logprob(-1.5);
+  token = result.mutable_response()->add_prompt_logprobs();
+  token->set_token_id(7);
+  token->set_piece("y");
+  token->set_logprob(-2);
   result.mutable_response()->clear_usage();
   EXPECT_EQ(
       ResultLine("a", result),
-      "{\"id\":\"a\",\"text\":\"x\",\"finish_reason\":\"stop\","
+      "{\"id\":\"a\",\"prompt_logprobs\":[{\"token_id\":7,\"piece\":\"eQ==\","
+      "\"logprob\":-2.0}],\"text\":\"x\",\"finish_reason\":\"stop\","
       "\"stop_token_id\":9,\"token_ids\":[5],\"logprobs\":[{\"token_id\":5,"
       "\"piece\":\"/w==\",\"logprob\":-0.5,\"alternatives\":[{\"token_id\":6,"
       "\"piece\":\"eQ==\",\"logprob\":-1.5}]}],"

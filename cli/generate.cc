@@ -36,6 +36,11 @@ ABSL_FLAG(int, logprobs, 0,
           "Prints after the answer a table of its tokens: log-probability, id, "
           "text, and that many of the likeliest tokens at its place, in "
           "[0, 20]. Left out: no table.");
+ABSL_FLAG(
+    int, prompt_logprobs, 0,
+    "Prints in front of the answer the same table of the prompt's tokens, "
+    "from the second on, with that many of the likeliest, in [0, 20]. "
+    "Left out: no table.");
 ABSL_FLAG(std::string, request_id, "",
           "Name of the request, up to 128 characters. Left out, one is made "
           "up.");
@@ -64,6 +69,9 @@ absl::StatusOr<v1::GenerateRequest> MakeRequest(const Arguments& arguments) {
   if (absl::GetFlag(FLAGS_echo)) response.set_echo(true);
   if (arguments.Has("logprobs")) {
     response.set_logprobs(absl::GetFlag(FLAGS_logprobs));
+  }
+  if (arguments.Has("prompt_logprobs")) {
+    response.set_prompt_logprobs(absl::GetFlag(FLAGS_prompt_logprobs));
   }
   return request;
 }
@@ -96,6 +104,9 @@ class Printer {
   void Print(const v1::StreamGenerateResponse& message) {
     if (message.has_prompt_info()) info_ = message.prompt_info();
     if (message.has_usage()) usage_ = message.usage();
+    for (const v1::TokenLogprob& token : message.prompt_logprobs()) {
+      std::cout << LogprobLine(token);
+    }
     if (!message.has_delta()) return;
     last_ = Clock::System()->Now();
     if (!begun_) first_ = last_;

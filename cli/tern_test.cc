@@ -31,6 +31,7 @@ TEST_F(TernTest, GenerateStreamsTheAnswerToItsOutput) {
   EXPECT_FALSE(request.sampling().has_repetition_penalty());
   EXPECT_FALSE(request.sampling().has_sample_count());
   EXPECT_FALSE(request.response_options().has_logprobs());
+  EXPECT_FALSE(request.response_options().has_prompt_logprobs());
   EXPECT_FALSE(request.stopping().has_max_output_tokens());
   EXPECT_FALSE(request.request_id().empty());
 }
@@ -55,6 +56,7 @@ TEST_F(TernTest, GeneratePassesEveryFlagOn) {
                       "--logit_bias=4:-1.5,9:2",
                       "--min_tokens=3",
                       "--logprobs=0",
+                      "--prompt_logprobs=3",
                       "--n=2",
                       "--echo",
                       "--request_id=mine",
@@ -82,6 +84,7 @@ TEST_F(TernTest, GeneratePassesEveryFlagOn) {
   EXPECT_EQ(request.stopping().min_output_tokens(), 3);
   EXPECT_TRUE(request.response_options().has_logprobs());
   EXPECT_EQ(request.response_options().logprobs(), 0);
+  EXPECT_EQ(request.response_options().prompt_logprobs(), 3);
   EXPECT_TRUE(request.response_options().echo());
   EXPECT_EQ(request.stopping().max_output_tokens(), 12);
   ASSERT_EQ(request.stopping().stop_strings_size(), 2);
@@ -181,6 +184,29 @@ TEST_F(TernTest, GeneratePrintsATableOfLogprobsWhenAsked) {
       "to\nbe\n"
       "  -0.2500        5  \"to\\n\"  of \"to\\n\" -0.2500, \"we\" -3.0000\n"
       " -12.5000     1234  \"be\"\n");
+}
+
+TEST_F(TernTest, GenerateShowsWhatWasThoughtOfThePromptFirst) {
+  fake_.on_stream = [](auto* context, auto& request, auto* writer) {
+    for (const char* piece : {"not", " to"}) {
+      v1::StreamGenerateResponse message;
+      v1::TokenLogprob* token = message.add_prompt_logprobs();
+      token->set_token_id(5);
+      token->set_piece(piece);
+      token->set_logprob(-0.25f);
+      writer->Write(message);
+    }
+    v1::StreamGenerateResponse message;
+    message.mutable_delta()->set_text("be");
+    message.mutable_delta()->set_finish_reason(v1::FINISH_REASON_LENGTH);
+    writer->Write(message);
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Tern({"generate", "--prompt_logprobs=0", "?"}), 0);
+  EXPECT_EQ(out_,
+            "  -0.2500        5  \"not\"\n"
+            "  -0.2500        5  \" to\"\n"
+            "be\n");
 }
 
 TEST_F(TernTest, ABrokenAnswerIsKeptAndTheErrorIsASentence) {

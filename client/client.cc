@@ -52,7 +52,8 @@ void SetRequestId(const std::string& made_up, int attempt,
 }
 
 bool SaysOnlyWhatWasAdmitted(const v1::StreamGenerateResponse& message) {
-  return !message.has_delta() && !message.has_usage();
+  return !message.has_delta() && !message.has_usage() &&
+         message.prompt_logprobs().empty();
 }
 
 // Whether the same prompt may be answered next time.

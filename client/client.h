@@ -86,7 +86,8 @@ class Client {
   // Generates an answer and calls `on_message` with each message of the stream
   // as it comes; returning false ends the call with CANCELLED. `prompt_info`
   // comes once per attempt, the last one counts. Once a message with text,
-  // tokens or a finish reason was passed on, a broken stream is not retried.
+  // tokens, their log-probabilities or a finish reason was passed on, a broken
+  // stream is not retried.
   absl::Status StreamGenerate(
       v1::GenerateRequest request,
       absl::FunctionRef<bool(const v1::StreamGenerateResponse&)> on_message,

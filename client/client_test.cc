@@ -200,6 +200,20 @@ TEST_F(ClientTest, NeverRepeatsAStreamThatHasBegun) {
   EXPECT_EQ(fake_.requests().size(), 1u);
 }
 
+TEST_F(ClientTest, WhatWasThoughtOfThePromptIsABeginning) {
+  fake_.on_stream = [&](auto* context, auto& request, auto* writer) {
+    v1::StreamGenerateResponse message;
+    message.add_prompt_logprobs()->set_logprob(-1);
+    writer->Write(message);
+    return Unavailable();
+  };
+  auto client = MustCreate(Options());
+  absl::Status status;
+  EXPECT_EQ(Stream(client.get(), Prompt("?"), &status), "");
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(fake_.requests().size(), 1u);
+}
+
 TEST_F(ClientTest, DoesNotStartAPauseThatOutlastsTheDeadline) {
   fake_.on_generate = [](auto...) { return Unavailable(); };
   ClientOptions options = Options();

@@ -170,7 +170,7 @@ void BatchItem::Publish() {
     absl::MutexLock lock(&mu_);
     if (ended_) return;
     Generation::Piece piece = generation_->Collect();
-    AppendDeltas(std::move(piece.deltas), &response_);
+    AppendPiece(&piece, &response_);
     if (!piece.ended) return;
     ended_ = true;
     status = piece.status;

@@ -323,6 +323,10 @@ void Engine::Forget(int64_t ticket) {
 void Engine::Deliver(std::vector<SequenceEvent> events) {
   for (SequenceEvent& event : events) {
     const std::shared_ptr<TokenStream> output = live_.at(event.id).output;
+    if (!event.prompt_logprobs.empty()) {
+      output->PushPrompt(std::move(event.prompt_logprobs));
+      continue;
+    }
     if (!event.ended) {
       output->Push(event.token, std::move(event.logprobs));
       continue;

@@ -1,5 +1,7 @@
 #include "coordinator/generate_reactors.h"
 
+#include <algorithm>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -70,7 +72,7 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
       absl::MutexLock lock(&mu_);
       if (finished_) return;
       Generation::Piece piece = generation_->Collect();
-      AppendDeltas(std::move(piece.deltas), response_);
+      AppendPiece(&piece, response_);
       if (!piece.ended) return;
       finished_ = true;
       status = ToGrpcStatus(piece.status, piece.retry_after);
@@ -157,6 +159,7 @@ class StreamReactor
     generation_->Cancel();
     ended_ = true;
     end_status_ = Cancelled();
+    pending_prompt_.clear();
     pending_.clear();
   }
 
@@ -193,6 +196,14 @@ class StreamReactor
       *message_.mutable_prompt_info() = generation_->PromptInfo();
       return Action::kWrite;
     }
+    if (!pending_prompt_.empty()) {
+      writing_ = true;
+      for (v1::TokenLogprob& token : pending_prompt_) {
+        *message_.add_prompt_logprobs() = std::move(token);
+      }
+      pending_prompt_.clear();
+      return Action::kWrite;
+    }
     if (pending_.empty()) {
       if (!ended_) return Action::kNone;
       finished_ = true;
@@ -217,6 +228,8 @@ class StreamReactor
   void Collect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     Generation::Piece piece = generation_->Collect();
     admitted_ = piece.admitted;
+    std::move(piece.prompt_logprobs.begin(), piece.prompt_logprobs.end(),
+              std::back_inserter(pending_prompt_));
     for (v1::Candidate& delta : piece.deltas) {
       v1::Candidate* const pending = &pending_[delta.index()];
       AppendDelta(std::move(delta), pending);
@@ -233,6 +246,8 @@ class StreamReactor
   absl::optional<Generation> generation_ ABSL_GUARDED_BY(mu_);
   bool admitted_ ABSL_GUARDED_BY(mu_) = false;
   bool info_sent_ ABSL_GUARDED_BY(mu_) = false;
+  // Not sent yet.
+  std::vector<v1::TokenLogprob> pending_prompt_ ABSL_GUARDED_BY(mu_);
   std::map<int, v1::Candidate> pending_ ABSL_GUARDED_BY(mu_);  // not sent yet
   int turn_ ABSL_GUARDED_BY(mu_) = 0;  // index that may write next
   bool ended_ ABSL_GUARDED_BY(mu_) = false;

@@ -19,6 +19,10 @@ Generation::Generation(Engine* engine, const ServedModel* model,
       min_output_tokens_(request.parameters.min_output_tokens),
       echo_(std::move(request.echo)),
       parameters_(std::move(request.parameters)) {
+  if (parameters_.sampler.prompt_logprobs >= 0) {
+    scored_tokens_.assign(parameters_.prompt.begin() + 1,
+                          parameters_.prompt.end());
+  }
   for (int i = 0; i < request.sample_count; ++i) {
     samples_.emplace_back(model->tokenizer, request.stop_strings);
   }
@@ -55,6 +59,12 @@ Generation::Piece Generation::Collect() {
       break;
     }
     all_ended = all_ended && samples_[i].ended;
+    // The first sample scores the prompt. What the others have to say waits in
+    // their streams until that is done.
+    if (n_scored_ < scored_tokens_.size()) {
+      all_ended = false;
+      break;
+    }
   }
   piece.admitted = admitted_;
   ended_ = ended_ || all_ended;
@@ -69,6 +79,7 @@ void Generation::CollectSample(int index, Piece* piece) {
     admitted_ = true;
     numerics_id_ = taken.numerics_id;
   }
+  AddPromptLogprobs(taken.prompt_logprobs, piece);
   v1::Candidate delta;
   std::string* const text = delta.mutable_text();
   if (!sample.begun && !taken.tokens.empty()) {
@@ -112,25 +123,40 @@ void Generation::CollectSample(int index, Piece* piece) {
   piece->deltas.push_back(std::move(delta));
 }
 
+void Generation::AddPromptLogprobs(const std::vector<TokenLogprobs>& logprobs,
+                                   Piece* piece) {
+  CHECK(n_scored_ + logprobs.size() <= scored_tokens_.size());
+  for (const TokenLogprobs& token : logprobs) {
+    piece->prompt_logprobs.push_back(
+        LogprobOf(scored_tokens_[n_scored_++], token));
+  }
+}
+
 // Token `i`, in the forms that were asked for.
 void Generation::AddToken(TokenStream::Taken* taken, size_t i,
                           v1::Candidate* delta) {
-  const auto bytes_of = [this](int32_t token) {
-    const absl::string_view bytes = model_->tokenizer->TokenBytes(token);
-    return std::string(bytes.data(), bytes.size());
-  };
   if (return_token_ids_) delta->add_token_ids(taken->tokens[i]);
   if (taken->logprobs.empty()) return;
-  v1::TokenLogprob* out = delta->add_logprobs();
-  out->set_token_id(taken->tokens[i]);
-  out->set_piece(bytes_of(taken->tokens[i]));
-  out->set_logprob(taken->logprobs[i].logprob);
-  for (const auto& [id, logprob] : taken->logprobs[i].alternatives) {
-    v1::TokenAlternative* alternative = out->add_alternatives();
+  *delta->add_logprobs() = LogprobOf(taken->tokens[i], taken->logprobs[i]);
+}
+
+v1::TokenLogprob Generation::LogprobOf(int32_t token,
+                                       const TokenLogprobs& logprobs) const {
+  const auto bytes_of = [this](int32_t id) {
+    const absl::string_view bytes = model_->tokenizer->TokenBytes(id);
+    return std::string(bytes.data(), bytes.size());
+  };
+  v1::TokenLogprob out;
+  out.set_token_id(token);
+  out.set_piece(bytes_of(token));
+  out.set_logprob(logprobs.logprob);
+  for (const auto& [id, logprob] : logprobs.alternatives) {
+    v1::TokenAlternative* alternative = out.add_alternatives();
     alternative->set_token_id(id);
     alternative->set_piece(bytes_of(id));
     alternative->set_logprob(logprob);
   }
+  return out;
 }
 
 void Generation::Cancel() {
@@ -188,9 +214,12 @@ void AppendDelta(v1::Candidate delta, v1::Candidate* candidate) {
   candidate->MergeFrom(delta);
 }
 
-void AppendDeltas(std::vector<v1::Candidate> deltas,
-                  v1::GenerateResponse* response) {
-  for (v1::Candidate& delta : deltas) {
+void AppendPiece(Generation::Piece* piece, v1::GenerateResponse* response) {
+  for (v1::TokenLogprob& token : piece->prompt_logprobs) {
+    *response->add_prompt_logprobs() = std::move(token);
+  }
+  piece->prompt_logprobs.clear();
+  for (v1::Candidate& delta : piece->deltas) {
     const int index = delta.index();
     while (response->candidates_size() <= index) {
       const int next = response->candidates_size();
@@ -198,6 +227,7 @@ void AppendDeltas(std::vector<v1::Candidate> deltas,
     }
     AppendDelta(std::move(delta), response->mutable_candidates(index));
   }
+  piece->deltas.clear();
 }
 
 }  // namespace tern

@@ -41,6 +41,9 @@ class Generation {
   // What came since the last call.
   struct Piece {
     bool admitted = false;  // at any time so far
+    // Of the prompt's next tokens, when asked for. All have come when the first
+    // delta does.
+    std::vector<v1::TokenLogprob> prompt_logprobs;
     // For candidates with something new, ascending by index: text, the tokens
     // and log-probabilities asked for (without the token that stopped it), and
     // how it ended. AppendDelta() joins them.
@@ -75,7 +78,11 @@ class Generation {
   };
 
   void CollectSample(int index, Piece* piece);
+  void AddPromptLogprobs(const std::vector<TokenLogprobs>& logprobs,
+                         Piece* piece);
   void AddToken(TokenStream::Taken* taken, size_t i, v1::Candidate* delta);
+  v1::TokenLogprob LogprobOf(int32_t token,
+                             const TokenLogprobs& logprobs) const;
   void CancelSample(int index);
   static void SetEnd(const Sample& sample, v1::Candidate* candidate);
 
@@ -89,6 +96,9 @@ class Generation {
   const int min_output_tokens_;
   const std::string echo_;
   SequenceParameters parameters_;  // until Start()
+  // Tokens of the prompt whose log-probabilities are wanted, in order.
+  std::vector<int32_t> scored_tokens_;
+  size_t n_scored_ = 0;  // of them
 
   std::vector<Sample> samples_;
   bool started_ = false;
@@ -100,10 +110,10 @@ class Generation {
 // Appends what is new of a candidate to what there is of it.
 void AppendDelta(v1::Candidate delta, v1::Candidate* candidate);
 
-// The same for several, each at the place of its index in the response, which
-// gets candidates as needed.
-void AppendDeltas(std::vector<v1::Candidate> deltas,
-                  v1::GenerateResponse* response);
+// The same for a whole piece, each delta at the place of its index in the
+// response, which gets candidates as needed. Moves what there is of the answer
+// out of the piece; how it ended stays.
+void AppendPiece(Generation::Piece* piece, v1::GenerateResponse* response);
 
 }  // namespace tern
 

@@ -387,6 +387,7 @@ void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
   }
   sequence->n_blocks_taken_over = 0;
   row.samples = ahead || n_tokens == sequence->n_pending();
+  const int position_scored = AddScoredTokens(*sequence, &row);
   sequence->n_computed += n_tokens;
   sequence->n_computed_ever =
       std::max(sequence->n_computed_ever, sequence->n_computed);
@@ -399,11 +400,15 @@ void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
   step_tokens_ += n_tokens;
   queue_->Charge(*sequence, n_tokens + (row.samples ? 1 : 0));
   PublishBlocks(sequence, plan->step_id);
-  in_flight_.back().rows.push_back({sequence->id,
-                                    sequence->run_id,
-                                    row.samples ? sequence->n_computed : -1,
-                                    parameters.sampler.logprobs >= 0,
-                                    {}});
+  in_flight_.back().rows.push_back(
+      {sequence->id,
+       sequence->run_id,
+       row.samples ? sequence->n_computed : -1,
+       parameters.sampler.logprobs >= 0,
+       {},
+       0,
+       position_scored,
+       static_cast<int>(row.scored_tokens.size())});
   plan->rows.push_back(std::move(row));
 }
 
@@ -417,6 +422,43 @@ void Lane::SendBlocks(Sequence* sequence, int n_positions, StepRow* row) {
       sequence->block_ids.begin() + sequence->n_blocks_sent,
       sequence->block_ids.begin() + n_blocks);
   sequence->n_blocks_sent = n_blocks;
+}
+
+// The tokens of the prompt that come after one of the row's, as far as their
+// log-probabilities are wanted and not known. Returns the position of the
+// first.
+int Lane::AddScoredTokens(const Sequence& sequence, StepRow* row) {
+  const int begin = std::max(sequence.n_scored, row->position + 1);
+  const int end =
+      std::min(sequence.n_prompt, row->position + row->n_tokens() + 1);
+  if (begin < end) {
+    row->scored_tokens.assign(sequence.tokens.begin() + begin,
+                              sequence.tokens.begin() + end);
+  }
+  return begin;
+}
+
+absl::Status Lane::CheckScored(const StepResult& result) const {
+  size_t n_scored = 0;
+  for (const InFlightRow& row : in_flight_.front().rows) {
+    if (row.n_scored == 0) continue;
+    const size_t i = n_scored++;
+    if (i >= result.scored.size() || result.scored[i].run_id != row.run_id ||
+        result.scored[i].position != row.position_scored ||
+        (result.scored[i].status.ok() &&
+         result.scored[i].tokens.size() != static_cast<size_t>(row.n_scored))) {
+      return absl::InternalError(absl::StrCat(
+          "step ", result.step_id, " came back without the log-probabilities ",
+          "of the ", row.n_scored, " tokens of sequence ", row.run_id,
+          " from position ", row.position_scored));
+    }
+  }
+  if (result.scored.size() != n_scored) {
+    return absl::InternalError(absl::StrCat(
+        "step ", result.step_id, " came back with log-probabilities of ",
+        result.scored.size(), " prompts; it asked for ", n_scored));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status Lane::TakeAnswered(const StepResult& result,
@@ -447,6 +489,7 @@ absl::Status Lane::TakeAnswered(const StepResult& result,
         absl::StrCat("step ", result.step_id, " came back with ",
                      result.sampled.size(), " tokens; it asked for ", n_taken));
   }
+  RETURN_IF_ERROR(CheckScored(result));
   if (in_flight_.front().n_tokens > 0 && result.busy > absl::ZeroDuration()) {
     cost_.Observe(in_flight_.front().n_tokens, result.busy);
   }
@@ -506,7 +549,11 @@ std::vector<int64_t> Lane::InFlight() const {
 Lane::Cached Lane::LookUp(const SequenceParameters& parameters,
                           absl::Span<const int32_t> tokens) {
   Cached cached;
-  if (!options_.prefix_cache) return cached;
+  // Before there is output, scores of the prompt are still to come.
+  if (!options_.prefix_cache || (parameters.sampler.prompt_logprobs >= 0 &&
+                                 tokens.size() == parameters.prompt.size())) {
+    return cached;
+  }
   BlockManager::PrefixId prefix = blocks_.Root(parameters.tenant);
   const int block_size = blocks_.block_size();
   // At least one token is computed: its logits are wanted.
@@ -527,7 +574,7 @@ bool Lane::TakeOverBlocks(Sequence* sequence) {
   if (!options_.prefix_cache) return true;
   const int block_size = blocks_.block_size();
   const absl::Span<const int32_t> tokens = sequence->tokens;
-  while (sequence->n_pending() > block_size &&
+  while (sequence->n_computed + block_size <= sequence->n_reusable() &&
          static_cast<int>(sequence->block_ids.size()) * block_size ==
              sequence->n_computed) {
     const std::optional<BlockManager::Known> known = blocks_.Find(

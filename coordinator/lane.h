@@ -93,6 +93,8 @@ class Lane {
     bool wants_logprobs;
     std::vector<int32_t> drafts;  // guesses at the tokens to come
     int n_sampled = 0;            // tokens that came, once answered
+    int position_scored = 0;  // of the first token that it scores
+    int n_scored = 0;         // how many it does
   };
 
   // index: the `pipeline` of its sequences.
@@ -189,6 +191,8 @@ class Lane {
 
   static absl::Status CheckSampled(const StepResult& result, size_t i,
                                    const InFlightRow& row);
+  static int AddScoredTokens(const Sequence& sequence, StepRow* row);
+  absl::Status CheckScored(const StepResult& result) const;
 
   struct Cached {
     int n_tokens = 0;

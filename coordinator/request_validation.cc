@@ -170,29 +170,53 @@ absl::Status CheckStopping(const v1::StoppingParameters& in,
   return absl::OkStatus();
 }
 
+// REQUIRES: `out` has the prompt and the rest of its parameters.
+absl::Status CheckLogprobs(const v1::ResponseOptions& in, CheckedRequest* out) {
+  SequenceParameters& parameters = out->parameters;
+  int64_t n_logprobs = 0;
+  if (in.has_logprobs()) {
+    if (in.logprobs() < 0 || in.logprobs() > 20) {
+      return OutOfRange("response_options.logprobs", in.logprobs(), "[0, 20]");
+    }
+    n_logprobs = int64_t{parameters.max_output_tokens} * out->sample_count *
+                 (1 + in.logprobs());
+    if (n_logprobs > kMaxLogprobs) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "response_options.logprobs is ", in.logprobs(), ": up to ",
+          parameters.max_output_tokens, " tokens of ", out->sample_count,
+          out->sample_count == 1 ? " answer" : " answers",
+          ", each with its alternatives, make ", n_logprobs,
+          " log-probabilities; at most ", kMaxLogprobs,
+          " are returned: lower max_output_tokens, sample_count or logprobs"));
+    }
+    parameters.sampler.logprobs = in.logprobs();
+  }
+  if (!in.has_prompt_logprobs()) return absl::OkStatus();
+  if (in.prompt_logprobs() < 0 || in.prompt_logprobs() > 20) {
+    return OutOfRange("response_options.prompt_logprobs", in.prompt_logprobs(),
+                      "[0, 20]");
+  }
+  const int64_t n_prompt = static_cast<int64_t>(parameters.prompt.size());
+  const int64_t n_of_prompt = n_prompt * (1 + in.prompt_logprobs());
+  if (n_of_prompt + n_logprobs > kMaxLogprobs) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "response_options.prompt_logprobs is ", in.prompt_logprobs(), ": the ",
+        n_prompt, " tokens of the prompt, each with its alternatives, make ",
+        n_of_prompt, " log-probabilities, and the answer's ", n_logprobs,
+        "; at most ", kMaxLogprobs,
+        " are returned: lower prompt_logprobs, or shorten the prompt"));
+  }
+  parameters.sampler.prompt_logprobs = in.prompt_logprobs();
+  return absl::OkStatus();
+}
+
 // REQUIRES: `out` has everything else.
 absl::Status CheckResponseOptions(const v1::GenerateRequest& request,
                                   const ServedModel& model,
                                   CheckedRequest* out) {
   const v1::ResponseOptions& in = request.response_options();
   out->return_token_ids = in.return_token_ids();
-  if (in.has_logprobs()) {
-    if (in.logprobs() < 0 || in.logprobs() > 20) {
-      return OutOfRange("response_options.logprobs", in.logprobs(), "[0, 20]");
-    }
-    const int64_t n_logprobs = int64_t{out->parameters.max_output_tokens} *
-                               out->sample_count * (1 + in.logprobs());
-    if (n_logprobs > kMaxLogprobs) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "response_options.logprobs is ", in.logprobs(), ": up to ",
-          out->parameters.max_output_tokens, " tokens of ", out->sample_count,
-          out->sample_count == 1 ? " answer" : " answers",
-          ", each with its alternatives, make ", n_logprobs,
-          " log-probabilities; at most ", kMaxLogprobs,
-          " are returned: lower max_output_tokens, sample_count or logprobs"));
-    }
-    out->parameters.sampler.logprobs = in.logprobs();
-  }
+  RETURN_IF_ERROR(CheckLogprobs(in, out));
   if (in.echo()) {
     out->echo = request.prompt_case() == v1::GenerateRequest::kText
                     ? request.text()

@@ -390,11 +390,13 @@ TEST_F(RequestValidationTest, TakesWhatIsAskedOfTheResponse) {
   absl::StatusOr<CheckedRequest> checked = Check([](Request* r) {
     r->mutable_sampling()->set_sample_count(16);
     r->mutable_response_options()->set_logprobs(20);
+    r->mutable_response_options()->set_prompt_logprobs(20);
     r->mutable_response_options()->set_echo(true);
   });
   ASSERT_TRUE(checked.ok()) << checked.status();
   EXPECT_EQ(checked->sample_count, 16);
   EXPECT_EQ(checked->parameters.sampler.logprobs, 20);
+  EXPECT_EQ(checked->parameters.sampler.prompt_logprobs, 20);
   EXPECT_EQ(checked->echo, "hello");
   // Ids have the text that they stand for, special ones none.
   const std::vector<int32_t> ids = tokenizer_->Encode("abc", {}).value();
@@ -405,6 +407,7 @@ TEST_F(RequestValidationTest, TakesWhatIsAskedOfTheResponse) {
   });
   ASSERT_TRUE(checked.ok()) << checked.status();
   EXPECT_EQ(checked->parameters.sampler.logprobs, 0);
+  EXPECT_EQ(checked->parameters.sampler.prompt_logprobs, -1);
   EXPECT_EQ(checked->echo, "abc");
 }
 
@@ -416,6 +419,22 @@ TEST_F(RequestValidationTest, RefusesWhatNoAnswerCouldHold) {
                   r->mutable_sampling()->set_sample_count(16);
                   r->mutable_stopping()->set_max_output_tokens(1000);
                   r->mutable_response_options()->set_logprobs(20);
+                });
+  const auto set_ids = [](int n, Request* r) {
+    for (int i = 0; i < n; ++i) r->mutable_token_ids()->add_ids(7);
+    r->mutable_response_options()->set_prompt_logprobs(20);
+  };
+  ExpectRefused(Code::kInvalidArgument,
+                {"prompt_logprobs is 20", "12484 tokens", "262164", "262144"},
+                [&](Request* r) { set_ids(12484, r); });
+  EXPECT_TRUE(Check([&](Request* r) { set_ids(12483, r); }).ok());
+  // Both lists are in one answer.
+  ExpectRefused(Code::kInvalidArgument,
+                {"prompt_logprobs is 20", "262143", "the answer's 2"},
+                [&](Request* r) {
+                  set_ids(12483, r);
+                  r->mutable_stopping()->set_max_output_tokens(2);
+                  r->mutable_response_options()->set_logprobs(0);
                 });
   ExpectRefused(Code::kInvalidArgument, {"echo", "300000", "16", "4194304"},
                 [](Request* r) {

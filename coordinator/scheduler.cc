@@ -159,6 +159,7 @@ absl::Status Scheduler::Add(int64_t first_id, SequenceParameters parameters,
     const int64_t id = first_id + i;
     CHECK(!sequences_.contains(id));
     parameters.sampler.sample_index = i;
+    if (i > 0) parameters.sampler.prompt_logprobs = -1;
     auto sequence = std::make_unique<Sequence>(id, parameters);
     queue_.Enter(sequence.get());
     if (sequence->parameters.deadline < absl::InfiniteFuture()) {
@@ -267,10 +268,12 @@ absl::Status Scheduler::Complete(int index, const StepResult& result,
   std::vector<Lane::InFlightRow> rows;
   Lane* const lane = lanes_.at(index).get();
   RETURN_IF_ERROR(lane->TakeAnswered(result, &rows));
-  size_t i = 0;
+  size_t i = 0, n_scored = 0;
   for (const Lane::InFlightRow& row : rows) {
     const size_t first = i;
     i += row.n_sampled;
+    const ScoredRow* scored =
+        row.n_scored == 0 ? nullptr : &result.scored[n_scored++];
     const auto it = sequences_.find(row.id);
     if (it == sequences_.end()) continue;  // It ended while the step ran.
     Sequence* sequence = it->second.get();
@@ -279,6 +282,7 @@ absl::Status Scheduler::Complete(int index, const StepResult& result,
       CHECK(sequence->in_flight_step_id == result.step_id);
       sequence->in_flight_step_id = 0;
     }
+    if (scored != nullptr && !TakeScores(*scored, sequence, events)) continue;
     bool ended = false;
     // What comes behind the end is overshoot.
     for (size_t k = first; k < i && !ended; ++k) {
@@ -315,6 +319,22 @@ bool Scheduler::TakeToken(const SampledToken& sampled, bool wants_logprobs,
   const bool ended = event.ended;
   events->push_back(std::move(event));
   return ended;
+}
+
+// False when the sequence has failed and is gone.
+bool Scheduler::TakeScores(const ScoredRow& scored, Sequence* sequence,
+                           std::vector<SequenceEvent>* events) {
+  if (!scored.status.ok()) {
+    events->push_back(EndOf(*sequence, scored.status));
+    Erase(sequence);
+    return false;
+  }
+  sequence->n_scored = scored.position + static_cast<int>(scored.tokens.size());
+  SequenceEvent event;
+  event.id = sequence->id;
+  event.prompt_logprobs = scored.tokens;
+  events->push_back(std::move(event));
+  return true;
 }
 
 bool Scheduler::Abort(int64_t id) {

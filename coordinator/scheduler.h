@@ -27,6 +27,10 @@ struct SequenceEvent {
   int32_t token = -1;
   std::optional<TokenLogprobs> logprobs;  // of the token, when asked for
 
+  // Of the prompt, when asked for: of its next tokens, from the second on.
+  // Those of the whole prompt have come before the first token.
+  std::vector<TokenLogprobs> prompt_logprobs;
+
   // Set in the last event of the sequence.
   bool ended = false;
   // Why it failed; OK when it was answered, and then `reason` counts.
@@ -79,11 +83,12 @@ class Scheduler {
   void ClosePipeline(int index) { lanes_.at(index)->Close(); }
 
   // Queues `n_samples` sequences, all or none: ids from `first_id` on, alike
-  // but for their sample_index, from 0. Among equals, the lower id counts as
-  // the earlier one. RESOURCE_EXHAUSTED when so many more may not wait, or when
-  // one can never fit the KV cache; DEADLINE_EXCEEDED when the first token is
-  // not to be expected before the deadline. REQUIRES: n_samples > 0; no
-  // sequence of these ids is there.
+  // but for their sample_index, from 0, and that only the first one scores the
+  // prompt. Among equals, the lower id counts as the earlier one.
+  // RESOURCE_EXHAUSTED when so many more may not wait, or when one can never
+  // fit the KV cache; DEADLINE_EXCEEDED when the first token is not to be
+  // expected before the deadline. REQUIRES: n_samples > 0; no sequence of these
+  // ids is there.
   absl::Status Add(int64_t first_id, SequenceParameters parameters,
                    int n_samples = 1, absl::Time now = absl::InfinitePast());
 
@@ -144,6 +149,8 @@ class Scheduler {
   absl::Status CheckDeadline(const SequenceParameters& parameters,
                              absl::Time now);
   bool FitsAny(const Sequence& sequence) const;
+  bool TakeScores(const ScoredRow& scored, Sequence* sequence,
+                  std::vector<SequenceEvent>* events);
   void Erase(Sequence* sequence);
 
   const Options options_;

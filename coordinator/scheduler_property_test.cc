@@ -63,6 +63,7 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans,
         parameters.priority = draw(-1, 1);
         parameters.tenant = absl::StrCat("tenant", draw(0, 2));
         if (draw(0, 3) == 0) parameters.sampler.presence_penalty = 1;
+        if (draw(0, 3) == 0) parameters.sampler.prompt_logprobs = draw(0, 2);
         if (draw(0, 9) == 0) {
           parameters.deadline = now + absl::Seconds(draw(1, 60));
         }
@@ -153,6 +154,7 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans,
     *n_drafts_true += bench.toy(p).n_drafts_true();
   }
   for (const auto& [id, n] : n_wanted) {
+    bench.ExpectScores(id);
     if (aborted.count(id) > 0) {
       EXPECT_EQ(bench.ends_.count(id), 0u);
       continue;
@@ -192,6 +194,7 @@ TEST(SchedulerProperty, SameCallsGiveSamePlans) {
         ASSERT_EQ(a[i].rows[r].run_id, b[i].rows[r].run_id);
         ASSERT_EQ(a[i].rows[r].tokens, b[i].rows[r].tokens);
         ASSERT_EQ(a[i].rows[r].n_drafts, b[i].rows[r].n_drafts);
+        ASSERT_EQ(a[i].rows[r].scored_tokens, b[i].rows[r].scored_tokens);
         ASSERT_EQ(a[i].rows[r].new_block_ids, b[i].rows[r].new_block_ids);
       }
     }

@@ -526,6 +526,170 @@ TEST(SchedulerPrefix, PenaltiesAreToldTheTokensTakenOver) {
   EXPECT_EQ(row.position, 8);
 }
 
+SequenceParameters Scoring(int n_alternatives = 0) {
+  SequenceParameters parameters;
+  parameters.sampler.prompt_logprobs = n_alternatives;
+  return parameters;
+}
+
+// Lengths of the rows and how many tokens each scores.
+std::vector<std::pair<int, int>> ScoringRows(const Bench& bench,
+                                             size_t first_plan) {
+  std::vector<std::pair<int, int>> rows;
+  for (size_t i = first_plan; i < bench.plans_.size(); ++i) {
+    for (const StepRow& row : bench.plans_[i].rows) {
+      rows.emplace_back(row.n_tokens(), row.scored_tokens.size());
+    }
+  }
+  return rows;
+}
+
+TEST(SchedulerScores, APromptIsScoredPastTheCacheAndRemembered) {
+  Bench bench(Options(16, 4), 32, 1);
+  ASSERT_TRUE(bench.Add(1, Text(40), 1).ok());
+  bench.RunAll();
+  SequenceParameters parameters = Scoring();
+  parameters.prompt = Text(40);
+  const absl::Duration wait = bench.scheduler_.ExpectedWait(parameters);
+  parameters.sampler.prompt_logprobs = -1;
+  EXPECT_GT(wait, bench.scheduler_.ExpectedWait(parameters));
+  const size_t n_before = bench.plans_.size();
+  ASSERT_TRUE(bench.Add(2, Text(40), 3, Scoring(2)).ok());
+  bench.RunAll();
+  EXPECT_EQ(ScoringRows(bench, n_before),
+            (std::vector<std::pair<int, int>>{
+                {16, 16}, {16, 16}, {8, 7}, {1, 0}, {1, 0}}));
+  EXPECT_EQ(bench.toy().n_taken_over(), 0);
+  EXPECT_EQ(bench.ends_[2].n_prompt_cached, 0);
+  bench.ExpectAnswer(2, 3);
+  bench.ExpectScores(2);
+  ASSERT_EQ(bench.scores_[2].size(), 39u);
+
+  // What it computed first, others find.
+  ASSERT_TRUE(bench.Add(3, Text(30, 500), 1, Scoring()).ok());
+  bench.RunAll();
+  ASSERT_TRUE(bench.Add(4, Text(30, 500), 1).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.ends_[4].n_prompt_cached, 28);
+  bench.ExpectScores(3);
+  bench.ExpectScores(4);
+
+  // One token has nothing before it.
+  ASSERT_TRUE(bench.Add(5, Text(1), 1, Scoring()).ok());
+  bench.RunAll();
+  EXPECT_EQ(bench.ends_.count(5), 1u);
+  bench.ExpectScores(5);
+}
+
+TEST(SchedulerScores, OneOfSeveralSamplesScoresTheirPrompt) {
+  Scheduler scheduler(Options(64, 4));
+  scheduler.StartPipeline(0, {32, kBlockSize, 1, false});
+  SequenceParameters parameters = Scoring(5);
+  parameters.prompt = Text(20);
+  ASSERT_TRUE(scheduler.Add(1, parameters, 3).ok());
+  std::optional<StepPlan> plan = scheduler.Schedule(0);
+  ASSERT_TRUE(plan.has_value());
+  ASSERT_EQ(plan->rows.size(), 1u) << "the others wait for its blocks";
+  EXPECT_EQ(plan->rows[0].scored_tokens, Text(19, 1));
+  EXPECT_EQ(plan->new_sequences[0].sampler.prompt_logprobs, 5);
+  ToyWorker toy(32, kBlockSize, 64, kVocab);
+  StepResult result;
+  ASSERT_TRUE(toy.Run(*plan, &result).ok());
+  std::vector<SequenceEvent> events;
+  ASSERT_TRUE(scheduler.Complete(0, result, &events).ok());
+  plan = scheduler.Schedule(0);
+  ASSERT_TRUE(plan.has_value());
+  ASSERT_EQ(plan->rows.size(), 2u);
+  for (const StepRow& row : plan->rows) {
+    EXPECT_EQ(row.n_taken_over_blocks, 4);
+    EXPECT_TRUE(row.scored_tokens.empty());
+  }
+}
+
+TEST(SchedulerScores, AReplayScoresWhatWasNotReported) {
+  Bench bench(Options(16, 4), 16, 1);
+  ASSERT_TRUE(bench.Add(1, Text(44), 2, Scoring()).ok());
+  bench.Start();
+  bench.Finish();
+  bench.Start();  // lost in flight
+  bench.StopPipeline();
+  const size_t n_before = bench.plans_.size();
+  bench.StartPipeline(16);
+  bench.RunAll();
+  EXPECT_EQ(
+      ScoringRows(bench, n_before),
+      (std::vector<std::pair<int, int>>{{16, 0}, {16, 16}, {12, 11}, {1, 0}}));
+  bench.ExpectAnswer(1, 2);
+  bench.ExpectScores(1);
+}
+
+TEST(SchedulerScores, APreemptedOneTakesOverWhatItHasScored) {
+  Bench bench(Options(16, 1), 32, 1);
+  SequenceParameters batch = Scoring();
+  batch.sequence_class = SequenceClass::kBatch;
+  ASSERT_TRUE(bench.Add(1, Text(44), 2, batch).ok());
+  bench.Start();
+  bench.Finish();
+  bench.Start();
+  // Takes its place while its second row is in flight, which counts.
+  ASSERT_TRUE(bench.Add(2, 4, 3).ok());
+  bench.Finish();
+  const size_t n_before = bench.plans_.size();
+  bench.RunAll();
+  EXPECT_EQ(bench.scheduler_.counters().preemptions, 1);
+  EXPECT_EQ(bench.toy().n_taken_over(), 32);
+  EXPECT_EQ(ScoringRows(bench, n_before),
+            (std::vector<std::pair<int, int>>{
+                {4, 0}, {1, 0}, {1, 0}, {12, 11}, {1, 0}}));
+  bench.ExpectAnswer(1, 2);
+  bench.ExpectScores(1);
+}
+
+TEST(SchedulerScores, AFailedRowEndsItsSequenceOnly) {
+  Bench bench(Options(16, 4), 32, 1);
+  ASSERT_TRUE(bench.Add(1, 24, 2, Scoring()).ok());
+  ASSERT_TRUE(bench.Add(2, 2, 2, Scoring()).ok());
+  bench.Start();
+  ScoredRow& scored = bench.results()[0].scored.at(0);
+  scored.status = absl::DataLossError("NaN in logits");
+  scored.tokens.clear();
+  bench.RunAll();
+  EXPECT_TRUE(absl::IsDataLoss(bench.ends_[1].status));
+  bench.ExpectAnswer(2, 2);
+  bench.ExpectScores(2);
+  EXPECT_EQ(bench.toy().n_sequences(), 0);
+}
+
+TEST(SchedulerScores, WhatWasNotScoredAsAskedIsABrokenWorkers) {
+  Bench bench(Options(16, 4), 32, 1);
+  ASSERT_TRUE(bench.Add(1, 10, 2, Scoring()).ok());
+  bench.Start();
+  const StepResult right = bench.results().front();
+  ASSERT_EQ(right.scored.size(), 1u);
+  std::vector<SequenceEvent> events;
+  const auto is_refused = [&](const StepResult& wrong) {
+    return absl::IsInternal(bench.scheduler_.Complete(0, wrong, &events));
+  };
+  StepResult wrong = right;
+  wrong.scored.clear();
+  EXPECT_TRUE(is_refused(wrong));
+  wrong.scored = {right.scored[0], right.scored[0]};
+  EXPECT_TRUE(is_refused(wrong));
+  wrong = right;
+  wrong.scored[0].tokens.pop_back();
+  EXPECT_TRUE(is_refused(wrong));
+  wrong = right;
+  ++wrong.scored[0].position;
+  EXPECT_TRUE(is_refused(wrong));
+  wrong = right;
+  ++wrong.scored[0].run_id;
+  EXPECT_TRUE(is_refused(wrong));
+  EXPECT_TRUE(events.empty());
+  bench.RunAll();
+  bench.ExpectAnswer(1, 2);
+  bench.ExpectScores(1);
+}
+
 TEST(SchedulerPipelines, SpreadsSequencesEvenly) {
   Bench bench(Options(64, 8), 100, 1, 2);
   for (int id = 1; id <= 8; ++id) ASSERT_TRUE(bench.Add(id, 6, 4).ok());

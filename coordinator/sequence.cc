@@ -11,7 +11,8 @@ Sequence::Sequence(int64_t id, SequenceParameters parameters)
     : id(id),
       parameters(std::move(parameters)),
       n_prompt(static_cast<int>(this->parameters.prompt.size())),
-      tokens(this->parameters.prompt) {
+      tokens(this->parameters.prompt),
+      n_scored(this->parameters.sampler.prompt_logprobs >= 0 ? 1 : n_prompt) {
   CHECK(n_prompt > 0);
   CHECK(this->parameters.max_output_tokens > 0);
 }

@@ -59,6 +59,13 @@ struct Sequence {
   // -1 while the row that computes that one is in flight, too.
   int n_pending() const { return n_tokens() - n_computed; }
 
+  // Tokens, from the first on, that need not be computed where blocks of others
+  // hold their keys and values: what comes after the next one is to be
+  // predicted, or that one itself is still to be scored.
+  int n_reusable() const {
+    return (n_scored < n_prompt ? n_scored : n_tokens()) - 1;
+  }
+
   // Whether the next row is one token, or the next token is awaited.
   bool IsDecoding() const { return n_pending() <= 1; }
 
@@ -86,6 +93,10 @@ struct Sequence {
 
   // Prompt, then output.
   std::vector<int32_t> tokens;
+
+  // Tokens of the prompt, from the first on, whose log-probabilities were
+  // reported: the first has none. All of them where none are wanted.
+  int n_scored;
 
   // Where it runs; -1 while it waits.
   int pipeline = -1;

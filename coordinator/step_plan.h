@@ -30,6 +30,7 @@ struct SamplerParameters {
   float presence_penalty = 0;
   std::vector<std::pair<int32_t, float>> logit_bias;  // by token id, ascending
   int logprobs = -1;  // alternatives beside each token's; -1 for neither
+  int prompt_logprobs = -1;  // the same of the prompt's tokens
 
   // Whether earlier tokens have a say in the choice of the next one, beyond
   // what they do to the logits.
@@ -65,6 +66,10 @@ struct StepRow {
   // The tokens in those blocks, for samplers that need the whole text.
   std::vector<int32_t> taken_over_tokens;
   bool samples = false;
+  // Tokens of the prompt whose log-probabilities are wanted: those at the last
+  // so many places up to the one behind the row, or to its last token where it
+  // samples.
+  std::vector<int32_t> scored_tokens;
 
   int n_tokens() const {
     return sampled_in_step_id > 0 ? 1 : static_cast<int>(tokens.size());
@@ -95,12 +100,21 @@ struct SampledToken {
   std::optional<TokenLogprobs> logprobs;  // when asked for
 };
 
+// The log-probabilities of a row's `scored_tokens`, or why there are none.
+struct ScoredRow {
+  int64_t run_id = 0;
+  int position = 0;  // of the first of them
+  std::vector<TokenLogprobs> tokens;
+  absl::Status status;
+};
+
 // All stages have finished a step.
 struct StepResult {
   int64_t step_id = 0;
   // Of each sampling row, in order: one, and one more for each guess of the
   // row that came true.
   std::vector<SampledToken> sampled;
+  std::vector<ScoredRow> scored;  // one per row with scored tokens, in order
   // What the stage that computed longest took; zero when not known.
   absl::Duration busy;
 };

@@ -15,8 +15,22 @@ absl::Status CheckToken(const v1::StepResult& result, int32_t token_id,
                         const Pipeline::Spec& spec) {
   if (token_id >= 0 && token_id < spec.vocab_size) return absl::OkStatus();
   return absl::InternalError(absl::StrCat("step ", result.step_id(),
-                                          " sampled token ", token_id,
+                                          " came back with token ", token_id,
                                           "; the model has ", spec.vocab_size));
+}
+
+// from: a SampledToken or a ScoredToken.
+template <typename Token>
+absl::StatusOr<TokenLogprobs> LogprobsOf(const Token& from,
+                                         const v1::StepResult& result,
+                                         const Pipeline::Spec& spec) {
+  TokenLogprobs logprobs;
+  logprobs.logprob = from.logprob();
+  for (const v1::SampledAlternative& other : from.alternatives()) {
+    RETURN_IF_ERROR(CheckToken(result, other.token_id(), spec));
+    logprobs.alternatives.emplace_back(other.token_id(), other.logprob());
+  }
+  return logprobs;
 }
 
 }  // namespace
@@ -54,6 +68,9 @@ v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
     if (setup.sampler.logprobs >= 0) {
       sampler->set_logprobs(setup.sampler.logprobs);
     }
+    if (setup.sampler.prompt_logprobs > 0) {
+      sampler->set_prompt_logprobs(setup.sampler.prompt_logprobs);
+    }
   }
   for (const StepRow& row : plan.rows) {
     v1::StepRow* to = out.add_rows();
@@ -72,6 +89,8 @@ v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
     to->set_taken_over_block_count(row.n_taken_over_blocks);
     to->mutable_taken_over_token_ids()->Add(row.taken_over_tokens.begin(),
                                             row.taken_over_tokens.end());
+    to->mutable_scored_token_ids()->Add(row.scored_tokens.begin(),
+                                        row.scored_tokens.end());
   }
   return out;
 }
@@ -102,15 +121,24 @@ absl::StatusOr<StepResult> FromProto(const v1::StepResult& result,
       RETURN_IF_ERROR(CheckToken(result, from.token_id(), spec));
     }
     if (from.has_logprob()) {
-      sampled.logprobs.emplace();
-      sampled.logprobs->logprob = from.logprob();
-      for (const v1::SampledAlternative& other : from.alternatives()) {
-        RETURN_IF_ERROR(CheckToken(result, other.token_id(), spec));
-        sampled.logprobs->alternatives.emplace_back(other.token_id(),
-                                                    other.logprob());
-      }
+      ASSIGN_OR_RETURN(sampled.logprobs, LogprobsOf(from, result, spec));
     }
     out.sampled.push_back(std::move(sampled));
+  }
+  for (const v1::ScoredRow& from : result.scored()) {
+    ScoredRow scored;
+    scored.run_id = from.sequence_id();
+    scored.position = from.position();
+    if (from.error_code() != 0) {
+      scored.status =
+          absl::Status(static_cast<absl::StatusCode>(from.error_code()),
+                       from.error_message());
+    }
+    for (const v1::ScoredToken& token : from.tokens()) {
+      ASSIGN_OR_RETURN(scored.tokens.emplace_back(),
+                       LogprobsOf(token, result, spec));
+    }
+    out.scored.push_back(std::move(scored));
   }
   return out;
 }

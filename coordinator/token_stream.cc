@@ -1,5 +1,8 @@
 #include "coordinator/token_stream.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "util/logging.h"
 
 namespace tern {
@@ -30,6 +33,13 @@ void TokenStream::Admit(std::string numerics_id) {
   Update([&numerics_id](Taken* pending) {
     pending->admitted = true;
     pending->numerics_id = std::move(numerics_id);
+  });
+}
+
+void TokenStream::PushPrompt(std::vector<TokenLogprobs> logprobs) {
+  Update([&logprobs](Taken* pending) {
+    std::move(logprobs.begin(), logprobs.end(),
+              std::back_inserter(pending->prompt_logprobs));
   });
 }
 

@@ -31,8 +31,9 @@ struct SequenceEnd {
 // Carries the tokens of one sequence from the engine to whoever answers it.
 //
 // The engine never waits for a slow reader: what is not taken yet piles up, at
-// most `max_output_tokens` of the request, four bytes each and the
-// log-probabilities that were asked for, and is taken at once. Thread-safe.
+// most `max_output_tokens` of the request, four bytes each, and the
+// log-probabilities that were asked for, of the prompt too; it is taken at
+// once. Thread-safe.
 class TokenStream {
  public:
   // `wake` is called, on the engine thread and outside of locks, when there is
@@ -42,6 +43,8 @@ class TokenStream {
 
   // The engine's side. Nothing comes after an end.
   void Admit(std::string numerics_id) ABSL_LOCKS_EXCLUDED(mu_);
+  // Of the prompt's next tokens; all come before the first token of output.
+  void PushPrompt(std::vector<TokenLogprobs> logprobs) ABSL_LOCKS_EXCLUDED(mu_);
   void Push(int32_t token, std::optional<TokenLogprobs> logprobs = {})
       ABSL_LOCKS_EXCLUDED(mu_);
   void End(SequenceEnd end) ABSL_LOCKS_EXCLUDED(mu_);
@@ -54,6 +57,7 @@ class TokenStream {
   struct Taken {
     bool admitted = false;    // at any time so far
     std::string numerics_id;  // of the pipeline it was admitted to
+    std::vector<TokenLogprobs> prompt_logprobs;
     std::vector<int32_t> tokens;
     std::vector<TokenLogprobs> logprobs;  // one per token, or none at all
     std::optional<SequenceEnd> end;       // once

@@ -51,6 +51,21 @@ TEST(TokenStream, LogprobsKeepStepWithTheTokens) {
   EXPECT_EQ(taken.logprobs[1].alternatives.size(), 1u);
 }
 
+TEST(TokenStream, JoinsWhatWasThoughtOfThePrompt) {
+  int n_wakes = 0;
+  TokenStream stream([&n_wakes] { ++n_wakes; });
+  stream.PushPrompt({{-1, {}}, {-2, {{4, -0.5f}}}});
+  stream.PushPrompt({{-3, {}}});
+  stream.Push(3);
+  EXPECT_EQ(n_wakes, 1);
+  const TokenStream::Taken taken = stream.Take();
+  ASSERT_EQ(taken.prompt_logprobs.size(), 3u);
+  EXPECT_EQ(taken.prompt_logprobs[1].alternatives.size(), 1u);
+  EXPECT_EQ(taken.prompt_logprobs[2].logprob, -3);
+  EXPECT_EQ(taken.tokens, std::vector<int32_t>{3});
+  EXPECT_TRUE(stream.Take().prompt_logprobs.empty());
+}
+
 TEST(TokenStream, RefusedRequestsEndWithoutAdmission) {
   TokenStream stream([] {});
   stream.End({absl::UnavailableError("no workers")});

@@ -167,8 +167,11 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
         !(wanted == LogitsWantedBy(sampler, row.position + n))) {
       wanted = {};
     }
+    const int n_scored = static_cast<int>(row.scored_tokens.size());
+    if (n_scored > 0) wanted = {};
     rows_.push_back({row.tokens, row.position, kv_->BlockTable(row.sequence_id),
-                     row.samples ? 1 + row.draft_count : 0, wanted});
+                     n_scored + (row.samples ? 1 + row.draft_count : 0),
+                     wanted});
     n_tokens += n;
   }
 
@@ -204,7 +207,12 @@ void Runner::Sample(const StepPlan& plan, const float* hidden,
   std::vector<SampledToken>& sampled = result->sampled;
   sampled.reserve(n_logits);
   sampling_rows_.clear();
+  scored_tokens_.clear();
+  n_scored_ = 0;
+  int first_logits = 0;
   for (const StepRow& row : plan.rows) {
+    AddScoredTokens(row, first_logits, result);
+    first_logits += static_cast<int>(row.scored_tokens.size());
     if (!row.samples) continue;
     const int first = static_cast<int>(sampled.size());
     const int32_t end = row.position + static_cast<int32_t>(row.tokens.size());
@@ -215,12 +223,14 @@ void Runner::Sample(const StepPlan& plan, const float* hidden,
     sampling_rows_.push_back(
         {&sequences_.find(row.sequence_id)->second,
          absl::MakeConstSpan(row.tokens).last(row.draft_count),
-         sampled.data() + first, first});
+         sampled.data() + first, first_logits});
+    first_logits += 1 + row.draft_count;
   }
   size_t row_begin = 0;
   for (int begin = 0; begin < n_logits; begin += Stage::kLogitRows) {
     const int end = std::min(begin + Stage::kLogitRows, n_logits);
     stage_->ComputeLogits(begin, end - begin, hidden);
+    Score(begin, end, result);
     size_t row_end = row_begin;
     while (row_end < sampling_rows_.size() &&
            sampling_rows_[row_end].first_logits < end) {
@@ -230,8 +240,9 @@ void Runner::Sample(const StepPlan& plan, const float* hidden,
       SampleRow(&sampling_rows_[row_begin + i], begin, end, &scratch_[thread]);
     });
     // The last one may go on among the next logits.
-    row_begin = row_end - 1;
+    row_begin = std::max<size_t>(row_end, 1) - 1;
   }
+  FinishScores(result);
   // Closes the gaps behind guesses that did not come true.
   size_t n_sampled = 0;
   for (const SamplingRow& row : sampling_rows_) {
@@ -244,6 +255,57 @@ void Runner::Sample(const StepPlan& plan, const float* hidden,
     }
   }
   sampled.resize(n_sampled);
+}
+
+void Runner::AddScoredTokens(const StepRow& row, int first_logits,
+                             StepResult* result) {
+  if (row.scored_tokens.empty()) return;
+  const int n_scored = static_cast<int>(row.scored_tokens.size());
+  const int32_t last = row.position + static_cast<int32_t>(row.tokens.size()) -
+                       (row.samples ? 1 : 0);
+  const int n_alternatives =
+      sequences_.find(row.sequence_id)->second.sampler.prompt_logprobs;
+  for (int i = 0; i < n_scored; ++i) {
+    scored_tokens_.push_back({first_logits + i, result->scored.size(),
+                              static_cast<size_t>(i), row.scored_tokens[i],
+                              n_alternatives, absl::OkStatus()});
+  }
+  ScoredRow& scored = result->scored.emplace_back();
+  scored.sequence_id = row.sequence_id;
+  scored.position = last - n_scored + 1;
+  scored.tokens.resize(n_scored);
+}
+
+// Takes those whose logits are among [logits_begin, logits_end) of the step.
+void Runner::Score(int logits_begin, int logits_end, StepResult* result) {
+  const size_t begin = n_scored_;
+  while (n_scored_ < scored_tokens_.size() &&
+         scored_tokens_[n_scored_].logits < logits_end) {
+    ++n_scored_;
+  }
+  pool_->ParallelForEach(n_scored_ - begin, [&](int64_t i, int thread) {
+    ScoredToken& token = scored_tokens_[begin + i];
+    ScoredRow& row = result->scored[token.row];
+    absl::StatusOr<TokenLogprobs> logprobs = ScoreToken(
+        stage_->logits(token.logits - logits_begin), token.token_id,
+        token.n_alternatives, row.position + static_cast<int32_t>(token.i),
+        &scratch_[thread]);
+    if (logprobs.ok()) {
+      row.tokens[token.i] = *std::move(logprobs);
+    } else {
+      token.status = logprobs.status();
+    }
+  });
+}
+
+// A row with one token that failed has failed.
+void Runner::FinishScores(StepResult* result) const {
+  for (const ScoredToken& token : scored_tokens_) {
+    ScoredRow& row = result->scored[token.row];
+    if (token.status.ok() || !row.status.ok()) continue;
+    row.status = token.status;
+    row.tokens.clear();
+  }
 }
 
 // Of the logits [logits_begin, logits_end) of the step, takes those that are

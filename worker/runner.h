@@ -75,6 +75,16 @@ class Runner {
     bool goes_on = true;  // while guesses come true
   };
 
+  // A token of the step's `scored_tokens`.
+  struct ScoredToken {
+    int logits;  // among those of the step
+    size_t row;  // of the result's `scored`
+    size_t i;    // in it
+    int32_t token_id;
+    int n_alternatives;
+    absl::Status status;
+  };
+
   void Main();
   absl::Status RunAll();
   absl::Status Run(StepPlan* plan, StepResult* result);
@@ -84,6 +94,10 @@ class Runner {
   absl::Status RecordTokens(const StepRow& row);
   static void Record(int32_t token, SequenceState* sequence);
   void Sample(const StepPlan& plan, const float* hidden, StepResult* result);
+  void AddScoredTokens(const StepRow& row, int first_logits,
+                       StepResult* result);
+  void Score(int logits_begin, int logits_end, StepResult* result);
+  void FinishScores(StepResult* result) const;
   void SampleRow(SamplingRow* row, int logits_begin, int logits_end,
                  SamplerScratch* scratch) const;
   void SampleOne(absl::Span<const float> logits, const SequenceState& sequence,
@@ -105,6 +119,8 @@ class Runner {
   std::vector<float> received_;  // hidden states of the stage before
   std::vector<MicroBatchRow> rows_;
   std::vector<SamplingRow> sampling_rows_;
+  std::vector<ScoredToken> scored_tokens_;
+  size_t n_scored_ = 0;                  // of them
   std::vector<SamplerScratch> scratch_;  // one per thread of the pool
 
   std::thread thread_;

@@ -120,6 +120,7 @@ class RunnerTest : public ::testing::Test {
     auto weights = LoadStageWeights(
         source_, spec, &pool_, [](int64_t, int64_t) {}, [] { return false; });
     CHECK(weights.ok()) << weights.status().ToString();
+    weights_ = *weights;
     auto kv = KvCache::Create({spec.range.layer_end - spec.range.layer_begin,
                                config_.n_kv_heads, config_.head_dim, 8,
                                config_.context_length});
@@ -174,6 +175,7 @@ class RunnerTest : public ::testing::Test {
   testing::Bytes bytes_;
   std::shared_ptr<const ModelSource> source_;
   ModelConfig config_;
+  std::shared_ptr<const StageWeights> weights_;
   std::unique_ptr<KvCache> kv_;
   std::unique_ptr<Stage> stage_;
   std::shared_ptr<HiddenStatesInbox> inbox_;
@@ -496,6 +498,127 @@ TEST_F(RunnerTest, LogprobsComeWhereTheyAreAskedFor) {
   EXPECT_LE(logprobs.logprob, logprobs.alternatives[0].logprob);
 }
 
+// A text of the model's tokens.
+std::vector<int32_t> Text(int n, int first) {
+  std::vector<int32_t> text(n);
+  for (int i = 0; i < n; ++i) text[i] = (first + i * i) % 50;
+  return text;
+}
+
+void ExpectSame(const TokenLogprobs& actual, const TokenLogprobs& expected,
+                size_t i) {
+  EXPECT_EQ(actual.logprob, expected.logprob) << "token " << i;
+  ASSERT_EQ(actual.alternatives.size(), expected.alternatives.size());
+  for (size_t k = 0; k < actual.alternatives.size(); ++k) {
+    EXPECT_EQ(actual.alternatives[k].token_id,
+              expected.alternatives[k].token_id);
+    EXPECT_EQ(actual.alternatives[k].logprob, expected.alternatives[k].logprob);
+  }
+}
+
+// More tokens than there are logits at a time, whole and in pieces, beside
+// others, equal those of a text that is decoded token by token.
+TEST_F(RunnerTest, PromptsAreScoredWhateverTheCut) {
+  constexpr int kTokens = 60;
+  constexpr int kAlternatives = 3;
+  const std::vector<int32_t> text = Text(kTokens, 5);
+  Start(true, true);
+  std::vector<TokenLogprobs> expected;
+  {
+    auto kv = KvCache::Create(
+        {2, config_.n_kv_heads, config_.head_dim, 4, config_.context_length});
+    ASSERT_TRUE(kv.ok()) << kv.status();
+    Stage stage(weights_, kv->get(), &pool_, &BestKernels(), 1);
+    const std::vector<int32_t> block_table = {2, 0, 3, 1};
+    SamplerScratch scratch;
+    for (int i = 0; i + 1 < kTokens; ++i) {
+      const MicroBatchRow row = {absl::MakeConstSpan(text).subspan(i, 1), i,
+                                 block_table, 1};
+      stage.Forward({row}, stage.hidden());
+      stage.ComputeLogits(0, 1, stage.hidden());
+      expected.push_back(ComputeLogprobs(stage.logits(0), text[i + 1],
+                                         kAlternatives, &scratch));
+    }
+  }
+
+  SamplerParams scoring;
+  scoring.temperature = 0;  // which needs one logit alone
+  scoring.prompt_logprobs = kAlternatives;
+  const SamplerParams plain;
+  int64_t step_id = 0;
+  int32_t sampled = -1;
+  for (const std::vector<int>& lengths : std::vector<std::vector<int>>{
+           {60}, {16, 32, 12}, {1, 58, 1}, {33, 27}}) {
+    std::vector<TokenLogprobs> scores;
+    int position = 0;
+    for (size_t c = 0; c < lengths.size(); ++c) {
+      const int end = position + lengths[c];
+      const bool samples = end == kTokens;
+      StepPlan plan{++step_id, {}, {}, {}};
+      StepRow row =
+          Row(1, position, {text.begin() + position, text.begin() + end}, {},
+              samples);
+      row.scored_tokens.assign(text.begin() + position + 1,
+                               text.begin() + end + (samples ? 0 : 1));
+      if (c == 0) {
+        if (step_id > 1) plan.released_sequence_ids = {1, 2};
+        plan.new_sequences = {{2, plain}, {1, scoring}};
+        row.new_block_ids = {4, 5, 6, 7};
+      }
+      plan.rows = {Row(2, static_cast<int>(c), {7}, {}), row};
+      if (c == 0) plan.rows[0].new_block_ids = {1};
+      Push(plan);
+      const StepResult result = sink_->WaitForResult(step_id - 1);
+      ASSERT_EQ(result.sampled.size(), samples ? 2u : 1u);
+      EXPECT_EQ(result.sampled[0].sequence_id, 2);
+      if (samples) {
+        if (sampled < 0) sampled = result.sampled[1].token_id;
+        EXPECT_EQ(result.sampled[1].position, kTokens);
+        EXPECT_EQ(result.sampled[1].token_id, sampled);
+      }
+      if (row.scored_tokens.empty()) {
+        EXPECT_TRUE(result.scored.empty());
+      } else {
+        ASSERT_EQ(result.scored.size(), 1u);
+        EXPECT_EQ(result.scored[0].sequence_id, 1);
+        EXPECT_EQ(result.scored[0].position, position + 1);
+        EXPECT_TRUE(result.scored[0].status.ok());
+        for (const TokenLogprobs& token : result.scored[0].tokens) {
+          scores.push_back(token);
+        }
+      }
+      position = end;
+    }
+    ASSERT_EQ(scores.size(), expected.size());
+    for (size_t i = 0; i < scores.size(); ++i) {
+      ExpectSame(scores[i], expected[i], i);
+    }
+  }
+}
+
+// A replay computes tokens again that it has scored before.
+TEST_F(RunnerTest, ScoresTheEndOfARowAlone) {
+  Start(true, true);
+  const std::vector<int32_t> text = Text(40, 9);
+  StepRow row = Row(1, 0, text, {0, 1, 2}, false);
+  row.scored_tokens.assign(text.begin() + 1, text.end());
+  row.scored_tokens.push_back(3);
+  Push({1, {}, {{1, {}}}, {row}});
+  row.scored_tokens.erase(row.scored_tokens.begin(),
+                          row.scored_tokens.begin() + 35);
+  Push({2, {1}, {{1, {}}}, {row}});
+  const StepResult all = sink_->WaitForResult(0);
+  const StepResult end = sink_->WaitForResult(1);
+  EXPECT_EQ(all.scored.at(0).position, 1);
+  EXPECT_EQ(all.scored[0].tokens.size(), 40u);
+  EXPECT_TRUE(all.sampled.empty());
+  EXPECT_EQ(end.scored.at(0).position, 36);
+  ASSERT_EQ(end.scored[0].tokens.size(), 5u);
+  for (size_t i = 0; i < 5; ++i) {
+    ExpectSame(end.scored[0].tokens[i], all.scored[0].tokens[35 + i], i);
+  }
+}
+
 TEST_F(RunnerTest, AnErrorEndsTheStreamAndForgetsTheSequences) {
   Start(true, true);
   Push({1, {}, {{1, {}}}, {Row(1, 0, {1}, {0})}});
@@ -572,6 +695,24 @@ TEST_F(RunnerTest, HiddenStatesThatAreNotNumbersFailTheRowOnly) {
   EXPECT_EQ(result.sampled[0].token_id, -1);
   EXPECT_TRUE(result.sampled[1].status.ok()) << result.sampled[1].status;
   EXPECT_GE(result.sampled[1].token_id, 0);
+}
+
+TEST_F(RunnerTest, APromptThatCannotBeScoredFailsItsRowOnly) {
+  Start(false, true);
+  StepRow bad = Row(1, 0, {1, 2, 3}, {0}, false);
+  bad.scored_tokens = {2, 3, 4};
+  StepRow good = Row(2, 0, {1, 2}, {1}, false);
+  good.scored_tokens = {2, 3};
+  Push({1, {}, {{1, {}}, {2, {}}}, {bad, good}});
+  std::vector<float> hidden(5 * kHidden, 0.5f);
+  hidden[2 * kHidden] = std::numeric_limits<float>::infinity();
+  Receive(1, hidden);
+  const StepResult result = sink_->WaitForResult(0);
+  ASSERT_EQ(result.scored.size(), 2u);
+  EXPECT_TRUE(absl::IsDataLoss(result.scored[0].status));
+  EXPECT_TRUE(result.scored[0].tokens.empty());
+  EXPECT_TRUE(result.scored[1].status.ok()) << result.scored[1].status;
+  EXPECT_EQ(result.scored[1].tokens.size(), 2u);
 }
 
 TEST_F(RunnerTest, TheMailboxIsBounded) {

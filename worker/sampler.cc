@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/log_double.h"
 #include "util/logging.h"
+#include "util/status_macros.h"
 #include "worker/philox.h"
 
 namespace tern {
@@ -40,6 +41,13 @@ bool AllFinite(absl::Span<const float> logits) {
     found |= (bits & 0x7f800000u) == 0x7f800000u;
   }
   return found == 0;
+}
+
+absl::Status CheckFinite(absl::Span<const float> logits, int32_t position) {
+  if (AllFinite(logits)) return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat("the model produced non-finite logits for position ",
+                   position, "; its file may be damaged"));
 }
 
 int32_t Argmax(absl::Span<const float> logits) {
@@ -344,11 +352,7 @@ absl::StatusOr<int32_t> SampleToken(absl::Span<const float> logits,
                                     int32_t position, SamplerScratch* scratch,
                                     const TokenHistory* history) {
   DCHECK(!logits.empty() && logits.size() < (size_t{1} << 23));
-  if (!AllFinite(logits)) {
-    return absl::DataLossError(
-        absl::StrCat("the model produced non-finite logits for position ",
-                     position, "; its file may be damaged"));
-  }
+  RETURN_IF_ERROR(CheckFinite(logits, position));
   const bool below_minimum = IsBelowMinimum(params, position);
   const absl::Span<const float> adjusted =
       Adjust(logits, params, history, &scratch->adjusted);
@@ -407,6 +411,14 @@ TokenLogprobs ComputeLogprobs(absl::Span<const float> logits, int32_t token,
     }
   }
   return out;
+}
+
+absl::StatusOr<TokenLogprobs> ScoreToken(absl::Span<const float> logits,
+                                         int32_t token, int n_alternatives,
+                                         int32_t position,
+                                         SamplerScratch* scratch) {
+  RETURN_IF_ERROR(CheckFinite(logits, position));
+  return ComputeLogprobs(logits, token, n_alternatives, scratch);
 }
 
 }  // namespace tern

@@ -39,6 +39,8 @@ struct SamplerParams {
 
   // Alternatives to return with each token's log-probability; -1 for neither.
   int32_t logprobs = -1;
+  // Alternatives to return with each token of the prompt that is scored.
+  int32_t prompt_logprobs = 0;
 
   // Whether the result depends on which tokens the sequence holds.
   bool NeedsHistory() const {
@@ -101,6 +103,13 @@ struct TokenLogprobs {
 // REQUIRES: logits finite, not empty and below 2^23 many; token among them.
 TokenLogprobs ComputeLogprobs(absl::Span<const float> logits, int32_t token,
                               int n_alternatives, SamplerScratch* scratch);
+
+// The same of a given token at `position`: DATA_LOSS when a logit is infinite
+// or NaN, as in SampleToken().
+absl::StatusOr<TokenLogprobs> ScoreToken(absl::Span<const float> logits,
+                                         int32_t token, int n_alternatives,
+                                         int32_t position,
+                                         SamplerScratch* scratch);
 
 }  // namespace tern
 

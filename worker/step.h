@@ -35,6 +35,9 @@ struct StepRow {
   int64_t sampled_in_step_id = 0;
   // Of `tokens`, the last so many are guesses at what comes after the others.
   int32_t draft_count = 0;
+  // The tokens at the last so many places up to the one behind the row, or up
+  // to its last token where it samples, whose log-probabilities are wanted.
+  std::vector<int32_t> scored_tokens = {};
 };
 
 // One step of a pipeline.
@@ -54,10 +57,19 @@ struct SampledToken {
   absl::optional<TokenLogprobs> logprobs = {};  // when asked for
 };
 
+// The log-probabilities of a row's `scored_tokens`.
+struct ScoredRow {
+  int64_t sequence_id;
+  int32_t position;                   // of the first of them
+  std::vector<TokenLogprobs> tokens;  // none when the row failed
+  absl::Status status;                // why it failed
+};
+
 // What a stage has to say about a step.
 struct StepResult {
   int64_t step_id;
   std::vector<SampledToken> sampled;
+  std::vector<ScoredRow> scored;  // of each row with any, in order
   int64_t compute_ns;
   int64_t wait_ns;
   int32_t blocks_in_use;

@@ -86,6 +86,8 @@ absl::StatusOr<SamplerParams> ParseSampler(const v1::SequenceSetup& setup,
     wrong = "a negative min_output_tokens";
   } else if (s.has_logprobs() && (s.logprobs() < 0 || s.logprobs() > 20)) {
     wrong = "logprobs outside [0, 20]";
+  } else if (s.prompt_logprobs() < 0 || s.prompt_logprobs() > 20) {
+    wrong = "prompt_logprobs outside [0, 20]";
   } else if (setup.prompt_token_count() < 0 ||
              setup.prompt_token_count() > limits.context_length) {
     wrong = "a prompt_token_count outside of the context";
@@ -113,6 +115,7 @@ absl::StatusOr<SamplerParams> ParseSampler(const v1::SequenceSetup& setup,
                             s.stop_token_ids().end());
   out.prompt_token_count = setup.prompt_token_count();
   out.logprobs = s.has_logprobs() ? s.logprobs() : -1;
+  out.prompt_logprobs = s.prompt_logprobs();
   return out;
 }
 
@@ -190,6 +193,15 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
         "the row of sequence ", id, " has ", n_drafts, " guesses among ",
         n_tokens, " tokens", row.samples() ? "" : " and samples nothing"));
   }
+  const auto& scored = row.scored_token_ids();
+  if (scored.size() > n_tokens - (row.samples() ? 1 : 0) ||
+      (!scored.empty() && n_drafts > 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the row of sequence ", id, " wants the log-probabilities of ",
+        scored.size(), " tokens; it has ", n_tokens, " tokens, of which ",
+        n_drafts, " are guesses", row.samples() ? ", and samples" : ""));
+  }
+  for (const int32_t token : scored) RETURN_IF_ERROR(check_token(token));
   return StepRow{id,
                  row.position(),
                  std::move(tokens),
@@ -198,7 +210,19 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
                  n_taken_over,
                  {taken_over.begin(), taken_over.end()},
                  sampled_in_step_id,
-                 n_drafts};
+                 n_drafts,
+                 {scored.begin(), scored.end()}};
+}
+
+// to: a SampledToken or a ScoredToken.
+template <typename Token>
+void SetLogprobs(const TokenLogprobs& from, Token* to) {
+  to->set_logprob(from.logprob);
+  for (const TokenLogprob& other : from.alternatives) {
+    v1::SampledAlternative* alternative = to->add_alternatives();
+    alternative->set_token_id(other.token_id);
+    alternative->set_logprob(other.logprob);
+  }
 }
 
 }  // namespace
@@ -271,17 +295,21 @@ v1::StepResult MakeStepResult(const StepResult& result,
     out->set_sequence_id(token.sequence_id);
     out->set_position(token.position);
     out->set_token_id(token.token_id);
-    if (token.logprobs.has_value()) {
-      out->set_logprob(token.logprobs->logprob);
-      for (const TokenLogprob& other : token.logprobs->alternatives) {
-        v1::SampledAlternative* alternative = out->add_alternatives();
-        alternative->set_token_id(other.token_id);
-        alternative->set_logprob(other.logprob);
-      }
-    }
+    if (token.logprobs.has_value()) SetLogprobs(*token.logprobs, out);
     if (token.status.ok()) continue;
     out->set_error_code(static_cast<int32_t>(token.status.code()));
     out->set_error_message(std::string(token.status.message()));
+  }
+  for (const ScoredRow& row : result.scored) {
+    v1::ScoredRow* out = message.add_scored();
+    out->set_sequence_id(row.sequence_id);
+    out->set_position(row.position);
+    for (const TokenLogprobs& token : row.tokens) {
+      SetLogprobs(token, out->add_tokens());
+    }
+    if (row.status.ok()) continue;
+    out->set_error_code(static_cast<int32_t>(row.status.code()));
+    out->set_error_message(std::string(row.status.message()));
   }
   message.set_compute_ns(result.compute_ns);
   message.set_wait_ns(result.wait_ns);

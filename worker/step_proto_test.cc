@@ -107,6 +107,22 @@ TEST(StepProto, ReadsGuesses) {
   EXPECT_EQ(plan->rows[0].draft_count, 1);
 }
 
+TEST(StepProto, ReadsWhatIsToBeScored) {
+  v1::StepPlan message = GoodPlan();
+  EXPECT_TRUE(ParseStepPlan(message, Limits())->rows[0].scored_tokens.empty());
+  message.mutable_new_sequences(0)->mutable_sampler()->set_prompt_logprobs(20);
+  message.mutable_rows(0)->add_scored_token_ids(99);
+  auto plan = ParseStepPlan(message, Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->new_sequences[0].sampler.prompt_logprobs, 20);
+  EXPECT_EQ(plan->rows[0].scored_tokens, std::vector<int32_t>{99});
+  message.mutable_rows(0)->set_samples(false);
+  message.mutable_rows(0)->add_scored_token_ids(3);
+  plan = ParseStepPlan(message, Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->rows[0].scored_tokens, (std::vector<int32_t>{99, 3}));
+}
+
 TEST(StepProto, WhatAnOlderCoordinatorLeavesOutIsNeutral) {
   v1::StepPlan message = GoodPlan();
   v1::SamplerSetup* sampler =
@@ -185,6 +201,23 @@ TEST(StepProto, HostilePlansAreInvalid) {
       [&](auto* p) { sampler(p)->add_stop_token_ids(-1); },
       [&](auto* p) { sampler(p)->set_logprobs(21); },
       [&](auto* p) { sampler(p)->set_logprobs(-1); },
+      [&](auto* p) { sampler(p)->set_prompt_logprobs(21); },
+      [&](auto* p) { sampler(p)->set_prompt_logprobs(int_min); },
+      [](auto* p) { p->mutable_rows(0)->add_scored_token_ids(-1); },
+      [](auto* p) { p->mutable_rows(0)->add_scored_token_ids(100); },
+      // One place comes after a token of the row and before what it samples.
+      [](auto* p) {
+        p->mutable_rows(0)->add_scored_token_ids(99);
+        p->mutable_rows(0)->add_scored_token_ids(1);
+      },
+      [](auto* p) {
+        p->mutable_rows(0)->set_samples(false);
+        for (int i = 0; i < 3; ++i) p->mutable_rows(0)->add_scored_token_ids(1);
+      },
+      [](auto* p) {
+        p->mutable_rows(0)->set_draft_count(1);
+        p->mutable_rows(0)->add_scored_token_ids(99);
+      },
       [](auto* p) { p->mutable_new_sequences(0)->set_prompt_token_count(-1); },
       [](auto* p) { p->mutable_new_sequences(0)->set_prompt_token_count(65); },
       [](auto* p) { p->mutable_new_sequences(0)->clear_sampler(); },
@@ -311,7 +344,7 @@ TEST(StepProto, DamagedPlansNeverGetThroughWithBadNumbers) {
 }
 
 TEST(StepProto, ResultsCarryTokensAndErrors) {
-  StepResult result{9, {}, 11, 12, 13};
+  StepResult result{9, {}, {}, 11, 12, 13};
   result.sampled.push_back({5, 2, 77, absl::OkStatus()});
   result.sampled.push_back({6, 3, -1, absl::DataLossError("bad row")});
   result.sampled[0].logprobs = TokenLogprobs{-1.5f, {{77, -1.5f}, {3, -2}}};
@@ -337,6 +370,26 @@ TEST(StepProto, ResultsCarryTokensAndErrors) {
   EXPECT_EQ(message.sampled(1).token_id(), -1);
   EXPECT_EQ(message.sampled(1).error_code(), 15);
   EXPECT_EQ(message.sampled(1).error_message(), "bad row");
+}
+
+TEST(StepProto, ResultsCarryScores) {
+  StepResult result{9, {}, {}, 11, 12, 13};
+  result.scored.push_back({5, 2, {{-1.5f, {{77, -1.5f}, {3, -2}}}, {-4}}, {}});
+  result.scored.push_back({6, 3, {}, absl::DataLossError("bad row")});
+  const v1::StepResult message = MakeStepResult(result, Limits());
+  ASSERT_EQ(message.scored_size(), 2);
+  EXPECT_EQ(message.scored(0).sequence_id(), 5);
+  EXPECT_EQ(message.scored(0).position(), 2);
+  EXPECT_EQ(message.scored(0).error_code(), 0);
+  ASSERT_EQ(message.scored(0).tokens_size(), 2);
+  EXPECT_EQ(message.scored(0).tokens(0).logprob(), -1.5f);
+  ASSERT_EQ(message.scored(0).tokens(0).alternatives_size(), 2);
+  EXPECT_EQ(message.scored(0).tokens(0).alternatives(1).token_id(), 3);
+  EXPECT_EQ(message.scored(0).tokens(0).alternatives(1).logprob(), -2);
+  EXPECT_EQ(message.scored(0).tokens(1).logprob(), -4);
+  EXPECT_EQ(message.scored(1).tokens_size(), 0);
+  EXPECT_EQ(message.scored(1).error_code(), 15);
+  EXPECT_EQ(message.scored(1).error_message(), "bad row");
 }
 
 }  // namespace

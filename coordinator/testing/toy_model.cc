@@ -28,6 +28,18 @@ std::vector<int32_t> ToyAnswer(std::vector<int32_t> prompt, uint64_t seed,
   return std::vector<int32_t>(prompt.begin() + n_prompt, prompt.end());
 }
 
+float ToyLogprob(absl::Span<const int32_t> history, int32_t token) {
+  return -static_cast<float>(ToyNextToken(history, token, 1 << 20));
+}
+
+std::vector<float> ToyScores(absl::Span<const int32_t> prompt) {
+  std::vector<float> scores;
+  for (size_t i = 1; i < prompt.size(); ++i) {
+    scores.push_back(ToyLogprob(prompt.first(i), prompt[i]));
+  }
+  return scores;
+}
+
 ToyWorker::ToyWorker(int n_blocks, int block_size, int max_step_tokens,
                      int vocab_size)
     : block_size_(block_size),
@@ -97,6 +109,32 @@ void ToyWorker::Sample(const StepRow& row, int64_t step_id, State* state,
   }
 }
 
+// Of a row of `n_tokens` tokens that are in the history now.
+absl::Status ToyWorker::Score(const StepRow& row, int n_tokens,
+                              const State& state, ScoredRow* scored) {
+  const int n_scored = static_cast<int>(row.scored_tokens.size());
+  if (n_scored > n_tokens - (row.samples ? 1 : 0) || row.n_drafts > 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "row of ", row.run_id, ": scores other tokens than follow it"));
+  }
+  const absl::Span<const int32_t> history = state.history;
+  const int n_history = static_cast<int>(history.size());
+  scored->run_id = row.run_id;
+  scored->position = n_history + (row.samples ? 0 : 1) - n_scored;
+  for (int i = 0; i < n_scored; ++i) {
+    const int position = scored->position + i;
+    const int32_t token = row.scored_tokens[i];
+    if (position < n_history && history[position] != token) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "row of ", row.run_id, ": scores token ", token, " at ", position));
+    }
+    TokenLogprobs& logprobs = scored->tokens.emplace_back();
+    logprobs.logprob = ToyLogprob(history.first(position), token);
+    logprobs.alternatives.resize(state.prompt_logprobs);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
   const auto error = [&plan](const auto&... what) {
     return absl::InvalidArgumentError(
@@ -118,7 +156,9 @@ absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
     if (!run_ids_seen_.insert(setup.run_id).second) {
       return error("opens ", setup.run_id, " again");
     }
-    sequences_[setup.run_id].seed = setup.sampler.seed;
+    State& state = sequences_[setup.run_id];
+    state.seed = setup.sampler.seed;
+    state.prompt_logprobs = std::max(0, setup.sampler.prompt_logprobs);
   }
   std::set<int64_t> rows;
   size_t n_tokens = 0;
@@ -186,6 +226,11 @@ absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
     if (state.block_ids.size() != n_blocks_needed) {
       return error("sequence ", row.run_id, " has ", state.block_ids.size(),
                    " blocks for ", state.n_positions_ever, " positions");
+    }
+    if (!row.scored_tokens.empty()) {
+      const absl::Status scored = Score(row, static_cast<int>(tokens.size()),
+                                        state, &result->scored.emplace_back());
+      if (!scored.ok()) return error(scored.message());
     }
     if (row.samples) Sample(row, plan.step_id, &state, result);
   }

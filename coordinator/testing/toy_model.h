@@ -23,6 +23,12 @@ int32_t ToyNextToken(absl::Span<const int32_t> history, uint64_t seed,
 std::vector<int32_t> ToyAnswer(std::vector<int32_t> prompt, uint64_t seed,
                                int n, int vocab_size);
 
+// The toy model's log-probability of `token` after `history`, a whole number.
+float ToyLogprob(absl::Span<const int32_t> history, int32_t token);
+
+// What it thinks of the tokens of `prompt` from the second on.
+std::vector<float> ToyScores(absl::Span<const int32_t> prompt);
+
 // The workers of a pipeline, made of the toy model: executes plans as a real
 // stage would and refuses every plan that breaks the rules of worker.proto.
 class ToyWorker {
@@ -47,6 +53,7 @@ class ToyWorker {
  private:
   struct State {
     uint64_t seed = 0;
+    int prompt_logprobs = 0;
     std::map<int64_t, int32_t> sampled;  // by step
     std::vector<int32_t> history;        // as computed into the cache
     int n_drafts = 0;                    // of it, the last
@@ -63,6 +70,8 @@ class ToyWorker {
   void DropDrafts(int position, State* state);
   void Sample(const StepRow& row, int64_t step_id, State* state,
               StepResult* result);
+  static absl::Status Score(const StepRow& row, int n_tokens,
+                            const State& state, ScoredRow* scored);
 
   const int block_size_;
   const int max_step_tokens_;

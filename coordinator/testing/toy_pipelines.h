@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -65,6 +66,7 @@ class ToyPipelines {
     parameters.max_output_tokens = n_output;
     parameters.sampler.seed = id;
     prompts_[id] = parameters.prompt;
+    if (parameters.sampler.prompt_logprobs >= 0) scoring_.insert(id);
     return scheduler_.Add(id, std::move(parameters));
   }
 
@@ -123,8 +125,24 @@ class ToyPipelines {
         << "sequence " << id;
   }
 
+  // That the prompt was scored as far as it was asked for and the sequence
+  // went well, or up to anywhere.
+  void ExpectScores(int64_t id) {
+    std::vector<float> expected;
+    if (scoring_.count(id) > 0) expected = ToyScores(prompts_[id]);
+    if (ends_.count(id) == 0 || !ends_[id].status.ok()) {
+      ASSERT_LE(scores_[id].size(), expected.size());
+      expected.resize(scores_[id].size());
+    }
+    EXPECT_EQ(scores_[id], expected) << "sequence " << id;
+  }
+
   void Take(std::vector<SequenceEvent> events) {
     for (SequenceEvent& event : events) {
+      for (const TokenLogprobs& logprobs : event.prompt_logprobs) {
+        EXPECT_TRUE(answers_[event.id].empty()) << "sequence " << event.id;
+        scores_[event.id].push_back(logprobs.logprob);
+      }
       if (event.token >= 0) answers_[event.id].push_back(event.token);
       if (event.ended) ends_[event.id] = std::move(event);
     }
@@ -146,6 +164,8 @@ class ToyPipelines {
   std::vector<StepPlan> plans_;
   std::map<int64_t, std::vector<int32_t>> prompts_;
   std::map<int64_t, std::vector<int32_t>> answers_;
+  std::set<int64_t> scoring_;  // whose prompts are to be scored
+  std::map<int64_t, std::vector<float>> scores_;
   std::map<int64_t, SequenceEvent> ends_;
 };
 

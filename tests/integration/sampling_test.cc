@@ -40,6 +40,7 @@ v1::GenerateRequest Greedy(const std::string& text, int max_tokens) {
 struct Answer {
   grpc::Status status;
   std::map<int, v1::Candidate> candidates;
+  std::vector<v1::TokenLogprob> prompt_logprobs;
   v1::Usage usage;
   int n_changes = 0;  // messages about another candidate than the one before
 };
@@ -57,6 +58,10 @@ Answer Stream(LocalCluster& cluster, const v1::GenerateRequest& request,
   int last_index = -1;
   for (int i = 0; reader->Read(&message); ++i) {
     if (message.has_usage()) answer.usage = message.usage();
+    for (const v1::TokenLogprob& token : message.prompt_logprobs()) {
+      EXPECT_TRUE(answer.candidates.empty()) << "the prompt comes first";
+      answer.prompt_logprobs.push_back(token);
+    }
     if (message.has_delta()) {
       v1::Candidate delta = message.delta();
       v1::Candidate& whole = answer.candidates[delta.index()];
@@ -309,6 +314,99 @@ TEST_F(SamplingTest, LogprobsKeepStepWithTheTokens) {
   EXPECT_EQ(hot.logprobs(0).logprob(), whole.logprobs(0).logprob());
 }
 
+// A text that the model has written, to be scored: its tokens with those of the
+// prompt, and what the model thought of them when it wrote them.
+struct Written {
+  v1::GenerateRequest scoring;
+  std::vector<v1::TokenLogprob> logprobs;  // of the last tokens
+};
+
+Written Write(LocalCluster& cluster, int max_tokens) {
+  v1::GenerateRequest request = Greedy("", max_tokens);
+  for (const int id : {30, 31, 32, 33, 34}) {
+    request.mutable_token_ids()->add_ids(id);
+  }
+  // Hot enough to choose unlikely tokens as well.
+  request.mutable_sampling()->set_temperature(1.5f);
+  request.mutable_sampling()->set_seed(11);
+  request.mutable_stopping()->set_ignore_end_of_sequence(true);
+  request.mutable_response_options()->set_logprobs(4);
+  const Answer answer = Stream(cluster, request);
+  EXPECT_TRUE(answer.status.ok()) << answer.status.error_message();
+  const v1::Candidate& candidate = answer.candidates.at(0);
+  Written written;
+  written.scoring = Greedy("", 2);
+  *written.scoring.mutable_token_ids() = request.token_ids();
+  for (const int id : candidate.token_ids()) {
+    written.scoring.mutable_token_ids()->add_ids(id);
+  }
+  written.scoring.mutable_response_options()->set_prompt_logprobs(4);
+  written.logprobs = {candidate.logprobs().begin(), candidate.logprobs().end()};
+  EXPECT_EQ(written.logprobs.size(), static_cast<size_t>(max_tokens));
+  return written;
+}
+
+template <typename Tokens>
+void ExpectScores(const Tokens& scores, const Written& written) {
+  const int n_prompt = written.scoring.token_ids().ids_size();
+  ASSERT_EQ(static_cast<int>(scores.size()), n_prompt - 1);
+  for (int i = 0; i + 1 < n_prompt; ++i) {
+    EXPECT_EQ(scores.at(i).token_id(), written.scoring.token_ids().ids(i + 1));
+    EXPECT_EQ(scores.at(i).alternatives_size(), 4);
+  }
+  const int n = static_cast<int>(written.logprobs.size());
+  for (int i = 0; i < n; ++i) {
+    EXPECT_EQ(scores.at(n_prompt - 1 - n + i).SerializeAsString(),
+              written.logprobs[i].SerializeAsString())
+        << "token " << i << " of " << n;
+  }
+}
+
+// A text is as likely when it is a prompt as when it was written.
+TEST_F(SamplingTest, PromptsAreScoredAsTheyWouldBeWritten) {
+  const Written written = Write(*cluster_, 150);
+  v1::GenerateRequest request = written.scoring;
+  const Answer first = Stream(*cluster_, request);
+  ASSERT_TRUE(first.status.ok()) << first.status.error_message();
+  ExpectScores(first.prompt_logprobs, written);
+  EXPECT_EQ(first.usage.cached_prompt_token_count(), 0);
+
+  // The text is in the cache, which changes nothing.
+  v1::GenerateRequest plain = request;
+  plain.mutable_response_options()->clear_prompt_logprobs();
+  const Answer cached = Stream(*cluster_, plain);
+  EXPECT_GT(cached.usage.cached_prompt_token_count(), 100);
+  EXPECT_TRUE(cached.prompt_logprobs.empty());
+  EXPECT_EQ(TokensOf(cached.candidates.at(0)),
+            TokensOf(first.candidates.at(0)));
+  const v1::GenerateResponse unary = Unary(request);
+  ExpectScores(unary.prompt_logprobs(), written);
+  EXPECT_EQ(TokensOf(unary.candidates(0)), TokensOf(first.candidates.at(0)));
+
+  // Once for several answers, whose own log-probabilities come as well.
+  request.mutable_sampling()->set_sample_count(3);
+  request.mutable_response_options()->set_logprobs(1);
+  const Answer several = Stream(*cluster_, request);
+  ASSERT_TRUE(several.status.ok()) << several.status.error_message();
+  ExpectScores(several.prompt_logprobs, written);
+  ASSERT_EQ(several.candidates.size(), 3u);
+  EXPECT_EQ(several.candidates.at(2).logprobs_size(), 2);
+
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  auto stream = cluster_->inference().BatchGenerate(&context);
+  v1::BatchGenerateRequest batch;
+  *batch.mutable_request() = request;
+  EXPECT_TRUE(stream->Write(batch));
+  stream->WritesDone();
+  v1::BatchGenerateResponse result;
+  ASSERT_TRUE(stream->Read(&result));
+  ExpectScores(result.response().prompt_logprobs(), written);
+  EXPECT_EQ(result.response().candidates_size(), 3);
+  EXPECT_FALSE(stream->Read(&result));
+  EXPECT_TRUE(stream->Finish().ok());
+}
+
 v1::GenerateRequest Several(int n, int max_tokens) {
   v1::GenerateRequest request = Greedy("First Citizen:\n", max_tokens);
   request.mutable_sampling()->set_temperature(1);
@@ -470,6 +568,84 @@ TEST(SamplingReplay, PenalisedAnswersSurviveTheLossOfTheLastStage) {
                 candidate.SerializeAsString())
           << "candidate " << index << ", killed after message " << after;
     }
+  }
+}
+
+// Whatever the steps that a prompt is cut into, and whichever worker is lost
+// midway, it gets the scores of one step on one stage.
+TEST(SamplingReplay, ScoresSurviveTheLossOfAWorker) {
+  LocalCluster::Options one;
+  one.stages = 1;
+  auto alone = LocalCluster::Start(one);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  const Written written = Write(**alone, 400);
+  const Answer expected = Stream(**alone, written.scoring);
+  ASSERT_TRUE(expected.status.ok()) << expected.status.error_message();
+  ExpectScores(expected.prompt_logprobs, written);
+  alone->reset();
+
+  LocalCluster::Options two;
+  two.stages = 2;
+  two.coordinator_flags = {"--max_step_tokens=7"};
+  auto started = LocalCluster::Start(two);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  for (const int lost : {-1, 0, 1}) {
+    // After the first message with scores.
+    const Answer answer =
+        Stream(cluster, written.scoring, lost < 0 ? -1 : 1, [&] {
+          cluster.worker(lost).Signal(SIGKILL);
+          EXPECT_TRUE(cluster.worker(lost).Wait(absl::Seconds(10)).ok());
+          EXPECT_TRUE(cluster.StartWorker(lost).ok());
+        });
+    ASSERT_TRUE(answer.status.ok())
+        << answer.status.error_message() << cluster.Logs();
+    ASSERT_EQ(answer.prompt_logprobs.size(), expected.prompt_logprobs.size());
+    for (size_t i = 0; i < answer.prompt_logprobs.size(); ++i) {
+      EXPECT_EQ(answer.prompt_logprobs[i].SerializeAsString(),
+                expected.prompt_logprobs[i].SerializeAsString())
+          << "token " << i << ", lost worker " << lost;
+    }
+    EXPECT_EQ(TokensOf(answer.candidates.at(0)),
+              TokensOf(expected.candidates.at(0)));
+  }
+}
+
+// The answers of one request may run on different pipelines, and the prompt be
+// in the cache of the one that does not score it.
+TEST(SamplingPipelines, ScoresComeBeforeAnyAnswer) {
+  LocalCluster::Options options;
+  options.workers = 2;
+  options.coordinator_flags = {"--max_step_tokens=7"};
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  int n_ready = 0;
+  while (n_ready < 2) {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    v1::GetModelResponse response;
+    ASSERT_TRUE(cluster.inference().GetModel(&context, {}, &response).ok());
+    n_ready = 0;
+    for (const v1::Pipeline& pipeline : response.model().pipelines()) {
+      n_ready += pipeline.state() == v1::PIPELINE_STATE_READY;
+    }
+  }
+  const Written written = Write(cluster, 400);
+  v1::GenerateRequest request = written.scoring;
+  request.mutable_sampling()->set_sample_count(2);
+  request.mutable_stopping()->set_max_output_tokens(20);
+  request.mutable_response_options()->clear_prompt_logprobs();
+  const Answer plain = Stream(cluster, request);
+  ASSERT_TRUE(plain.status.ok()) << plain.status.error_message();
+  request.mutable_response_options()->set_prompt_logprobs(4);
+  const Answer scored = Stream(cluster, request);  // checks the order
+  ASSERT_TRUE(scored.status.ok()) << scored.status.error_message();
+  ExpectScores(scored.prompt_logprobs, written);
+  ASSERT_EQ(scored.candidates.size(), 2u);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(TokensOf(scored.candidates.at(i)),
+              TokensOf(plain.candidates.at(i)));
   }
 }
 
