@@ -93,8 +93,8 @@ class Lane {
     bool wants_logprobs;
     std::vector<int32_t> drafts;  // guesses at the tokens to come
     int n_sampled = 0;            // tokens that came, once answered
-    int position_scored = 0;  // of the first token that it scores
-    int n_scored = 0;         // how many it does
+    int position_scored = 0;      // of the first token that it scores
+    int n_scored = 0;             // how many it does
   };
 
   // index: the `pipeline` of its sequences.

@@ -586,7 +586,7 @@ TEST(SamplingReplay, ScoresSurviveTheLossOfAWorker) {
 
   LocalCluster::Options two;
   two.stages = 2;
-  two.coordinator_flags = {"--max_step_tokens=7"};
+  two.coordinator_flags = {"--max_step_tokens=9"};
   auto started = LocalCluster::Start(two);
   ASSERT_TRUE(started.ok()) << started.status();
   LocalCluster& cluster = **started;
@@ -616,7 +616,7 @@ TEST(SamplingReplay, ScoresSurviveTheLossOfAWorker) {
 TEST(SamplingPipelines, ScoresComeBeforeAnyAnswer) {
   LocalCluster::Options options;
   options.workers = 2;
-  options.coordinator_flags = {"--max_step_tokens=7"};
+  options.coordinator_flags = {"--max_step_tokens=9"};
   auto started = LocalCluster::Start(options);
   ASSERT_TRUE(started.ok()) << started.status();
   LocalCluster& cluster = **started;
