@@ -62,12 +62,10 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
         absl::StrCat("--max_step_stretch is ", options.max_step_stretch,
                      "; it must be in [1, 1000]"));
   }
-  if (options.max_draft_tokens < 0 ||
-      options.max_draft_tokens >= options.max_step_tokens) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--max_draft_tokens is ", options.max_draft_tokens,
-        "; it must be at least 0 and below --max_step_tokens, which is ",
-        options.max_step_tokens));
+  if (options.max_draft_tokens < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max_draft_tokens is ", options.max_draft_tokens,
+                     "; it must be at least 0"));
   }
   if (options.kv_cache_tokens < 0) {
     return absl::InvalidArgumentError(
