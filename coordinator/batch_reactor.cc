@@ -169,8 +169,9 @@ void BatchItem::Publish() {
   {
     absl::MutexLock lock(&mu_);
     if (ended_) return;
-    Generation::Piece piece = generation_->Collect();
-    AppendDeltas(std::move(piece.deltas), &response_);
+    v1::GenerateResponse* const so_far = &response_;
+    const Generation::Piece piece = generation_->Collect(
+        [so_far](int index) { return CandidateOf(so_far, index); });
     if (!piece.ended) return;
     ended_ = true;
     status = piece.status;

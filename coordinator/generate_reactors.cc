@@ -1,6 +1,5 @@
 #include "coordinator/generate_reactors.h"
 
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -69,8 +68,8 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
     {
       absl::MutexLock lock(&mu_);
       if (finished_) return;
-      Generation::Piece piece = generation_->Collect();
-      AppendDeltas(std::move(piece.deltas), response_);
+      const Generation::Piece piece = generation_->Collect(
+          [this](int index) { return CandidateOf(response_, index); });
       if (!piece.ended) return;
       finished_ = true;
       status = ToGrpcStatus(piece.status, piece.retry_after);
@@ -103,6 +102,13 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
 };
 
+// Whether there is nothing to tell of a candidate.
+bool IsEmpty(const v1::Candidate& candidate) {
+  return candidate.text().empty() && candidate.token_ids().empty() &&
+         candidate.logprobs().empty() &&
+         candidate.finish_reason() == v1::FINISH_REASON_UNSPECIFIED;
+}
+
 class StreamReactor
     : public grpc::ServerWriteReactor<v1::StreamGenerateResponse>,
       public Publishable {
@@ -111,11 +117,13 @@ class StreamReactor
              grpc::CallbackServerContext* call,
              const v1::StreamGenerateRequest& request) {
     self_ = self;
+    publisher_ = context.publisher;
     absl::StatusOr<CheckedRequest> checked =
         CheckRequest(request.request(), *context.model);
     {
       absl::MutexLock lock(&mu_);
       if (checked.ok()) {
+        pending_.resize(checked->sample_count);
         generation_.emplace(context.engine, context.model, *std::move(checked));
         generation_->Start(context.credentials->PrincipalOf(*call).name,
                            SequenceClass::kInteractive,
@@ -131,10 +139,12 @@ class StreamReactor
   void Publish() override { Act(); }
 
   void OnWriteDone(bool ok) override {
+    publisher_->AwaitBurst();
     {
       absl::MutexLock lock(&mu_);
       writing_ = false;
       if (!ok) CancelLocked();
+      if (!more_) return;
     }
     Act();
   }
@@ -157,7 +167,8 @@ class StreamReactor
     generation_->Cancel();
     ended_ = true;
     end_status_ = Cancelled();
-    pending_.clear();
+    for (v1::Candidate& candidate : pending_) candidate.Clear();
+    more_ = true;
   }
 
   void Act() ABSL_LOCKS_EXCLUDED(mu_) {
@@ -166,7 +177,7 @@ class StreamReactor
     {
       absl::MutexLock lock(&mu_);
       action = NextAction();
-      status = end_status_;
+      if (finished_) status = end_status_;
     }
     switch (action) {
       case Action::kNone:
@@ -184,28 +195,37 @@ class StreamReactor
   }
 
   Action NextAction() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    if (finished_ || writing_) return Action::kNone;
+    if (finished_) return Action::kNone;
+    if (writing_) {
+      more_ = true;
+      return Action::kNone;
+    }
     if (!ended_) Collect();
-    message_.Clear();
     if (admitted_ && !info_sent_) {
       info_sent_ = true;
+      more_ = true;
       writing_ = true;
       *message_.mutable_prompt_info() = generation_->PromptInfo();
       return Action::kWrite;
     }
-    if (pending_.empty()) {
+    const int next = NextPending();
+    if (next < 0) {
+      more_ = false;
       if (!ended_) return Action::kNone;
       finished_ = true;
       return Action::kFinish;
     }
-    auto next = pending_.lower_bound(turn_);
-    if (next == pending_.end()) next = pending_.begin();
-    turn_ = next->first + 1;
-    message_.mutable_delta()->Swap(&next->second);
-    pending_.erase(next);
+    message_.clear_prompt_info();
+    // Not clear_delta(), which frees memory that serves again: the candidate
+    // gets it in exchange.
+    message_.mutable_delta()->Clear();
+    message_.mutable_delta()->Swap(&pending_[next]);
+    message_.mutable_delta()->set_index(next);
+    turn_ = next + 1;
+    more_ = ended_ || NextPending() >= 0;
     // An answered request always has something pending when it ends: why its
     // last candidate did.
-    if (ended_ && end_status_.ok() && pending_.empty()) {
+    if (ended_ && end_status_.ok() && NextPending() < 0) {
       finished_ = true;
       *message_.mutable_usage() = generation_->Usage();
       return Action::kWriteAndFinish;
@@ -214,18 +234,27 @@ class StreamReactor
     return Action::kWrite;
   }
 
-  void Collect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    Generation::Piece piece = generation_->Collect();
-    admitted_ = piece.admitted;
-    for (v1::Candidate& delta : piece.deltas) {
-      v1::Candidate* const pending = &pending_[delta.index()];
-      AppendDelta(std::move(delta), pending);
+  // The next candidate in turn with something to tell; -1 without any.
+  int NextPending() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    const int n = static_cast<int>(pending_.size());
+    for (int i = 0; i < n; ++i) {
+      const int index = (turn_ + i) % n;
+      if (!IsEmpty(pending_[index])) return index;
     }
+    return -1;
+  }
+
+  void Collect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    std::vector<v1::Candidate>* const pending = &pending_;
+    const Generation::Piece piece = generation_->Collect(
+        [pending](int index) { return &(*pending)[index]; });
+    admitted_ = piece.admitted;
     ended_ = piece.ended;
     if (ended_) end_status_ = ToGrpcStatus(piece.status, piece.retry_after);
   }
 
   std::shared_ptr<StreamReactor> self_;  // until OnDone()
+  Publisher* publisher_ = nullptr;       // once started
   // Being written while `writing_`, or to be finished with.
   v1::StreamGenerateResponse message_;
 
@@ -233,11 +262,14 @@ class StreamReactor
   absl::optional<Generation> generation_ ABSL_GUARDED_BY(mu_);
   bool admitted_ ABSL_GUARDED_BY(mu_) = false;
   bool info_sent_ ABSL_GUARDED_BY(mu_) = false;
-  std::map<int, v1::Candidate> pending_ ABSL_GUARDED_BY(mu_);  // not sent yet
+  // What was not sent yet of each candidate, by index.
+  std::vector<v1::Candidate> pending_ ABSL_GUARDED_BY(mu_);
   int turn_ ABSL_GUARDED_BY(mu_) = 0;  // index that may write next
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
   grpc::Status end_status_ ABSL_GUARDED_BY(mu_);
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  // Whether there may be something to do when what is written is.
+  bool more_ ABSL_GUARDED_BY(mu_) = false;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
 };
 

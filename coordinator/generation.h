@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "coordinator/engine.h"
@@ -41,16 +42,16 @@ class Generation {
   // What came since the last call.
   struct Piece {
     bool admitted = false;  // at any time so far
-    // For candidates with something new, ascending by index: text, the tokens
-    // and log-probabilities asked for (without the token that stopped it), and
-    // how it ended. AppendDelta() joins them.
-    std::vector<v1::Candidate> deltas;
-    bool ended = false;   // every candidate has, or one has failed
-    absl::Status status;  // when it ended
+    bool ended = false;     // every candidate has, or one has failed
+    absl::Status status;    // when it ended
     std::optional<absl::Duration> retry_after;  // see SequenceEnd
   };
+  // Adds to candidates, where `candidate` says, what is new of each: text, the
+  // tokens and log-probabilities asked for (without the token that stopped it),
+  // and how it ended.
   // REQUIRES: Start() was called, no piece ended yet.
-  Piece Collect();
+  using CandidateAt = absl::FunctionRef<v1::Candidate*(int index)>;
+  Piece Collect(CandidateAt candidate);
 
   // Ends it without a piece.
   void Cancel();
@@ -68,14 +69,16 @@ class Generation {
     IncrementalDecoder decoder;
     StopScanner scanner;
     std::shared_ptr<TokenStream> stream;
-    bool begun = false;  // the echo has been given out
+    TokenStream::Taken taken;  // its memory serves again and again
+    bool begun = false;        // the echo has been given out
     bool ended = false;
     SequenceEnd end;
     int n_output = 0;
   };
 
-  void CollectSample(int index, Piece* piece);
-  void AddToken(TokenStream::Taken* taken, size_t i, v1::Candidate* delta);
+  void CollectSample(int index, v1::Candidate* candidate, Piece* piece);
+  void AddToken(const TokenStream::Taken& taken, size_t i,
+                v1::Candidate* candidate) const;
   void CancelSample(int index);
   static void SetEnd(const Sample& sample, v1::Candidate* candidate);
 
@@ -97,13 +100,8 @@ class Generation {
   std::string numerics_id_;
 };
 
-// Appends what is new of a candidate to what there is of it.
-void AppendDelta(v1::Candidate delta, v1::Candidate* candidate);
-
-// The same for several, each at the place of its index in the response, which
-// gets candidates as needed.
-void AppendDeltas(std::vector<v1::Candidate> deltas,
-                  v1::GenerateResponse* response);
+// The place of a candidate in a response, which gets candidates as needed.
+v1::Candidate* CandidateOf(v1::GenerateResponse* response, int index);
 
 }  // namespace tern
 
