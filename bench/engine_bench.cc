@@ -60,8 +60,11 @@ ABSL_FLAG(std::string, mock_model_file,
           "The demo model: rows with mock workers read its headers and its "
           "tokenizer.");
 ABSL_FLAG(absl::Duration, duration, absl::Seconds(10),
-          "How long each load counts, after a warm-up of up to 3s (real "
-          "workers: 5s).");
+          "How long a load of mock workers counts, after a warm-up of up to "
+          "3s.");
+ABSL_FLAG(int, requests, 3,
+          "Requests that each client of real workers sends, one after the "
+          "other.");
 ABSL_FLAG(int, rounds, 3,
           "Times that what is compared is measured, in turns; medians count.");
 ABSL_FLAG(std::string, held_streams, "5000,20000",
@@ -226,6 +229,7 @@ class EngineBench {
   const std::string model_file_;
   const absl::Duration duration_ = absl::GetFlag(FLAGS_duration);
   const int rounds_ = absl::GetFlag(FLAGS_rounds);
+  const int requests_ = absl::GetFlag(FLAGS_requests);
   EngineReport report_;
   std::string row_;  // being measured
   bool real_ = false;
@@ -278,9 +282,10 @@ absl::StatusOr<EngineReport> EngineBench::Run(
       {"machine",
        absl::StrFormat("%d processors; load average %.1f when it began",
                        std::thread::hardware_concurrency(), busy[0])},
-      {"loads", absl::StrCat(absl::FormatDuration(duration_),
-                             " each; comparisons: medians of ", rounds_,
-                             rounds_ == 1 ? " turn" : " turns")}};
+      {"loads",
+       absl::StrCat(absl::FormatDuration(duration_), " with mock workers, ",
+                    requests_, " requests a client with real ones; medians of ",
+                    rounds_, rounds_ == 1 ? " turn" : " turns")}};
   if (!bandwidths_.empty()) {
     report_.settings.push_back({"model", model_file_});
     report_.settings.push_back(
@@ -633,7 +638,7 @@ absl::Status EngineBench::Depth() {
   Cluster two = one;
   two.n_stages = two.n_workers = 2;
   two.worker_flags = {"--threads=1"};
-  const Load load = {16, 96, 64};
+  const Load load = {16, 96, 64, 16 * requests_};
   ASSIGN_OR_RETURN(const Compared compared, Compare(one, load, two, load));
   EngineFigure figure;
   figure.what = "2 stages of 1 thread against 1 of 2, 16 streams";
@@ -659,12 +664,14 @@ absl::Status EngineBench::Serve() {
       weight_bytes += stage.weight_bytes();
     }
   }
-  uint64_t seed = 0;
+  uint64_t seed = 1;
+  // What the first steps alone have to do.
+  RETURN_IF_ERROR(Send({1, 96, 4, 1, seed}, servers.get()).status());
   for (const int n : {1, 4, 16}) {
-    Say(absl::StrCat(n, " clients"));
+    Say(absl::StrCat(n, n == 1 ? " client" : " clients"));
     // Prompts of their own, so that none is in the prefix cache.
     ASSIGN_OR_RETURN(const ServeReport report,
-                     Send({n, 96, 64, 0, ++seed}, servers.get()));
+                     Send({n, 96, 64, n * requests_, ++seed}, servers.get()));
     EngineFigure figure;
     figure.what = absl::StrCat("output of ", n, n == 1 ? " client" : " clients",
                                ", 96 in, 64 out");
@@ -718,7 +725,8 @@ absl::Status EngineBench::Replicas() {
   two.n_workers = 2;
   two.worker_cpus = {cpus[0], cpus[1]};
   ASSIGN_OR_RETURN(const Compared compared,
-                   Compare(one, {16, 96, 64}, two, {32, 96, 64}));
+                   Compare(one, {16, 96, 64, 16 * requests_}, two,
+                           {32, 96, 64, 32 * requests_}));
   figure.measured = compared.second / compared.first;
   figure.limit = absl::StrFormat(
       "all cores: %.2f x the multiply-adds, %.2f x the bandwidth of one",
@@ -806,6 +814,9 @@ absl::Status Run() {
   if (absl::GetFlag(FLAGS_rounds) < 1 || absl::GetFlag(FLAGS_rounds) > 100) {
     return Wrong("rounds", absl::StrCat("is ", absl::GetFlag(FLAGS_rounds),
                                         "; it must be in [1, 100]"));
+  }
+  if (absl::GetFlag(FLAGS_requests) < 1) {
+    return Wrong("requests", "must be at least 1");
   }
   if (absl::GetFlag(FLAGS_duration) < absl::Milliseconds(100)) {
     return Wrong("duration", "must be at least 100ms");
