@@ -12,6 +12,9 @@ namespace tern {
 // Numbers of tokens to draw from: of prompts, or of answers.
 class Lengths {
  public:
+  // Always 1.
+  Lengths() = default;
+
   // Reads one of
   //   "96"                      always 96
   //   "uniform:32-512"          each of 32 to 512 alike
@@ -28,8 +31,6 @@ class Lengths {
 
  private:
   enum class Shape { kUniform, kLogNormal };
-
-  Lengths() = default;
 
   Shape shape_ = Shape::kUniform;
   int min_ = 1;

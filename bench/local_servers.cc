@@ -1,5 +1,6 @@
 #include "bench/local_servers.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -13,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
@@ -37,6 +39,25 @@ absl::StatusOr<std::string> Find(const SiblingProgram& program) {
       "of ",
       absl::StrJoin(paths, ", "), "; install it there, or build //",
       program.folder, ":", program.name));
+}
+
+// Starts a process on one processor. It has the calling thread's, which gets
+// its own back.
+absl::StatusOr<std::unique_ptr<Process>> StartOn(
+    int cpu, const std::vector<std::string>& argv, const std::string& log) {
+  cpu_set_t before, one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  if (sched_getaffinity(0, sizeof(before), &before) != 0 ||
+      sched_setaffinity(0, sizeof(one), &one) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot start a worker on processor ", cpu, ": ",
+                     std::strerror(errno)));
+  }
+  const absl::Cleanup back = [&before] {
+    sched_setaffinity(0, sizeof(before), &before);
+  };
+  return Process::Start(argv, log);
 }
 
 std::string Tail(const Process& process) {
@@ -95,9 +116,11 @@ absl::Status LocalServers::Init(const Options& options) {
     }
     argv.insert(argv.end(), options.worker_flags.begin(),
                 options.worker_flags.end());
-    ASSIGN_OR_RETURN(
-        std::unique_ptr<Process> process,
-        Process::Start(argv, absl::StrCat(folder_, "/worker-", i, ".log")));
+    const std::string log = absl::StrCat(folder_, "/worker-", i, ".log");
+    const bool anywhere = i >= static_cast<int>(options.worker_cpus.size());
+    ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
+                     anywhere ? Process::Start(argv, log)
+                              : StartOn(options.worker_cpus[i], argv, log));
     workers_.push_back(std::move(process));
   }
   return absl::OkStatus();

@@ -24,6 +24,9 @@ class LocalServers {
     std::string model_file;
     int n_stages = 1;
     int n_workers = 1;
+    // Processors of real workers, the first for the first; those beyond the
+    // list run anywhere.
+    std::vector<int> worker_cpus;
     // Come after our own, so that they win.
     std::vector<std::string> coordinator_flags;
     std::vector<std::string> worker_flags;

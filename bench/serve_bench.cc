@@ -20,24 +20,17 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
-#include "bench/cpu_times.h"
 #include "bench/lengths.h"
 #include "bench/load_generator.h"
 #include "bench/local_servers.h"
 #include "bench/serve_report.h"
-#include "bench/workload.h"
+#include "bench/serving.h"
 #include "cli/command.h"
 #include "cli/connection.h"
 #include "cli/model_flag.h"
-#include "cli/readiness.h"
 #include "cli/report.h"
-#include "client/cancellation.h"
 #include "client/client.h"
-#include "grpcpp/channel.h"
-#include "nlohmann/json.hpp"
-#include "proto/tern/v1/inference.pb.h"
 #include "util/credential_flags.h"
-#include "util/credentials.h"
 #include "util/server_main.h"
 #include "util/status_macros.h"
 
@@ -256,21 +249,6 @@ absl::Status WriteFile(const std::string& path, const std::string& contents) {
   return absl::UnavailableError(absl::StrCat("cannot write ", path));
 }
 
-absl::Status AddStages(const std::string& json, ServeReport* report) {
-  if (json.empty()) return absl::OkStatus();
-  const nlohmann::json stages = nlohmann::json::parse(json, nullptr, false);
-  if (!stages.is_array()) {
-    return absl::InternalError("mock_worker's statistics are no JSON list");
-  }
-  for (const nlohmann::json& stage : stages) {
-    if (stage.value("steps", 0) == 0) continue;  // a spare
-    report->stages.push_back(
-        {stage.value("worker_id", ""), stage.value("steps", int64_t{0}),
-         stage.value("tokens", int64_t{0}), stage.value("idle_share", 0.0)});
-  }
-  return absl::OkStatus();
-}
-
 std::string DescribeLoad(const LoadOptions& load) {
   std::string text =
       load.rate > 0 ? absl::StrCat(load.rate, " requests/s (Poisson), at most ",
@@ -290,71 +268,41 @@ std::string DescribeLoad(const LoadOptions& load) {
   return absl::StrCat(text, ", seed ", absl::GetFlag(FLAGS_seed));
 }
 
-absl::StatusOr<ServeReport> Measure(Request request, ClientOptions connection,
+absl::StatusOr<ServeReport> Measure(Request request,
+                                    const ClientOptions& connection,
                                     LocalServers* servers) {
-  ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
-                   Client::Create(connection));
-  const std::string model_name = ModelFromFlag();
-  Cancellation* const cancellation = CancelledByUser();
-  RETURN_IF_ERROR(WaitUntilReady(client.get(), model_name,
-                                 absl::GetFlag(FLAGS_wait), cancellation));
-  v1::GetModelRequest which;
-  which.set_model(model_name);
-  CallOptions call;
-  call.cancellation = cancellation;
-  ASSIGN_OR_RETURN(const v1::GetModelResponse described,
-                   client->GetModel(which, call));
-  const v1::Model& model = described.model();
-
-  const WorkloadOptions workload = {model.name(),
-                                    model.vocab_size(),
-                                    model.context_length(),
-                                    *request.prompt_tokens,
-                                    *request.output_tokens,
-                                    absl::GetFlag(FLAGS_shared_prefix_tokens),
-                                    absl::GetFlag(FLAGS_prefix_groups),
-                                    absl::GetFlag(FLAGS_cancel_share),
-                                    absl::GetFlag(FLAGS_ignore_eos),
-                                    absl::GetFlag(FLAGS_temperature),
-                                    absl::GetFlag(FLAGS_seed)};
-  RETURN_IF_ERROR(Workload::Check(workload));
-  ASSIGN_OR_RETURN(const std::unique_ptr<Credentials> credentials,
-                   Credentials::Create(connection.credentials));
-  ASSIGN_OR_RETURN(
-      const std::shared_ptr<grpc::Channel> channel,
-      credentials->CreateChannel(connection.server, connection.peer_name));
-
-  const pid_t pid = servers != nullptr ? servers->coordinator_pid()
-                                       : absl::GetFlag(FLAGS_coordinator_pid);
-  absl::StatusOr<CpuTimes> before = absl::UnknownError("not read");
-  absl::StatusOr<CpuTimes> after = absl::UnknownError("not read");
-  if (pid > 0) {
-    RETURN_IF_ERROR(ReadCpuTimes(pid).status());
-    request.load.on_begin = [&] { before = ReadCpuTimes(pid); };
-    request.load.on_end = [&] { after = ReadCpuTimes(pid); };
-  }
+  ServingOptions options;
+  options.connection = connection;
+  options.model = ModelFromFlag();
+  options.wait = absl::GetFlag(FLAGS_wait);
+  options.coordinator_pid = servers != nullptr
+                                ? servers->coordinator_pid()
+                                : absl::GetFlag(FLAGS_coordinator_pid);
+  options.workload.prompt_tokens = *request.prompt_tokens;
+  options.workload.output_tokens = *request.output_tokens;
+  options.workload.shared_prefix_tokens =
+      absl::GetFlag(FLAGS_shared_prefix_tokens);
+  options.workload.prefix_groups = absl::GetFlag(FLAGS_prefix_groups);
+  options.workload.cancel_share = absl::GetFlag(FLAGS_cancel_share);
+  options.workload.ignore_eos = absl::GetFlag(FLAGS_ignore_eos);
+  options.workload.temperature = absl::GetFlag(FLAGS_temperature);
+  options.workload.seed = absl::GetFlag(FLAGS_seed);
+  options.load = request.load;
+  options.load.deadline = connection.default_deadline;
   ProgressLine progress;
-  request.load.deadline = connection.default_deadline;
-  request.load.on_progress = [&progress](const std::string& line) {
+  options.load.on_progress = [&progress](const std::string& line) {
     progress.Show(line);
   };
-  LoadResult load =
-      RunLoad(request.load, Workload(workload), channel, cancellation);
+  absl::StatusOr<ServeReport> report =
+      MeasureServing(std::move(options), CancelledByUser());
   progress.Clear();
-
-  ServeReport report = MakeReport(std::move(load));
-  report.settings = {
-      {"model", absl::StrCat(model.name(), " (", model.numerics_id(), ") at ",
-                             connection.server)},
-      {"load", DescribeLoad(request.load)}};
+  if (!report.ok()) return report;
+  report->settings.push_back({"load", DescribeLoad(request.load)});
   if (servers != nullptr) {
-    report.settings.push_back(
+    report->settings.push_back(
         {"cluster", absl::StrCat(absl::GetFlag(FLAGS_start_cluster), ", ",
                                  request.servers->n_stages, " stages, ",
                                  absl::GetFlag(FLAGS_worker_flags))});
-  }
-  if (before.ok() && after.ok()) {
-    report.coordinator_cpu = CpuBetween(*before, *after);
   }
   return report;
 }

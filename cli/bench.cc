@@ -22,6 +22,7 @@ constexpr Bench kBenches[] = {
     {"stage", "stage_bench", "a model's prompts and decoding in one stage"},
     {"loading", "loading_bench", "packing weights at load"},
     {"scheduler", "scheduler_bench", "planning the steps of a pipeline"},
+    {"engine", "engine_bench", "what serving costs, beside what is wanted"},
     {"serve", "serve_bench", "a cluster under load: latencies and throughput"},
     {"tokenizer", "tokenizer_bench", "encoding and streaming text"},
 };
@@ -29,7 +30,7 @@ constexpr Bench kBenches[] = {
 void PrintUsage() {
   std::cout << "usage: tern bench WHAT [FLAGS]\n\n"
                "Measures this machine; `serve` measures a cluster, or starts "
-               "one.\n\n";
+               "one, `engine` starts several.\n\n";
   for (const Bench& bench : kBenches) {
     std::cout << absl::StrFormat("  %-12s%s\n", bench.name, bench.summary);
   }

@@ -169,8 +169,10 @@ void BatchItem::Publish() {
   {
     absl::MutexLock lock(&mu_);
     if (ended_) return;
-    Generation::Piece piece = generation_->Collect();
-    AppendPiece(&piece, &response_);
+    v1::GenerateResponse* const so_far = &response_;
+    Generation::Piece piece = generation_->Collect(
+        [so_far](int index) { return CandidateOf(so_far, index); });
+    MovePromptLogprobs(&piece, so_far);
     if (!piece.ended) return;
     ended_ = true;
     status = piece.status;

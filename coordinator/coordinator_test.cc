@@ -1,6 +1,5 @@
 #include "coordinator/coordinator.h"
 
-#include <atomic>
 #include <cstdio>
 #include <fstream>
 #include <functional>
@@ -582,41 +581,6 @@ TEST_F(CoordinatorTest, SeveralBatchesShareAShortQueue) {
     });
   }
   for (std::thread& caller : callers) caller.join();
-}
-
-// Ten times as many callers as there are places, for as long as it takes each
-// to ask often.
-TEST_F(CoordinatorTest, UnderOverloadTheAdmittedAreAnsweredAndTheRestToldSo) {
-  options_.max_sequences = 2;
-  options_.max_queued_requests = 2;
-  Start();
-  std::atomic<int> n_answered{0}, n_refused{0};
-  std::vector<std::thread> callers;
-  for (int caller = 0; caller < 40; ++caller) {
-    callers.emplace_back([this, caller, &n_answered, &n_refused] {
-      for (int i = 0; i < 25; ++i) {
-        const std::string prompt = absl::StrCat("caller ", caller, " ask ", i);
-        grpc::ClientContext context;
-        v1::GenerateResponse response;
-        const grpc::Status status =
-            stub_->Generate(&context, Request(prompt, 20), &response);
-        if (status.ok()) {
-          ++n_answered;
-          EXPECT_EQ(response.candidates(0).text(), Answer(prompt, 20));
-        } else {
-          ++n_refused;
-          EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED)
-              << status.error_message();
-          EXPECT_FALSE(status.error_details().empty());
-        }
-      }
-    });
-  }
-  for (std::thread& caller : callers) caller.join();
-  EXPECT_EQ(n_answered + n_refused, 40 * 25);
-  EXPECT_GT(n_answered, 0);
-  EXPECT_GT(n_refused, 0);
-  AwaitNoBlocksInUse();
 }
 
 TEST_F(CoordinatorTest, ARepeatedIndexFailsTheBatch) {

@@ -320,7 +320,7 @@ void Engine::Forget(int64_t ticket) {
   --n_requests_;
 }
 
-void Engine::Deliver(std::vector<SequenceEvent> events) {
+void Engine::Deliver(std::vector<SequenceEvent>&& events) {
   for (SequenceEvent& event : events) {
     const std::shared_ptr<TokenStream> output = live_.at(event.id).output;
     if (!event.prompt_logprobs.empty()) {
@@ -453,15 +453,15 @@ Pipeline::Listener Engine::ListenerOf(int index, int64_t epoch) {
   };
   listener.on_result = [this, index, post](StepResult result) {
     post([this, index, result = std::move(result)] {
-      std::vector<SequenceEvent> events;
-      const absl::Status status = scheduler_.Complete(index, result, &events);
+      events_.clear();
+      const absl::Status status = scheduler_.Complete(index, result, &events_);
       if (!status.ok()) {
         const Member& member = pipelines_.at(index);
         OnStageLost(index, static_cast<int>(member.stages.size()) - 1, status);
         return;
       }
       pipelines_.at(index).owes_since = now_;
-      Deliver(std::move(events));
+      Deliver(std::move(events_));
     });
   };
   listener.on_lost = [this, index, post](int stage, absl::Status status) {

@@ -213,7 +213,8 @@ class Engine {
 
   void Admit(int64_t ticket, Request request);
   void Forget(int64_t ticket);
-  void Deliver(std::vector<SequenceEvent> events);
+  // Takes what the events hold, and leaves the vector its memory.
+  void Deliver(std::vector<SequenceEvent>&& events);
   void EndAll(const absl::Status& status);
 
   std::vector<const Worker*> FreeWorkers() const;
@@ -253,6 +254,7 @@ class Engine {
   Scheduler scheduler_;
   ClusterView cluster_;
   absl::flat_hash_map<int64_t, Live> live_;    // sequences, by ticket
+  std::vector<SequenceEvent> events_;          // of a step; kept for its memory
   std::map<Name, std::set<int64_t>> tickets_;  // of sequences in progress
   absl::Time now_;
   int64_t epoch_;                    // of the latest pipeline

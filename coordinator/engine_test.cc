@@ -59,7 +59,8 @@ class Reader {
 
  private:
   void Take() {
-    TokenStream::Taken taken = stream_->Take();
+    TokenStream::Taken taken;
+    stream_->Take(&taken);
     absl::MutexLock lock(&mu_);
     tokens_.insert(tokens_.end(), taken.tokens.begin(), taken.tokens.end());
     if (taken.end.has_value()) end_ = std::move(taken.end);

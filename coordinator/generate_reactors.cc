@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <iterator>
-#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -71,8 +70,9 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
     {
       absl::MutexLock lock(&mu_);
       if (finished_) return;
-      Generation::Piece piece = generation_->Collect();
-      AppendPiece(&piece, response_);
+      Generation::Piece piece = generation_->Collect(
+          [this](int index) { return CandidateOf(response_, index); });
+      MovePromptLogprobs(&piece, response_);
       if (!piece.ended) return;
       finished_ = true;
       status = ToGrpcStatus(piece.status, piece.retry_after);
@@ -105,6 +105,13 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
 };
 
+// Whether there is nothing to tell of a candidate.
+bool IsEmpty(const v1::Candidate& candidate) {
+  return candidate.text().empty() && candidate.token_ids().empty() &&
+         candidate.logprobs().empty() &&
+         candidate.finish_reason() == v1::FINISH_REASON_UNSPECIFIED;
+}
+
 class StreamReactor
     : public grpc::ServerWriteReactor<v1::StreamGenerateResponse>,
       public Publishable {
@@ -113,11 +120,13 @@ class StreamReactor
              grpc::CallbackServerContext* call,
              const v1::StreamGenerateRequest& request) {
     self_ = self;
+    publisher_ = context.publisher;
     absl::StatusOr<CheckedRequest> checked =
         CheckRequest(request.request(), *context.model);
     {
       absl::MutexLock lock(&mu_);
       if (checked.ok()) {
+        pending_.resize(checked->sample_count);
         generation_.emplace(context.engine, context.model, *std::move(checked));
         generation_->Start(context.credentials->PrincipalOf(*call).name,
                            SequenceClass::kInteractive,
@@ -133,10 +142,12 @@ class StreamReactor
   void Publish() override { Act(); }
 
   void OnWriteDone(bool ok) override {
+    publisher_->AwaitBurst();
     {
       absl::MutexLock lock(&mu_);
       writing_ = false;
       if (!ok) CancelLocked();
+      if (!more_) return;
     }
     Act();
   }
@@ -160,7 +171,8 @@ class StreamReactor
     ended_ = true;
     end_status_ = Cancelled();
     pending_prompt_.clear();
-    pending_.clear();
+    for (v1::Candidate& candidate : pending_) candidate.Clear();
+    more_ = true;
   }
 
   void Act() ABSL_LOCKS_EXCLUDED(mu_) {
@@ -169,7 +181,7 @@ class StreamReactor
     {
       absl::MutexLock lock(&mu_);
       action = NextAction();
-      status = end_status_;
+      if (finished_) status = end_status_;
     }
     switch (action) {
       case Action::kNone:
@@ -187,16 +199,24 @@ class StreamReactor
   }
 
   Action NextAction() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    if (finished_ || writing_) return Action::kNone;
+    if (finished_) return Action::kNone;
+    if (writing_) {
+      more_ = true;
+      return Action::kNone;
+    }
     if (!ended_) Collect();
-    message_.Clear();
+    message_.clear_prompt_info();
+    message_.clear_prompt_logprobs();
     if (admitted_ && !info_sent_) {
       info_sent_ = true;
+      more_ = true;
       writing_ = true;
       *message_.mutable_prompt_info() = generation_->PromptInfo();
       return Action::kWrite;
     }
+    // Before any delta: the message has none yet.
     if (!pending_prompt_.empty()) {
+      more_ = true;
       writing_ = true;
       for (v1::TokenLogprob& token : pending_prompt_) {
         *message_.add_prompt_logprobs() = std::move(token);
@@ -204,19 +224,23 @@ class StreamReactor
       pending_prompt_.clear();
       return Action::kWrite;
     }
-    if (pending_.empty()) {
+    const int next = NextPending();
+    if (next < 0) {
+      more_ = false;
       if (!ended_) return Action::kNone;
       finished_ = true;
       return Action::kFinish;
     }
-    auto next = pending_.lower_bound(turn_);
-    if (next == pending_.end()) next = pending_.begin();
-    turn_ = next->first + 1;
-    message_.mutable_delta()->Swap(&next->second);
-    pending_.erase(next);
+    // Not clear_delta(), which frees memory that serves again: the candidate
+    // gets it in exchange.
+    message_.mutable_delta()->Clear();
+    message_.mutable_delta()->Swap(&pending_[next]);
+    message_.mutable_delta()->set_index(next);
+    turn_ = next + 1;
+    more_ = ended_ || NextPending() >= 0;
     // An answered request always has something pending when it ends: why its
     // last candidate did.
-    if (ended_ && end_status_.ok() && pending_.empty()) {
+    if (ended_ && end_status_.ok() && NextPending() < 0) {
       finished_ = true;
       *message_.mutable_usage() = generation_->Usage();
       return Action::kWriteAndFinish;
@@ -225,20 +249,29 @@ class StreamReactor
     return Action::kWrite;
   }
 
+  // The next candidate in turn with something to tell; -1 without any.
+  int NextPending() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    const int n = static_cast<int>(pending_.size());
+    for (int i = 0; i < n; ++i) {
+      const int index = (turn_ + i) % n;
+      if (!IsEmpty(pending_[index])) return index;
+    }
+    return -1;
+  }
+
   void Collect() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    Generation::Piece piece = generation_->Collect();
+    std::vector<v1::Candidate>* const pending = &pending_;
+    Generation::Piece piece = generation_->Collect(
+        [pending](int index) { return &(*pending)[index]; });
     admitted_ = piece.admitted;
     std::move(piece.prompt_logprobs.begin(), piece.prompt_logprobs.end(),
               std::back_inserter(pending_prompt_));
-    for (v1::Candidate& delta : piece.deltas) {
-      v1::Candidate* const pending = &pending_[delta.index()];
-      AppendDelta(std::move(delta), pending);
-    }
     ended_ = piece.ended;
     if (ended_) end_status_ = ToGrpcStatus(piece.status, piece.retry_after);
   }
 
   std::shared_ptr<StreamReactor> self_;  // until OnDone()
+  Publisher* publisher_ = nullptr;       // once started
   // Being written while `writing_`, or to be finished with.
   v1::StreamGenerateResponse message_;
 
@@ -246,13 +279,15 @@ class StreamReactor
   absl::optional<Generation> generation_ ABSL_GUARDED_BY(mu_);
   bool admitted_ ABSL_GUARDED_BY(mu_) = false;
   bool info_sent_ ABSL_GUARDED_BY(mu_) = false;
-  // Not sent yet.
+  // What was not sent yet: of the prompt, and of each candidate, by index.
   std::vector<v1::TokenLogprob> pending_prompt_ ABSL_GUARDED_BY(mu_);
-  std::map<int, v1::Candidate> pending_ ABSL_GUARDED_BY(mu_);  // not sent yet
+  std::vector<v1::Candidate> pending_ ABSL_GUARDED_BY(mu_);
   int turn_ ABSL_GUARDED_BY(mu_) = 0;  // index that may write next
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
   grpc::Status end_status_ ABSL_GUARDED_BY(mu_);
   bool writing_ ABSL_GUARDED_BY(mu_) = false;
+  // Whether there may be something to do when what is written is.
+  bool more_ ABSL_GUARDED_BY(mu_) = false;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
 };
 

@@ -47,12 +47,13 @@ void Generation::Start(std::string principal, SequenceClass sequence_class,
   engine_->Submit(ticket_, std::move(request));
 }
 
-Generation::Piece Generation::Collect() {
+Generation::Piece Generation::Collect(CandidateAt candidate) {
   CHECK(started_ && !ended_);
   Piece piece;
   bool all_ended = true;
   for (size_t i = 0; i < samples_.size(); ++i) {
-    if (!samples_[i].ended) CollectSample(static_cast<int>(i), &piece);
+    const int index = static_cast<int>(i);
+    if (!samples_[i].ended) CollectSample(index, candidate(index), &piece);
     if (!piece.status.ok()) {
       // Without this candidate there is no answer.
       Cancel();
@@ -72,19 +73,20 @@ Generation::Piece Generation::Collect() {
   return piece;
 }
 
-void Generation::CollectSample(int index, Piece* piece) {
+void Generation::CollectSample(int index, v1::Candidate* candidate,
+                               Piece* piece) {
   Sample& sample = samples_[index];
-  TokenStream::Taken taken = sample.stream->Take();
-  if (taken.admitted) {
+  TokenStream::Taken& taken = sample.taken;
+  sample.stream->Take(&taken);
+  if (taken.admitted && !admitted_) {
     admitted_ = true;
     numerics_id_ = taken.numerics_id;
   }
   AddPromptLogprobs(taken.prompt_logprobs, piece);
-  v1::Candidate delta;
-  std::string* const text = delta.mutable_text();
+  std::string* const text = candidate->mutable_text();
   if (!sample.begun && !taken.tokens.empty()) {
     sample.begun = true;
-    *text = echo_;
+    text->append(echo_);
   }
   bool stop_string_found = false;
   for (size_t i = 0; i < taken.tokens.size() && !stop_string_found; ++i) {
@@ -93,7 +95,7 @@ void Generation::CollectSample(int index, Piece* piece) {
         i + 1 == taken.tokens.size()) {
       break;  // It stopped the answer and is no part of it.
     }
-    AddToken(&taken, i, &delta);
+    AddToken(taken, i, candidate);
     const std::string bytes = sample.decoder.Next(taken.tokens[i]);
     if (sample.n_output <= min_output_tokens_) {
       text->append(bytes);  // Too early to stop.
@@ -114,13 +116,7 @@ void Generation::CollectSample(int index, Piece* piece) {
     piece->status = sample.end.status;
     piece->retry_after = sample.end.retry_after;
   }
-  if (sample.ended && sample.end.status.ok()) SetEnd(sample, &delta);
-  if (text->empty() && delta.token_ids().empty() && delta.logprobs().empty() &&
-      delta.finish_reason() == v1::FINISH_REASON_UNSPECIFIED) {
-    return;
-  }
-  delta.set_index(index);
-  piece->deltas.push_back(std::move(delta));
+  if (sample.ended && sample.end.status.ok()) SetEnd(sample, candidate);
 }
 
 void Generation::AddPromptLogprobs(const std::vector<TokenLogprobs>& logprobs,
@@ -133,11 +129,11 @@ void Generation::AddPromptLogprobs(const std::vector<TokenLogprobs>& logprobs,
 }
 
 // Token `i`, in the forms that were asked for.
-void Generation::AddToken(TokenStream::Taken* taken, size_t i,
-                          v1::Candidate* delta) {
-  if (return_token_ids_) delta->add_token_ids(taken->tokens[i]);
-  if (taken->logprobs.empty()) return;
-  *delta->add_logprobs() = LogprobOf(taken->tokens[i], taken->logprobs[i]);
+void Generation::AddToken(const TokenStream::Taken& taken, size_t i,
+                          v1::Candidate* candidate) const {
+  if (return_token_ids_) candidate->add_token_ids(taken.tokens[i]);
+  if (taken.logprobs.empty()) return;
+  *candidate->add_logprobs() = LogprobOf(taken.tokens[i], taken.logprobs[i]);
 }
 
 v1::TokenLogprob Generation::LogprobOf(int32_t token,
@@ -207,27 +203,20 @@ void Generation::SetEnd(const Sample& sample, v1::Candidate* candidate) {
   }
 }
 
-void AppendDelta(v1::Candidate delta, v1::Candidate* candidate) {
-  candidate->mutable_text()->append(delta.text());
-  delta.clear_text();
-  // Joins lists; the rest is set in one delta only, or the same in all.
-  candidate->MergeFrom(delta);
+v1::Candidate* CandidateOf(v1::GenerateResponse* response, int index) {
+  while (response->candidates_size() <= index) {
+    const int next = response->candidates_size();
+    response->add_candidates()->set_index(next);
+  }
+  return response->mutable_candidates(index);
 }
 
-void AppendPiece(Generation::Piece* piece, v1::GenerateResponse* response) {
+void MovePromptLogprobs(Generation::Piece* piece,
+                        v1::GenerateResponse* response) {
   for (v1::TokenLogprob& token : piece->prompt_logprobs) {
     *response->add_prompt_logprobs() = std::move(token);
   }
   piece->prompt_logprobs.clear();
-  for (v1::Candidate& delta : piece->deltas) {
-    const int index = delta.index();
-    while (response->candidates_size() <= index) {
-      const int next = response->candidates_size();
-      response->add_candidates()->set_index(next);
-    }
-    AppendDelta(std::move(delta), response->mutable_candidates(index));
-  }
-  piece->deltas.clear();
 }
 
 }  // namespace tern

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "coordinator/engine.h"
@@ -42,18 +43,18 @@ class Generation {
   struct Piece {
     bool admitted = false;  // at any time so far
     // Of the prompt's next tokens, when asked for. All have come when the first
-    // delta does.
+    // token of a candidate does.
     std::vector<v1::TokenLogprob> prompt_logprobs;
-    // For candidates with something new, ascending by index: text, the tokens
-    // and log-probabilities asked for (without the token that stopped it), and
-    // how it ended. AppendDelta() joins them.
-    std::vector<v1::Candidate> deltas;
     bool ended = false;   // every candidate has, or one has failed
     absl::Status status;  // when it ended
     std::optional<absl::Duration> retry_after;  // see SequenceEnd
   };
+  // Adds to candidates, where `candidate` says, what is new of each: text, the
+  // tokens and log-probabilities asked for (without the token that stopped it),
+  // and how it ended.
   // REQUIRES: Start() was called, no piece ended yet.
-  Piece Collect();
+  using CandidateAt = absl::FunctionRef<v1::Candidate*(int index)>;
+  Piece Collect(CandidateAt candidate);
 
   // Ends it without a piece.
   void Cancel();
@@ -71,16 +72,18 @@ class Generation {
     IncrementalDecoder decoder;
     StopScanner scanner;
     std::shared_ptr<TokenStream> stream;
-    bool begun = false;  // the echo has been given out
+    TokenStream::Taken taken;  // its memory serves again and again
+    bool begun = false;        // the echo has been given out
     bool ended = false;
     SequenceEnd end;
     int n_output = 0;
   };
 
-  void CollectSample(int index, Piece* piece);
+  void CollectSample(int index, v1::Candidate* candidate, Piece* piece);
   void AddPromptLogprobs(const std::vector<TokenLogprobs>& logprobs,
                          Piece* piece);
-  void AddToken(TokenStream::Taken* taken, size_t i, v1::Candidate* delta);
+  void AddToken(const TokenStream::Taken& taken, size_t i,
+                v1::Candidate* candidate) const;
   v1::TokenLogprob LogprobOf(int32_t token,
                              const TokenLogprobs& logprobs) const;
   void CancelSample(int index);
@@ -107,13 +110,12 @@ class Generation {
   std::string numerics_id_;
 };
 
-// Appends what is new of a candidate to what there is of it.
-void AppendDelta(v1::Candidate delta, v1::Candidate* candidate);
+// The place of a candidate in a response, which gets candidates as needed.
+v1::Candidate* CandidateOf(v1::GenerateResponse* response, int index);
 
-// The same for a whole piece, each delta at the place of its index in the
-// response, which gets candidates as needed. Moves what there is of the answer
-// out of the piece; how it ended stays.
-void AppendPiece(Generation::Piece* piece, v1::GenerateResponse* response);
+// Appends those of a piece, which has none afterwards.
+void MovePromptLogprobs(Generation::Piece* piece,
+                        v1::GenerateResponse* response);
 
 }  // namespace tern
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <thread>
 #include <utility>
 
 #include "absl/synchronization/notification.h"
@@ -59,6 +60,38 @@ TEST(Publisher, AWakeWhilePublishingCountsAgain) {
   publisher.Wake(item);
   done.WaitForNotification();
   EXPECT_EQ(item->n_published(), 2);
+}
+
+TEST(Publisher, ReactionsWaitForTheEndOfTheBurst) {
+  absl::Notification may_go_on, started;
+  std::atomic<bool> second_published{false};
+  auto first = std::make_shared<Item>([&] {
+    started.Notify();
+    may_go_on.WaitForNotification();
+  });
+  Publisher publisher;
+  // Both in one burst: they are there before it begins.
+  absl::Notification may_begin, waiting;
+  auto before = std::make_shared<Item>([&] {
+    waiting.Notify();
+    may_begin.WaitForNotification();
+  });
+  publisher.Wake(before);
+  waiting.WaitForNotification();
+  publisher.Wake(first);
+  auto second = std::make_shared<Item>([&] {
+    publisher.AwaitBurst();  // not for itself
+    second_published = true;
+  });
+  publisher.Wake(second);
+  may_begin.Notify();
+  started.WaitForNotification();
+  std::thread reaction([&] {
+    publisher.AwaitBurst();
+    EXPECT_TRUE(second_published);
+  });
+  may_go_on.Notify();
+  reaction.join();
 }
 
 }  // namespace

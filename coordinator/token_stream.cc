@@ -59,14 +59,19 @@ void TokenStream::PushAndEnd(int32_t token, SequenceEnd end,
   });
 }
 
-TokenStream::Taken TokenStream::Take() {
+void TokenStream::Take(Taken* taken) {
+  taken->prompt_logprobs.clear();
+  taken->tokens.clear();
+  taken->logprobs.clear();
+  taken->end.reset();
   absl::MutexLock lock(&mu_);
   woken_ = false;
-  Taken taken;
-  std::swap(taken, pending_);
-  pending_.admitted = taken.admitted;
-  pending_.numerics_id = taken.numerics_id;
-  return taken;
+  taken->admitted = pending_.admitted;
+  taken->numerics_id = pending_.numerics_id;
+  taken->prompt_logprobs.swap(pending_.prompt_logprobs);
+  taken->tokens.swap(pending_.tokens);
+  taken->logprobs.swap(pending_.logprobs);
+  taken->end.swap(pending_.end);
 }
 
 }  // namespace tern

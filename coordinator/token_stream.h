@@ -53,7 +53,8 @@ class TokenStream {
                   std::optional<TokenLogprobs> logprobs = {})
       ABSL_LOCKS_EXCLUDED(mu_);
 
-  // What has come since the last call.
+  // What has come since the last call; `*taken` is overwritten, and its memory
+  // used for what comes next.
   struct Taken {
     bool admitted = false;    // at any time so far
     std::string numerics_id;  // of the pipeline it was admitted to
@@ -62,7 +63,7 @@ class TokenStream {
     std::vector<TokenLogprobs> logprobs;  // one per token, or none at all
     std::optional<SequenceEnd> end;       // once
   };
-  Taken Take() ABSL_LOCKS_EXCLUDED(mu_);
+  void Take(Taken* taken) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   static void Append(int32_t token, std::optional<TokenLogprobs> logprobs,
