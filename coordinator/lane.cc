@@ -136,9 +136,11 @@ void Lane::ServeHighestRank() {
 }
 
 // Of the token that it awaits only a stop token would end it: then what comes
-// of the row is of no interest.
+// of the row is of no interest. With guesses in flight it is not known where the
+// row would begin.
 bool Lane::MayLookAhead(const Sequence& sequence) const {
   return capacity_.looks_ahead && sequence.n_in_flight == 1 &&
+         !sequence.drafts_in_flight &&
          sequence.samples_in_flight && sequence.run_id != 0 &&
          sequence.in_flight_step_id == last_step_id_ &&
          sequence.n_output() + 1 < sequence.parameters.max_output_tokens;
@@ -173,11 +175,7 @@ void Lane::AddDecodeRows(StepPlan* plan) {
 
 // Whether guesses could be worth their time if they came true.
 bool Lane::MayPayToDraft(int n_rows) {
-  // Prompts fill the step better.
-  if (options_.max_draft_tokens == 0 || n_rows == 0 ||
-      PrefillTokensWaiting() > 0) {
-    return false;
-  }
+  if (options_.max_draft_tokens == 0 || n_rows == 0) return false;
   if (options_.always_drafts) return true;
   if (!cost_.is_known()) return false;
   if (cost_.Predict(2 * n_rows) < 2 * cost_.Predict(n_rows)) return true;
@@ -218,6 +216,8 @@ std::vector<int> Lane::ChooseFrom(const std::vector<DraftOffer>& offers,
 // Guesses for the decode rows of the plan, as far as there are free blocks.
 void Lane::AddDrafts(StepPlan* plan) {
   const int n_rows = static_cast<int>(plan->rows.size());
+  // Prompts fill the step better.
+  if (PrefillTokensWaiting() > 0 && !options_.always_drafts) return;
   if (!MayPayToDraft(n_rows)) return;
   std::vector<Sequence*> sequences;
   for (const auto& [rank, sequence] : running_) {
@@ -278,6 +278,7 @@ void Lane::AddDrafts(StepPlan* plan) {
 bool Lane::AwaitsDrafts() {
   std::vector<DraftOffer> offers;
   const std::vector<InFlightRow>& rows = in_flight_.front().rows;
+  if (PrefillTokensWaiting() > 0) return false;
   if (!MayPayToDraft(static_cast<int>(rows.size()))) return false;
   for (const auto& [rank, sequence] : running_) {
     if (sequence->in_flight_step_id != in_flight_.front().step_id) continue;

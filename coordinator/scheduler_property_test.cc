@@ -75,6 +75,9 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans,
           prompt[i] = (i < own_from ? text * 100 : next_id * 31) + i;
           prompt[i] %= ToyPipelines::kVocab;
         }
+        if (draw(0, 1) == 0) {
+          for (int32_t& token : prompt) token = draw(0, 2);
+        }
         int n_output = draw(1, 30);
         const int64_t id = next_id++;
         if (draw(0, 2) == 0) parameters.stop_token_ids = {1};

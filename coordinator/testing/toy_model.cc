@@ -15,7 +15,7 @@ int32_t ToyNextToken(absl::Span<const int32_t> history, uint64_t seed,
     hash = (hash ^ static_cast<uint32_t>(token)) * 0x100000001b3u;
     hash ^= hash >> 29;
   }
-  const uint64_t n_tokens = seed % 4 == 2 ? 3 : vocab_size;
+  const uint64_t n_tokens = seed % 2 == 0 ? 3 : vocab_size;
   return static_cast<int32_t>(hash % n_tokens);
 }
 

@@ -14,8 +14,8 @@ namespace tern {
 
 // The toy model's next token: a hash of the whole history and the seed, in
 // [0, vocab_size). Whoever loses, repeats or reorders one token of a history
-// gets other tokens from there on. One seed in four has a text of three tokens,
-// which can often be guessed.
+// gets other tokens from there on. An even seed's text is of three tokens, so
+// that it can often be guessed.
 int32_t ToyNextToken(absl::Span<const int32_t> history, uint64_t seed,
                      int vocab_size);
 
