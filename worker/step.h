@@ -52,6 +52,12 @@ struct SampledToken {
   absl::optional<TokenLogprobs> logprobs = {};  // when asked for
 };
 
+// A token that a sequence sampled, as the last stage tells the first.
+struct SequenceToken {
+  int64_t sequence_id;
+  int32_t token_id;  // -1 when the row failed
+};
+
 // What a stage has to say about a step.
 struct StepResult {
   int64_t step_id;
