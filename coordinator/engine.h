@@ -191,7 +191,8 @@ class Engine {
     std::string id;
     int64_t epoch = 0;
     std::unique_ptr<Pipeline> pipeline;
-    bool ready = false;  // it has loaded
+    bool ready = false;        // it has loaded
+    bool looks_ahead = false;  // steps are planned ahead, all workers can
     std::vector<StageStatus> stages;
     int kv_block_count = 0;
   };
