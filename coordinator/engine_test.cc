@@ -167,7 +167,8 @@ class EngineTest : public ::testing::Test {
     }
   }
 
-  absl::Status Register(const std::string& id, int64_t incarnation) {
+  absl::Status Register(const std::string& id, int64_t incarnation,
+                        bool takes_sampled_tokens = false) {
     WorkerRegistration r;
     r.worker_id = id;
     r.incarnation = incarnation;
@@ -176,6 +177,7 @@ class EngineTest : public ::testing::Test {
     r.numerics_class = "cpu-1";
     r.memory_bytes = int64_t{1} << 30;
     r.thread_count = 1;
+    r.supports_step_token_source = takes_sampled_tokens;
     r.models = {"toy"};
     absl::Status status;
     absl::Notification done;
@@ -304,6 +306,24 @@ TEST_F(EngineTest, AnswersARequestAndFreesItsBlocks) {
   const Engine::Snapshot snapshot = Inspect();
   EXPECT_EQ(BlocksInUse(snapshot), 0);
   EXPECT_EQ(snapshot.numerics_id, "cpu-1/int8");
+}
+
+// The old worker is lost, and a newer one takes its place.
+TEST_F(EngineTest, LooksAheadWhereEveryStageTakesTokensOfEarlierSteps) {
+  options_.placement.n_stages = 2;
+  StartEngine(0);
+  ASSERT_TRUE(Register("w0", 1, true).ok());
+  ASSERT_TRUE(Register("w1", 1, false).ok());
+  AwaitPhase(Phase::kReady);
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    EXPECT_FALSE(cluster_.specs.back().looks_ahead);
+  }
+  ASSERT_TRUE(Register("w1", 2, true).ok());
+  AwaitPhase(Phase::kReady);
+  absl::MutexLock lock(&cluster_.mu);
+  ASSERT_EQ(cluster_.specs.size(), 2u);
+  EXPECT_TRUE(cluster_.specs.back().looks_ahead);
 }
 
 TEST_F(EngineTest, RefusesAtOnceWithoutWorkersAndSaysHowManyAreMissing) {
