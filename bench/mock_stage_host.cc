@@ -13,13 +13,17 @@
 #include "absl/types/optional.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
+#include "worker/hidden_states_inbox.h"
+#include "worker/sampled_tokens_inbox.h"
 #include "worker/step.h"
 #include "worker/step_mailbox.h"
+#include "worker/token_ring.h"
 
 namespace tern {
 namespace {
 
-constexpr absl::Duration kHiddenStatesTimeout = absl::Seconds(60);
+// How long another stage may take.
+constexpr absl::Duration kStageTimeout = absl::Seconds(60);
 
 // The system may wake a sleeper this much late, 50 us by default, which would
 // be a lot in a step of a millisecond.
@@ -33,21 +37,18 @@ constexpr int kWaitingStepsMax = 4;
 // One epoch of one stage.
 class MockStageHost::Session {
  public:
-  Session(StepLimits limits, std::unique_ptr<MockStage> stage,
-          std::shared_ptr<HiddenStatesInbox> inbox,
-          std::shared_ptr<StageLink> link, int link_width,
-          std::atomic<int64_t>* finished_steps)
+  Session(StepLimits limits, std::unique_ptr<MockStage> stage, StageLinks links,
+          int link_width, std::atomic<int64_t>* finished_steps)
       : limits_(std::move(limits)),
         stage_(std::move(stage)),
-        inbox_(std::move(inbox)),
-        link_(std::move(link)),
+        links_(std::move(links)),
+        ring_(links_.in.tokens, links_.out.first),
         link_width_(link_width),
         finished_steps_(finished_steps),
         mailbox_(std::make_shared<StepMailbox>(
             kWaitingPlansMax,
-            [inbox = inbox_, link = link_](absl::Status status) {
-              if (inbox != nullptr) inbox->Close(std::move(status));
-              if (link != nullptr) link->Close();
+            [links = links_](const absl::Status& status) {
+              links.Close(status);
             })),
         thread_([this] { Main(); }) {}
 
@@ -57,15 +58,14 @@ class MockStageHost::Session {
   }
 
   // The first call counts.
-  void End(absl::Status status) {
+  void End(const absl::Status& status) {
     mailbox_->Abort(status);
-    if (inbox_ != nullptr) inbox_->Close(std::move(status));
-    if (link_ != nullptr) link_->Close();
+    links_.Close(status);
   }
 
   const StepLimits& limits() const { return limits_; }
   const std::shared_ptr<StepMailbox>& mailbox() const { return mailbox_; }
-  const std::shared_ptr<HiddenStatesInbox>& inbox() const { return inbox_; }
+  const Inboxes& inboxes() const { return links_.in; }
 
   StageUse use() const ABSL_LOCKS_EXCLUDED(mu_) {
     absl::MutexLock lock(&mu_);
@@ -79,7 +79,7 @@ class MockStageHost::Session {
     const absl::Status status = RunAll();
     if (status.ok()) {
       mailbox_->Close(absl::CancelledError("the stream of plans has ended"));
-      if (link_ != nullptr) link_->Finish();
+      links_.Finish();
     } else {
       if (absl::IsInvalidArgument(status) || absl::IsNotFound(status) ||
           absl::IsAlreadyExists(status)) {
@@ -95,8 +95,9 @@ class MockStageHost::Session {
 
   absl::Status RunAll() ABSL_LOCKS_EXCLUDED(mu_) {
     while (true) {
-      ASSIGN_OR_RETURN(const absl::optional<StepPlan> plan, mailbox_->Next());
+      ASSIGN_OR_RETURN(absl::optional<StepPlan> plan, mailbox_->Next());
       if (!plan.has_value()) return absl::OkStatus();
+      RETURN_IF_ERROR(ring_.Resolve(&*plan, kStageTimeout));
       ASSIGN_OR_RETURN(MockStage::Outcome outcome, stage_->Run(*plan));
       if (outcome.n_tokens > 0) RETURN_IF_ERROR(Occupy(&outcome));
       finished_steps_->fetch_add(1, std::memory_order_relaxed);
@@ -108,10 +109,10 @@ class MockStageHost::Session {
   absl::Status Occupy(MockStage::Outcome* outcome) ABSL_LOCKS_EXCLUDED(mu_) {
     StepResult& result = outcome->result;
     const absl::Time waiting = absl::Now();
-    if (inbox_ != nullptr) {
-      RETURN_IF_ERROR(inbox_->Take(result.step_id,
-                                   static_cast<int>(outcome->n_tokens),
-                                   kHiddenStatesTimeout, &hidden_));
+    if (links_.in.hidden != nullptr) {
+      RETURN_IF_ERROR(links_.in.hidden->Take(
+          result.step_id, static_cast<int>(outcome->n_tokens), kStageTimeout,
+          &hidden_));
     }
     const absl::Time begin = absl::Now();
     result.wait_ns = absl::ToInt64Nanoseconds(begin - waiting);
@@ -128,15 +129,17 @@ class MockStageHost::Session {
       use_.busy += end - begin;
       use_.span = end - first_;
     }
-    if (link_ == nullptr) return absl::OkStatus();
+    if (links_.is_last_stage()) {
+      return ring_.Send(result.step_id, result.sampled);
+    }
     hidden_.resize(outcome->n_tokens * link_width_);
-    return link_->Send(result.step_id, hidden_);
+    return links_.out.next->Send(result.step_id, hidden_);
   }
 
   const StepLimits limits_;
-  const std::unique_ptr<MockStage> stage_;          // of the thread
-  const std::shared_ptr<HiddenStatesInbox> inbox_;  // null for the first stage
-  const std::shared_ptr<StageLink> link_;           // null for the last stage
+  const std::unique_ptr<MockStage> stage_;  // of the thread
+  const StageLinks links_;
+  TokenRing ring_;  // of the thread
   const int link_width_;
   std::atomic<int64_t>* const finished_steps_;
   const std::shared_ptr<StepMailbox> mailbox_;
@@ -149,8 +152,8 @@ class MockStageHost::Session {
   std::thread thread_;
 };
 
-MockStageHost::MockStageHost(Options options, LinkFactory make_link)
-    : options_(std::move(options)), make_link_(std::move(make_link)) {
+MockStageHost::MockStageHost(Options options, LinkFactory make_links)
+    : options_(std::move(options)), make_links_(std::move(make_links)) {
   CHECK(options_.link_width >= 1);
 }
 
@@ -184,6 +187,11 @@ absl::Status MockStageHost::Check(const StageRequest& request) const {
     return absl::InvalidArgumentError(
         "every stage but the last needs the address of the next one");
   }
+  if (!request.first_stage_address.empty() &&
+      (!is_last || request.stage_index == 0)) {
+    return absl::InvalidArgumentError(
+        "only the last of several stages sends to the first");
+  }
   return absl::OkStatus();
 }
 
@@ -193,8 +201,7 @@ MockStageHost::MakeSession(const StageRequest& request) {
   const StepLimits limits = {
       request.model,          request.pipeline_id,     request.epoch,
       request.numerics_id,    options_.vocab_size,     options_.context_length,
-      request.kv_block_count, request.max_step_tokens, is_last,
-      /*takes_sampled_tokens=*/request.stage_count == 1};
+      request.kv_block_count, request.max_step_tokens, is_last};
   MockStage::Options stage;
   stage.cost = options_.cost;
   stage.share = options_.stage_share > 0 ? options_.stage_share
@@ -202,21 +209,23 @@ MockStageHost::MakeSession(const StageRequest& request) {
   stage.answer_tokens = options_.answer_tokens;
   ASSIGN_OR_RETURN(std::unique_ptr<MockStage> mock,
                    MockStage::Create(stage, limits));
-  std::shared_ptr<HiddenStatesInbox> inbox;
+  StageLinks links;
   if (request.stage_index > 0) {
     HiddenStatesInbox::Options inbox_options;
     inbox_options.hidden_size = options_.link_width;
     inbox_options.max_step_tokens = request.max_step_tokens;
     inbox_options.waiting_steps_max = kWaitingStepsMax;
-    inbox = std::make_shared<HiddenStatesInbox>(inbox_options);
+    links.in.hidden = std::make_shared<HiddenStatesInbox>(inbox_options);
+  } else if (!is_last) {
+    SampledTokensInbox::Options inbox_options;
+    inbox_options.vocab_size = options_.vocab_size;
+    inbox_options.max_step_tokens = request.max_step_tokens;
+    inbox_options.waiting_steps_max = kWaitingPlansMax;
+    links.in.tokens = std::make_shared<SampledTokensInbox>(inbox_options);
   }
-  std::shared_ptr<StageLink> link;
-  if (!is_last) {
-    ASSIGN_OR_RETURN(link, make_link_(request, options_.link_width));
-  }
-  return std::make_shared<Session>(limits, std::move(mock), std::move(inbox),
-                                   std::move(link), options_.link_width,
-                                   &finished_steps_);
+  ASSIGN_OR_RETURN(links.out, make_links_(request, options_.link_width));
+  return std::make_shared<Session>(limits, std::move(mock), std::move(links),
+                                   options_.link_width, &finished_steps_);
 }
 
 absl::Status MockStageHost::Load(const StageRequest& request,
@@ -263,25 +272,24 @@ absl::StatusOr<StageBackend::Plans> MockStageHost::plans() const {
   return Plans{session_->mailbox(), session_->limits()};
 }
 
-absl::StatusOr<std::shared_ptr<HiddenStatesInbox>> MockStageHost::InboxOf(
+absl::StatusOr<absl::optional<Inboxes>> MockStageHost::InboxesOf(
     absl::string_view model, absl::string_view pipeline_id,
     int64_t epoch) const {
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(shutdown_);
-  if (epoch < epoch_) return std::shared_ptr<HiddenStatesInbox>();
+  if (epoch < epoch_) return absl::optional<Inboxes>();
   if (session_ == nullptr || epoch != epoch_) {
     return absl::AbortedError(
-        absl::StrCat("hidden states of epoch ", epoch,
+        absl::StrCat("what another stage sent in epoch ", epoch,
                      " came before this worker had loaded its stage for it"));
   }
   if (model != session_->limits().model ||
-      pipeline_id != session_->limits().pipeline_id ||
-      session_->inbox() == nullptr) {
+      pipeline_id != session_->limits().pipeline_id) {
     return absl::FailedPreconditionError(
-        absl::StrCat("this worker takes no hidden states for model \"", model,
+        absl::StrCat("this worker takes nothing for model \"", model,
                      "\", pipeline \"", pipeline_id, "\""));
   }
-  return session_->inbox();
+  return absl::make_optional(session_->inboxes());
 }
 
 void MockStageHost::Shutdown(absl::Status status) {

@@ -13,10 +13,11 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "bench/mock_stage.h"
-#include "worker/hidden_states_inbox.h"
 #include "worker/stage_backend.h"
 #include "worker/stage_link.h"
+#include "worker/stage_links.h"
 #include "worker/step_limits.h"
 
 namespace tern {
@@ -34,7 +35,7 @@ struct StageUse {
 };
 
 // Has a MockStage in place of a real one behind a worker's calls: mailbox,
-// inbox, link and checks are the worker's own, and only the computation is
+// inboxes, links and checks are the worker's own, and only the computation is
 // waited for instead. A step occupies the stage from the moment that plan and
 // input are there until its time is over. One thread for each loaded stage,
 // which sleeps nearly always. Thread-safe.
@@ -53,10 +54,10 @@ class MockStageHost : public StageBackend {
     // passes the model's hidden size.
     int link_width = 1;
   };
-  using LinkFactory = std::function<absl::StatusOr<std::shared_ptr<StageLink>>(
+  using LinkFactory = std::function<absl::StatusOr<OutgoingLinks>(
       const StageRequest& request, int link_width)>;
 
-  MockStageHost(Options options, LinkFactory make_link);
+  MockStageHost(Options options, LinkFactory make_links);
 
   // Ends whatever runs, and waits for it.
   ~MockStageHost() override;
@@ -65,7 +66,7 @@ class MockStageHost : public StageBackend {
                     std::shared_ptr<LoadObserver> observer) override
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<Plans> plans() const override ABSL_LOCKS_EXCLUDED(mu_);
-  absl::StatusOr<std::shared_ptr<HiddenStatesInbox>> InboxOf(
+  absl::StatusOr<absl::optional<Inboxes>> InboxesOf(
       absl::string_view model, absl::string_view pipeline_id,
       int64_t epoch) const override ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -85,7 +86,7 @@ class MockStageHost : public StageBackend {
       const StageRequest& request);
 
   const Options options_;
-  const LinkFactory make_link_;
+  const LinkFactory make_links_;
   std::atomic<int64_t> finished_steps_{0};
 
   mutable absl::Mutex mu_;

@@ -26,8 +26,7 @@ StepLimits Limits() {
           /*context_length=*/64,
           /*kv_block_count=*/4,
           /*max_step_tokens=*/64,
-          /*is_last_stage=*/true,
-          /*takes_sampled_tokens=*/true};
+          /*is_last_stage=*/true};
 }
 
 std::unique_ptr<MockStage> Make(const MockStage::Options& options,

@@ -33,7 +33,6 @@
 #include "worker/grpc_stage_link.h"
 #include "worker/registration.h"
 #include "worker/stage_backend.h"
-#include "worker/stage_link.h"
 #include "worker/worker_service.h"
 
 ABSL_FLAG(std::string, coordinator, "127.0.0.1:7600",
@@ -113,19 +112,8 @@ class MockWorker {
   absl::Status Init(const MockStageHost::Options& options,
                     const Credentials* credentials) {
     host_ = std::make_unique<MockStageHost>(
-        options,
-        [credentials](const StageRequest& request, int link_width)
-            -> absl::StatusOr<std::shared_ptr<StageLink>> {
-          ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
-                           credentials->CreateChannel(
-                               request.next_stage_address, kWorkerName));
-          GrpcStageLink::Options link;
-          link.model = request.model;
-          link.pipeline_id = request.pipeline_id;
-          link.epoch = request.epoch;
-          link.hidden_size = link_width;
-          link.address = request.next_stage_address;
-          return std::make_shared<GrpcStageLink>(link, std::move(channel));
+        options, [credentials](const StageRequest& request, int link_width) {
+          return MakeGrpcLinks(request, link_width, *credentials);
         });
     service_ = std::make_unique<WorkerServiceImpl>(host_.get(), credentials,
                                                    Clock::System());

@@ -63,9 +63,9 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
                      "; it must be in [1, 1000]"));
   }
   if (options.max_draft_tokens < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--max_draft_tokens is ", options.max_draft_tokens,
-                     "; it must be at least 0"));
+    return absl::InvalidArgumentError(absl::StrCat("--max_draft_tokens is ",
+                                                   options.max_draft_tokens,
+                                                   "; it must be at least 0"));
   }
   if (options.kv_cache_tokens < 0) {
     return absl::InvalidArgumentError(

@@ -260,6 +260,17 @@ TEST_F(CoordinatorTest, StreamsTheSameAnswerThroughTwoStages) {
   EXPECT_EQ(streamed.text, Answer("To be, or not", 60));
   EXPECT_EQ(streamed.last.delta().finish_reason(), v1::FINISH_REASON_LENGTH);
   EXPECT_EQ(streamed.last.usage().output_token_count(), 60);
+  // The second token's row, at least, was sent before the first token had come
+  // back: the last stage tells it to the first.
+  for (const auto& worker : workers_) {
+    EXPECT_GT(worker->n_rows_ahead(), 0);
+    const bool is_last = worker->stage().stage_index() == 1;
+    const FakeWorker* other = workers_[worker == workers_[0] ? 1 : 0].get();
+    EXPECT_EQ(worker->stage().first_stage_address(),
+              is_last ? other->address() : "");
+    EXPECT_EQ(worker->stage().next_stage_address(),
+              is_last ? "" : other->address());
+  }
 }
 
 TEST_F(CoordinatorTest, DrawsASeedAndAnIdWhenThereAreNone) {

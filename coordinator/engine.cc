@@ -402,7 +402,13 @@ void Engine::FormPipelines() {
     member.kv_block_count = placement->kv_block_count;
     numerics_id_ =
         absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+    member.looks_ahead = true;
     for (const PlacedStage& stage : placement->stages) {
+      const Worker* worker = cluster_.Find(stage.worker_id);
+      CHECK(worker != nullptr);  // It is free.
+      if (!worker->registration.supports_step_token_source) {
+        member.looks_ahead = false;
+      }
       member.stages.push_back({stage, {}, 0});
       LOG(INFO) << "event=stage_placed pipeline=" << member.id
                 << " epoch=" << epoch_ << " worker=" << stage.worker_id
@@ -419,6 +425,7 @@ void Engine::FormPipelines() {
     spec.vocab_size = options_.config.vocab_size;
     spec.kv_block_size = options_.placement.kv_block_size;
     spec.max_step_tokens = options_.scheduler.max_step_tokens;
+    spec.looks_ahead = member.looks_ahead;
     spec.placement = *std::move(placement);
     member.pipeline = factory_(std::move(spec), ListenerOf(index, epoch_));
   }
@@ -491,12 +498,7 @@ void Engine::OnPipelineReady(int index,
   capacity.n_blocks = member.kv_block_count;
   capacity.block_size = options_.placement.kv_block_size;
   capacity.n_micro_batches = static_cast<int>(member.stages.size());
-  // Only a worker that samples and embeds has the token at hand.
-  if (member.stages.size() == 1) {
-    const Worker* worker = cluster_.Find(member.stages[0].placed.worker_id);
-    capacity.looks_ahead =
-        worker != nullptr && worker->registration.supports_step_token_source;
-  }
+  capacity.looks_ahead = member.looks_ahead;
   Deliver(scheduler_.StartPipeline(index, capacity));
   if (++n_ready_ == 1 && options_.on_readiness) options_.on_readiness(true);
 }

@@ -195,7 +195,8 @@ class Engine {
     std::string id;
     int64_t epoch = 0;
     std::unique_ptr<Pipeline> pipeline;
-    bool ready = false;  // it has loaded
+    bool ready = false;        // it has loaded
+    bool looks_ahead = false;  // steps are planned ahead, all workers can
     // Since when it owes the result of its oldest step in flight.
     absl::Time owes_since;
     std::vector<StageStatus> stages;

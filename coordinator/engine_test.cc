@@ -171,7 +171,8 @@ class EngineTest : public ::testing::Test {
     }
   }
 
-  absl::Status Register(const std::string& id, int64_t incarnation) {
+  absl::Status Register(const std::string& id, int64_t incarnation,
+                        bool takes_sampled_tokens = false) {
     WorkerRegistration r;
     r.worker_id = id;
     r.incarnation = incarnation;
@@ -180,6 +181,7 @@ class EngineTest : public ::testing::Test {
     r.numerics_class = "cpu-1";
     r.memory_bytes = int64_t{1} << 30;
     r.thread_count = 1;
+    r.supports_step_token_source = takes_sampled_tokens;
     r.models = {"toy"};
     absl::Status status;
     absl::Notification done;
@@ -314,6 +316,18 @@ TEST_F(EngineTest, AnswersARequestAndFreesItsBlocks) {
   const Engine::Snapshot snapshot = Inspect();
   EXPECT_EQ(BlocksInUse(snapshot), 0);
   EXPECT_EQ(snapshot.numerics_id, "cpu-1/int8");
+}
+
+TEST_F(EngineTest, LooksAheadWhereEveryStageTakesTokensOfEarlierSteps) {
+  options_.placement.n_stages = 2;
+  for (const bool last_does : {false, true}) {
+    StartEngine(0);
+    ASSERT_TRUE(Register("w0", 1, true).ok());
+    ASSERT_TRUE(Register("w1", 1, last_does).ok());
+    AwaitPhase(Phase::kReady);
+    absl::MutexLock lock(&cluster_.mu);
+    EXPECT_EQ(cluster_.specs.back().looks_ahead, last_does);
+  }
 }
 
 TEST_F(EngineTest, RefusesAtOnceWithoutWorkersAndSaysHowManyAreMissing) {

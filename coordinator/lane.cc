@@ -107,9 +107,13 @@ std::optional<StepPlan> Lane::Schedule() {
   step_tokens_ = 0;
   in_flight_.push_back({plan.step_id, {}});
   ServeHighestRank();
-  AddDecodeRows(&plan);
+  // The first stage waits for tokens that are not sampled yet, and whatever is
+  // behind waits with it: so only in the step beyond those that keep all stages
+  // busy, or when nothing else is to do.
+  AddDecodeRows(/*ahead=*/n_in_flight() > capacity_.n_micro_batches, &plan);
   AddDrafts(&plan);
   AddPrefillRows(&plan);
+  if (plan.rows.empty()) AddDecodeRows(/*ahead=*/true, &plan);
   // Releases ride on the next rows; they get a plan of their own only when no
   // result is awaited that would bring some.
   if (plan.rows.empty() && (released_run_ids_.empty() || n_in_flight() > 1)) {
@@ -135,24 +139,31 @@ void Lane::ServeHighestRank() {
   TryAllocate(sequence, sequence->n_computed + n_tokens);
 }
 
-// Of the token that it awaits only a stop token would end it: then what comes
-// of the row is of no interest. With guesses in flight it is not known where the
-// row would begin.
-bool Lane::MayLookAhead(const Sequence& sequence) const {
+// Its row in flight is of the oldest step, so that this one comes no earlier
+// than its turn, and micro-batches stay as they are. With guesses in flight it
+// is not known where the next row begins.
+bool Lane::MayPlanAhead(const Sequence& sequence) const {
   return capacity_.looks_ahead && sequence.n_in_flight == 1 &&
          !sequence.drafts_in_flight &&
-         sequence.samples_in_flight && sequence.run_id != 0 &&
-         sequence.in_flight_step_id == last_step_id_ &&
+         sequence.last_step_id == in_flight_.front().step_id;
+}
+
+// Of the token that it awaits only a stop token would end it: then what comes
+// of the row is of no interest.
+bool Lane::MayLookAhead(const Sequence& sequence) const {
+  return MayPlanAhead(sequence) && sequence.n_pending() == 0 &&
          sequence.n_output() + 1 < sequence.parameters.max_output_tokens;
 }
 
-void Lane::AddDecodeRows(StepPlan* plan) {
+void Lane::AddDecodeRows(bool ahead, StepPlan* plan) {
   int n_decoding = 0;
   std::vector<Sequence*> ready;
   for (const auto& [rank, sequence] : running_) {
     if (!sequence->IsDecoding()) continue;
     ++n_decoding;
-    if (sequence->in_flight_step_id == 0 || MayLookAhead(*sequence)) {
+    if (sequence->in_flight_step_id == 0 ||
+        (sequence->n_pending() == 1 && MayPlanAhead(*sequence)) ||
+        (ahead && MayLookAhead(*sequence))) {
       ready.push_back(sequence);
     }
   }
@@ -306,7 +317,8 @@ void Lane::AddPrefillRows(StepPlan* plan) {
   // Rows below may pre-empt other sequences, hence the copy.
   std::vector<Sequence*> prefilling;
   for (const auto& [rank, sequence] : running_) {
-    if (!sequence->IsDecoding() && sequence->in_flight_step_id == 0) {
+    if (!sequence->IsDecoding() &&
+        (sequence->in_flight_step_id == 0 || MayPlanAhead(*sequence))) {
       prefilling.push_back(sequence);
     }
   }
@@ -364,7 +376,7 @@ void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
   const bool ahead = sequence->n_pending() == 0;
   CHECK(n_tokens > 0 && n_tokens <= (ahead ? 1 : sequence->n_pending()));
   CHECK(n_tokens <= options_.max_step_tokens - step_tokens_);
-  CHECK(sequence->in_flight_step_id == 0 || ahead);
+  CHECK(sequence->in_flight_step_id == 0 || MayPlanAhead(*sequence));
   const SequenceParameters& parameters = sequence->parameters;
   if (!sequence->is_open) {
     sequence->is_open = true;
@@ -396,7 +408,6 @@ void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
   sequence->in_flight_step_id = plan->step_id;
   sequence->drafts_in_flight = false;
   ++sequence->n_in_flight;
-  sequence->samples_in_flight = row.samples;
   sequence->last_step_id = plan->step_id;
   step_tokens_ += n_tokens;
   queue_->Charge(*sequence, n_tokens + (row.samples ? 1 : 0));

@@ -68,8 +68,8 @@ class Lane {
     // Micro-batches that decoding sequences are shared out to: the number of
     // stages. As many steps are in flight.
     int n_micro_batches = 1;
-    // Whether one more step is, planned ahead: of rows whose token the step
-    // before samples.
+    // Whether one more step is, planned ahead: of rows whose token the oldest
+    // step in flight samples.
     bool looks_ahead = false;
   };
 
@@ -175,11 +175,13 @@ class Lane {
   };
 
   // Whether the sequence may have a row in the step being planned although it
-  // has one in flight.
+  // has one in flight; and whether one whose token that one samples.
+  bool MayPlanAhead(const Sequence& sequence) const;
   bool MayLookAhead(const Sequence& sequence) const;
 
   void ServeHighestRank();
-  void AddDecodeRows(StepPlan* plan);
+  // ahead: also for those that may look ahead.
+  void AddDecodeRows(bool ahead, StepPlan* plan);
   void AddDrafts(StepPlan* plan);
   bool AwaitsDrafts();
   bool MayPayToDraft(int n_rows);

@@ -31,6 +31,8 @@ class Pipeline {
     int vocab_size = 0;     // tokens outside of it are a broken worker's
     int kv_block_size = 0;  // that the workers must have
     int max_step_tokens = 0;
+    // Whether rows will name the step that samples their token.
+    bool looks_ahead = false;
     Placement placement;
   };
 

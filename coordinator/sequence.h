@@ -128,9 +128,8 @@ struct Sequence {
   // there is none. Stays set when the sequence is pre-empted meanwhile: the
   // token still counts.
   int64_t in_flight_step_id = 0;
-  int n_in_flight = 0;             // such steps: 2 when one was planned ahead
-  bool samples_in_flight = false;  // whether the latest of them samples
-  bool drafts_in_flight = false;   // whether it has guesses
+  int n_in_flight = 0;            // such steps: 2 when one was planned ahead
+  bool drafts_in_flight = false;  // whether the latest of them has guesses
 
   // Last step of this run that it had a row in; for turns between sequences.
   int64_t last_step_id = 0;

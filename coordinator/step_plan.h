@@ -29,7 +29,7 @@ struct SamplerParameters {
   float frequency_penalty = 0;
   float presence_penalty = 0;
   std::vector<std::pair<int32_t, float>> logit_bias;  // by token id, ascending
-  int logprobs = -1;  // alternatives beside each token's; -1 for neither
+  int logprobs = -1;         // alternatives beside each token's; -1 for neither
   int prompt_logprobs = -1;  // the same of the prompt's tokens
 
   // Whether earlier tokens have a say in the choice of the next one, beyond

@@ -160,6 +160,8 @@ v1::LoadStageRequest LoadRequestOf(const Pipeline::Spec& spec, int stage) {
   request.set_max_step_tokens(spec.max_step_tokens);
   if (stage + 1 < static_cast<int>(stages.size())) {
     request.set_next_stage_address(stages[stage + 1].address);
+  } else if (stage > 0 && spec.looks_ahead) {
+    request.set_first_stage_address(stages[0].address);
   }
   return request;
 }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "util/crc32c.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
@@ -11,25 +12,9 @@
 namespace tern {
 
 HiddenStatesInbox::HiddenStatesInbox(const Options& options)
-    : options_(options) {
+    : TransferInbox("hidden states"), options_(options) {
   CHECK(options.hidden_size > 0 && options.max_step_tokens > 0 &&
         options.waiting_steps_max > 0);
-}
-
-absl::Status HiddenStatesInbox::AttachSender() {
-  absl::MutexLock lock(&mu_);
-  if (attached_) {
-    return absl::AlreadyExistsError(
-        "this epoch's hidden states come on another stream already");
-  }
-  attached_ = true;
-  return absl::OkStatus();
-}
-
-void HiddenStatesInbox::EndOfSlices() {
-  absl::MutexLock lock(&mu_);
-  ended_ = true;
-  on_room_ = nullptr;
 }
 
 absl::StatusOr<bool> HiddenStatesInbox::Offer(const HiddenStatesSlice& slice,
@@ -63,7 +48,7 @@ absl::StatusOr<bool> HiddenStatesInbox::Offer(const HiddenStatesSlice& slice,
     ready_.push_back(std::move(partial_));
     partial_ = Tensor();
     filled_bytes_ = 0;
-    ++tensor_count_;
+    ++step_count_;
   }
   return true;
 }
@@ -165,23 +150,6 @@ void HiddenStatesInbox::PopReady() {
     spare_.push_back(std::move(ready_.front().values));
   }
   ready_.pop_front();
-}
-
-void HiddenStatesInbox::Close(absl::Status status) {
-  CHECK(!status.ok());
-  std::function<void()> on_room;
-  {
-    absl::MutexLock lock(&mu_);
-    if (closed_.ok()) closed_ = std::move(status);
-    on_room = std::exchange(on_room_, nullptr);
-  }
-  // The slice offered again meets the status.
-  if (on_room) on_room();
-}
-
-int64_t HiddenStatesInbox::tensor_count() const {
-  absl::MutexLock lock(&mu_);
-  return tensor_count_;
 }
 
 }  // namespace tern

@@ -9,9 +9,9 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "worker/transfer_inbox.h"
 
 namespace tern {
 
@@ -31,7 +31,7 @@ struct HiddenStatesSlice {
 //
 // Holds a bounded number of steps: when full it takes no slice, and the stream
 // that brings them is not read until there is room. Thread-safe.
-class HiddenStatesInbox {
+class HiddenStatesInbox : public TransferInbox {
  public:
   struct Options {
     int hidden_size = 0;
@@ -41,13 +41,6 @@ class HiddenStatesInbox {
   };
 
   explicit HiddenStatesInbox(const Options& options);
-
-  // Claims the inbox for a stream: there is one sender in an epoch.
-  // ALREADY_EXISTS for a second one.
-  absl::Status AttachSender() ABSL_LOCKS_EXCLUDED(mu_);
-
-  // The sender's stream has ended; nothing more will come.
-  void EndOfSlices() ABSL_LOCKS_EXCLUDED(mu_);
 
   // Adds the next slice. True when it was taken; false when the inbox is full:
   // then `on_room` is called once, from another thread, when the same slice
@@ -66,12 +59,6 @@ class HiddenStatesInbox {
   absl::Status Take(int64_t step_id, int n_tokens, absl::Duration timeout,
                     std::vector<float>* hidden) ABSL_LOCKS_EXCLUDED(mu_);
 
-  // Ends all waiting, now and later, with `status`. The first call counts.
-  void Close(absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);
-
-  // Tensors received whole.
-  int64_t tensor_count() const ABSL_LOCKS_EXCLUDED(mu_);
-
  private:
   struct Tensor {
     int64_t step_id = 0;
@@ -88,17 +75,11 @@ class HiddenStatesInbox {
 
   const Options options_;
 
-  mutable absl::Mutex mu_;
-  bool attached_ ABSL_GUARDED_BY(mu_) = false;
-  bool ended_ ABSL_GUARDED_BY(mu_) = false;
-  absl::Status closed_ ABSL_GUARDED_BY(mu_);
   // The tensor being put together; begun when filled_bytes_ > 0.
   Tensor partial_ ABSL_GUARDED_BY(mu_);
   size_t filled_bytes_ ABSL_GUARDED_BY(mu_) = 0;
   std::deque<Tensor> ready_ ABSL_GUARDED_BY(mu_);  // by ascending step id
   int64_t last_step_id_ ABSL_GUARDED_BY(mu_) = 0;  // begun or received
-  int64_t tensor_count_ ABSL_GUARDED_BY(mu_) = 0;
-  std::function<void()> on_room_ ABSL_GUARDED_BY(mu_);
   // Buffers to use again.
   std::vector<std::vector<float>> spare_ ABSL_GUARDED_BY(mu_);
 };

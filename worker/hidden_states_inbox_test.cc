@@ -74,7 +74,7 @@ TEST_F(HiddenStatesInboxTest, PutsSlicesTogether) {
   std::vector<float> hidden;
   ASSERT_TRUE(inbox_.Take(1, 2, kLong, &hidden).ok());
   EXPECT_EQ(hidden, values);
-  EXPECT_EQ(inbox_.tensor_count(), 1);
+  EXPECT_EQ(inbox_.step_count(), 1);
 }
 
 TEST_F(HiddenStatesInboxTest, StepsComeInOrderAndEarlierOnesAreDropped) {
@@ -181,7 +181,7 @@ TEST_F(HiddenStatesInboxTest, WaitingHasAnEnd) {
 
 TEST_F(HiddenStatesInboxTest, ASenderThatLeavesEndsTheWaitingAfterItsTensors) {
   ASSERT_TRUE(Offer(Whole(1, Values(1, 1))).ok());
-  inbox_.EndOfSlices();
+  inbox_.EndOfStream();
   std::vector<float> hidden;
   EXPECT_TRUE(inbox_.Take(1, 1, kLong, &hidden).ok());
   EXPECT_TRUE(absl::IsUnavailable(inbox_.Take(2, 1, kLong, &hidden)));

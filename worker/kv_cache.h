@@ -114,7 +114,7 @@ class KvCache {
     int32_t n_filled = 0;  // positions written, from the first on
   };
   std::vector<BlockState> blocks_;  // [n_blocks]
-  int n_in_use_ = 0;           // blocks with a holder
+  int n_in_use_ = 0;                // blocks with a holder
 };
 
 }  // namespace tern

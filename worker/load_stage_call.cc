@@ -11,12 +11,19 @@ namespace {
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 
 StageRequest FromProto(const v1::LoadStageRequest& r) {
-  return {r.model(),           r.pipeline_id(),
-          r.epoch(),           r.model_fingerprint(),
-          r.layer_begin(),     r.layer_end(),
-          r.stage_index(),     r.stage_count(),
-          r.numerics_id(),     r.kv_block_count(),
-          r.max_step_tokens(), r.next_stage_address()};
+  return {r.model(),
+          r.pipeline_id(),
+          r.epoch(),
+          r.model_fingerprint(),
+          r.layer_begin(),
+          r.layer_end(),
+          r.stage_index(),
+          r.stage_count(),
+          r.numerics_id(),
+          r.kv_block_count(),
+          r.max_step_tokens(),
+          r.next_stage_address(),
+          r.first_stage_address()};
 }
 
 }  // namespace

@@ -13,18 +13,17 @@ namespace tern {
 
 Runner::Runner(const Options& options, Stage* stage, KvCache* kv,
                ThreadPool* pool, std::shared_ptr<StepMailbox> mailbox,
-               std::shared_ptr<HiddenStatesInbox> inbox,
-               std::shared_ptr<StageLink> link, Clock* clock,
+               StageLinks links, Clock* clock,
                std::atomic<int64_t>* finished_steps)
     : options_(options),
       stage_(stage),
       kv_(kv),
       pool_(pool),
       mailbox_(std::move(mailbox)),
-      inbox_(std::move(inbox)),
-      link_(std::move(link)),
+      links_(std::move(links)),
       clock_(clock),
       finished_steps_(finished_steps),
+      ring_(links_.in.tokens, links_.out.first),
       scratch_(pool->size()) {
   thread_ = std::thread([this] { Main(); });
 }
@@ -36,7 +35,7 @@ void Runner::Main() {
   kv_->Clear();
   if (status.ok()) {
     mailbox_->Close(absl::CancelledError("the stream of plans has ended"));
-    if (link_ != nullptr) link_->Finish();
+    links_.Finish();
   } else {
     // Ends the streams with the neighbours, so that they learn of it at once.
     mailbox_->Abort(status);
@@ -64,33 +63,16 @@ absl::Status Runner::Run(StepPlan* plan, StepResult* result) {
   }
   last_step_id_ = plan->step_id;
   result->step_id = plan->step_id;
-  absl::Status status = ResolveTokens(plan);
-  if (status.ok()) status = UpdateSequences(*plan);
+  const absl::Time begin = clock_->Now();
+  RETURN_IF_ERROR(ring_.Resolve(plan, options_.hidden_states_timeout));
+  result->wait_ns = absl::ToInt64Nanoseconds(clock_->Now() - begin);
+  const absl::Status status = UpdateSequences(*plan);
   if (!status.ok()) {
     return absl::Status(status.code(), absl::StrCat("step ", plan->step_id,
                                                     ": ", status.message()));
   }
   if (!plan->rows.empty()) RETURN_IF_ERROR(Forward(*plan, result));
   result->blocks_in_use = kv_->blocks_in_use();
-  return absl::OkStatus();
-}
-
-// Tokens that the coordinator did not know yet when it made the plan.
-absl::Status Runner::ResolveTokens(StepPlan* plan) const {
-  for (StepRow& row : plan->rows) {
-    if (row.sampled_in_step_id == 0) continue;
-    const auto sequence = sequences_.find(row.sequence_id);
-    if (sequence == sequences_.end() ||
-        sequence->second.sampled_in_step_id != row.sampled_in_step_id) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the row of sequence ", row.sequence_id,
-                       " takes the token that it sampled in step ",
-                       row.sampled_in_step_id, ", which is not its latest"));
-    }
-    // After a row that failed the sequence is over, and nobody waits for what
-    // comes of this one: any token will do.
-    row.tokens[0] = std::max(0, sequence->second.sampled_token);
-  }
   return absl::OkStatus();
 }
 
@@ -113,7 +95,7 @@ absl::Status Runner::UpdateSequences(const StepPlan& plan) {
         kv_->Extend(row.sequence_id, blocks.subspan(row.taken_over_block_count),
                     row.position, static_cast<int32_t>(row.tokens.size()),
                     row.draft_count));
-    if (link_ == nullptr) RETURN_IF_ERROR(RecordTokens(row));
+    if (links_.is_last_stage()) RETURN_IF_ERROR(RecordTokens(row));
   }
   return absl::OkStatus();
 }
@@ -177,27 +159,29 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
 
   const absl::Time begin = clock_->Now();
   float* hidden = stage_->hidden();
-  if (inbox_ != nullptr) {
-    RETURN_IF_ERROR(inbox_->Take(plan.step_id, n_tokens,
-                                 options_.hidden_states_timeout, &received_));
+  if (links_.in.hidden != nullptr) {
+    RETURN_IF_ERROR(links_.in.hidden->Take(
+        plan.step_id, n_tokens, options_.hidden_states_timeout, &received_));
     hidden = received_.data();
   }
   const absl::Time computing = clock_->Now();
   {
     const ThreadPool::CallerBinding binding(*pool_);
     stage_->Forward(rows_, hidden);
-    if (link_ == nullptr) Sample(plan, hidden, result);
+    if (links_.is_last_stage()) Sample(plan, hidden, result);
   }
   const absl::Time computed = clock_->Now();
   absl::Duration waited = computing - begin;
-  if (link_ != nullptr) {
-    RETURN_IF_ERROR(link_->Send(
+  if (links_.is_last_stage()) {
+    RETURN_IF_ERROR(ring_.Send(plan.step_id, result->sampled));
+  } else {
+    RETURN_IF_ERROR(links_.out.next->Send(
         plan.step_id, {hidden, static_cast<size_t>(n_tokens) *
                                    stage_->weights().config.hidden_size}));
-    waited += clock_->Now() - computed;
   }
+  waited += clock_->Now() - computed;
   result->compute_ns = absl::ToInt64Nanoseconds(computed - computing);
-  result->wait_ns = absl::ToInt64Nanoseconds(waited);
+  result->wait_ns += absl::ToInt64Nanoseconds(waited);
   return absl::OkStatus();
 }
 
@@ -248,8 +232,6 @@ void Runner::Sample(const StepPlan& plan, const float* hidden,
   for (const SamplingRow& row : sampling_rows_) {
     for (int i = 0; i < row.n_sampled; ++i) {
       SampledToken& token = row.sampled[i];
-      row.sequence->sampled_token = token.token_id;
-      row.sequence->sampled_in_step_id = plan.step_id;
       if (&sampled[n_sampled] != &token) sampled[n_sampled] = std::move(token);
       ++n_sampled;
     }

@@ -12,15 +12,15 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "util/clock.h"
-#include "worker/hidden_states_inbox.h"
 #include "worker/kv_cache.h"
 #include "worker/sampler.h"
 #include "worker/stage.h"
-#include "worker/stage_link.h"
+#include "worker/stage_links.h"
 #include "worker/step.h"
 #include "worker/step_mailbox.h"
 #include "worker/thread_pool.h"
 #include "worker/token_history.h"
+#include "worker/token_ring.h"
 
 namespace tern {
 
@@ -34,20 +34,16 @@ namespace tern {
 class Runner {
  public:
   struct Options {
-    // How long hidden states may take to come.
+    // How long hidden states, and tokens of the last stage, may take to come.
     absl::Duration hidden_states_timeout = absl::Seconds(60);
   };
 
   // Starts the thread. Everything borrowed must outlive the runner, and belongs
   // to its thread until the destructor returns.
   //
-  // inbox:  null for the first stage.
-  // link:   null for the last stage.
   // finished_steps: grows by one with each step.
   Runner(const Options& options, Stage* stage, KvCache* kv, ThreadPool* pool,
-         std::shared_ptr<StepMailbox> mailbox,
-         std::shared_ptr<HiddenStatesInbox> inbox,
-         std::shared_ptr<StageLink> link, Clock* clock,
+         std::shared_ptr<StepMailbox> mailbox, StageLinks links, Clock* clock,
          std::atomic<int64_t>* finished_steps);
 
   // Waits for the thread. REQUIRES: the mailbox was ended or aborted.
@@ -59,9 +55,6 @@ class Runner {
     SamplerParams sampler;
     TokenHistory history;    // kept up when the sampler needs it
     int32_t n_recorded = 0;  // tokens in it
-    // Its latest token, and the step that sampled it.
-    int32_t sampled_token = -1;
-    int64_t sampled_in_step_id = 0;
   };
 
   // A row of the step that samples.
@@ -88,7 +81,6 @@ class Runner {
   void Main();
   absl::Status RunAll();
   absl::Status Run(StepPlan* plan, StepResult* result);
-  absl::Status ResolveTokens(StepPlan* plan) const;
   absl::Status UpdateSequences(const StepPlan& plan);
   absl::Status Forward(const StepPlan& plan, StepResult* result);
   absl::Status RecordTokens(const StepRow& row);
@@ -108,13 +100,13 @@ class Runner {
   KvCache* const kv_;
   ThreadPool* const pool_;
   const std::shared_ptr<StepMailbox> mailbox_;
-  const std::shared_ptr<HiddenStatesInbox> inbox_;
-  const std::shared_ptr<StageLink> link_;
+  const StageLinks links_;
   Clock* const clock_;
   std::atomic<int64_t>* const finished_steps_;
 
   // Of the runner thread.
   int64_t last_step_id_ = 0;
+  TokenRing ring_;
   absl::flat_hash_map<int64_t, SequenceState> sequences_;  // by sequence id
   std::vector<float> received_;  // hidden states of the stage before
   std::vector<MicroBatchRow> rows_;

@@ -27,7 +27,7 @@ struct MicroBatchRow {
   absl::Span<const int32_t> tokens;  // ids; read by the first stage alone
   int32_t position;                  // of the first token
   absl::Span<const int32_t> block_table;
-  int n_logits;              // after how many of them, the last, logits are wanted
+  int n_logits;  // after how many of them, the last, logits are wanted
   WantedLogits wanted = {};  // which; all of them unless it says otherwise
 };
 

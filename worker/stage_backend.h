@@ -8,7 +8,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
-#include "worker/hidden_states_inbox.h"
+#include "absl/types/optional.h"
+#include "worker/stage_links.h"
 #include "worker/step_limits.h"
 #include "worker/step_mailbox.h"
 
@@ -28,6 +29,7 @@ struct StageRequest {
   int32_t kv_block_count;
   int32_t max_step_tokens;
   std::string next_stage_address;
+  std::string first_stage_address;
 };
 
 // What a loaded stage takes.
@@ -71,10 +73,10 @@ class StageBackend {
   // The loaded stage's mailbox. FAILED_PRECONDITION when none is loaded.
   virtual absl::StatusOr<Plans> plans() const = 0;
 
-  // The inbox for hidden states of an epoch: null when the epoch is over, so
-  // that they are to be dropped; ABORTED when it has not begun here;
-  // FAILED_PRECONDITION for another model or pipeline, or for a first stage.
-  virtual absl::StatusOr<std::shared_ptr<HiddenStatesInbox>> InboxOf(
+  // Where other stages send what belongs to an epoch: nothing when the epoch is
+  // over, so that it is to be dropped; ABORTED when it has not begun here;
+  // FAILED_PRECONDITION for another model or pipeline.
+  virtual absl::StatusOr<absl::optional<Inboxes>> InboxesOf(
       absl::string_view model, absl::string_view pipeline_id,
       int64_t epoch) const = 0;
 };

@@ -11,6 +11,8 @@
 #include "model/weights.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
+#include "worker/hidden_states_inbox.h"
+#include "worker/sampled_tokens_inbox.h"
 
 namespace tern {
 namespace {
@@ -45,11 +47,11 @@ absl::Status CheckNumerics(const std::string& numerics_id,
 
 StageHost::StageHost(const Options& options,
                      std::shared_ptr<const ModelSource> source,
-                     LinkFactory make_link, Clock* clock)
+                     LinkFactory make_links, Clock* clock)
     : options_(options),
       source_(std::move(source)),
       config_(source_->config()),
-      make_link_(std::move(make_link)),
+      make_links_(std::move(make_links)),
       clock_(clock),
       pool_(options.placement),
       jobs_(kWaitingLoadsMax) {
@@ -139,6 +141,13 @@ absl::Status StageHost::Check(const StageRequest& request,
             ? "the last stage was given the address of a next one"
             : "a stage before the last needs the address of the next one");
   }
+  if (!request.first_stage_address.empty() &&
+      (range.has_embedding || !range.has_head)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "stage ", request.stage_index, " of ", request.stage_count,
+        " was given the address of the first one, which only the last of "
+        "several stages sends to"));
+  }
   if (request.kv_block_count < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("a KV pool of ", request.kv_block_count, " blocks"));
@@ -184,29 +193,25 @@ absl::StatusOr<StageHost::Plans> StageHost::plans() const {
   return Plans{session_->mailbox, session_->limits};
 }
 
-absl::StatusOr<std::shared_ptr<HiddenStatesInbox>> StageHost::InboxOf(
+absl::StatusOr<absl::optional<Inboxes>> StageHost::InboxesOf(
     absl::string_view model, absl::string_view pipeline_id,
     int64_t epoch) const {
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(shutdown_);
-  if (epoch < epoch_) return std::shared_ptr<HiddenStatesInbox>();
+  if (epoch < epoch_) return absl::optional<Inboxes>();
   if (session_ == nullptr || epoch != session_->limits.epoch) {
     return absl::AbortedError(
-        absl::StrCat("hidden states of epoch ", epoch,
+        absl::StrCat("what another stage sent in epoch ", epoch,
                      " came before this worker had loaded its stage for it"));
   }
   if (model != session_->limits.model ||
       pipeline_id != session_->limits.pipeline_id) {
     return absl::FailedPreconditionError(absl::StrCat(
-        "hidden states for model \"", model, "\", pipeline \"", pipeline_id,
-        "\"; this worker serves \"", session_->limits.model, "\" in \"",
-        session_->limits.pipeline_id, "\""));
+        "another stage sent for model \"", model, "\", pipeline \"",
+        pipeline_id, "\"; this worker serves \"", session_->limits.model,
+        "\" in \"", session_->limits.pipeline_id, "\""));
   }
-  if (session_->inbox == nullptr) {
-    return absl::FailedPreconditionError(
-        "this worker has the first stage, which takes no hidden states");
-  }
-  return session_->inbox;
+  return absl::make_optional(session_->links.in);
 }
 
 void StageHost::LoaderMain() {
@@ -251,32 +256,27 @@ absl::StatusOr<LoadedStage> StageHost::RunJob(const Job& job) {
   auto session = std::make_shared<Session>();
   const StageRange range = RangeOf(r);
   session->limits = {
-      r.model,
-      r.pipeline_id,
-      r.epoch,
-      r.numerics_id,
-      config_.vocab_size,
-      config_.context_length,
-      r.kv_block_count,
-      r.max_step_tokens,
-      range.has_head,
-      /*takes_sampled_tokens=*/range.has_embedding && range.has_head};
-  if (!range.has_head) {
-    ASSIGN_OR_RETURN(session->link, make_link_(r, config_.hidden_size));
-  }
+      r.model,          r.pipeline_id,      r.epoch,
+      r.numerics_id,    config_.vocab_size, config_.context_length,
+      r.kv_block_count, r.max_step_tokens,  range.has_head};
+  StageLinks& links = session->links;
+  ASSIGN_OR_RETURN(links.out, make_links_(r, config_.hidden_size));
   if (!range.has_embedding) {
     HiddenStatesInbox::Options options;
     options.hidden_size = config_.hidden_size;
     options.max_step_tokens = r.max_step_tokens;
     options.waiting_steps_max = options_.waiting_steps_max;
-    session->inbox = std::make_shared<HiddenStatesInbox>(options);
+    links.in.hidden = std::make_shared<HiddenStatesInbox>(options);
+  } else if (!range.has_head) {
+    SampledTokensInbox::Options options;
+    options.vocab_size = config_.vocab_size;
+    options.max_step_tokens = r.max_step_tokens;
+    options.waiting_steps_max = kWaitingPlansMax;
+    links.in.tokens = std::make_shared<SampledTokensInbox>(options);
   }
   session->mailbox = std::make_shared<StepMailbox>(
       kWaitingPlansMax,
-      [inbox = session->inbox, link = session->link](absl::Status status) {
-        if (inbox != nullptr) inbox->Close(std::move(status));
-        if (link != nullptr) link->Close();
-      });
+      [links](const absl::Status& status) { links.Close(status); });
 
   // Under the lock, so that a newer epoch's Load() either sees the session and
   // ends it, or is seen here.
@@ -286,15 +286,15 @@ absl::StatusOr<LoadedStage> StageHost::RunJob(const Job& job) {
     if (epoch_ == r.epoch && shutdown_.ok()) {
       session->runner = std::make_unique<Runner>(
           options_.runner, stage_.get(), kv_.get(), &pool_, session->mailbox,
-          session->inbox, session->link, clock_, &finished_steps_);
+          links, clock_, &finished_steps_);
       session_ = session;
       return LoadedStage{weights_->bytes,
                          static_cast<int64_t>(kv_->pool_bytes())};
     }
   }
-  if (session->link != nullptr) session->link->Close();
-  RETURN_IF_ERROR(wanted);
-  return StillWanted(job);
+  if (wanted.ok()) wanted = StillWanted(job);
+  links.Close(wanted);
+  return wanted;
 }
 
 // What is there already is used again: a new epoch of the same stage costs
@@ -345,8 +345,7 @@ void StageHost::EndSession(const absl::Status& status) {
   session->runner.reset();
   ++progress_;
   // Streams of neighbours that outlived the stream of plans end here.
-  if (session->inbox != nullptr) session->inbox->Close(status);
-  if (session->link != nullptr) session->link->Close();
+  session->links.Close(status);
 }
 
 absl::Status StageHost::StillWanted(const Job& job) const {

@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "kernels/head.h"
 #include "kernels/isa.h"
 #include "kernels/ternary_layout.h"
@@ -21,12 +22,12 @@
 #include "model/model_source.h"
 #include "util/bounded_queue.h"
 #include "util/clock.h"
-#include "worker/hidden_states_inbox.h"
 #include "worker/kv_cache.h"
 #include "worker/runner.h"
 #include "worker/stage.h"
 #include "worker/stage_backend.h"
 #include "worker/stage_link.h"
+#include "worker/stage_links.h"
 #include "worker/stage_weights.h"
 #include "worker/step_limits.h"
 #include "worker/step_mailbox.h"
@@ -53,12 +54,13 @@ class StageHost : public StageBackend {
     // Steps whose hidden states may wait for the runner.
     int waiting_steps_max = 4;
   };
-  using LinkFactory = std::function<absl::StatusOr<std::shared_ptr<StageLink>>(
+  using LinkFactory = std::function<absl::StatusOr<OutgoingLinks>(
       const StageRequest& request, int hidden_size)>;
 
-  // make_link: connects to the next stage, without waiting for it.
+  // make_links: connects to the stages whose addresses the request has, without
+  //             waiting for them.
   StageHost(const Options& options, std::shared_ptr<const ModelSource> source,
-            LinkFactory make_link, Clock* clock);
+            LinkFactory make_links, Clock* clock);
 
   // Ends whatever runs, and waits for it.
   ~StageHost() override;
@@ -67,7 +69,7 @@ class StageHost : public StageBackend {
                     std::shared_ptr<LoadObserver> observer) override
       ABSL_LOCKS_EXCLUDED(mu_);
   absl::StatusOr<Plans> plans() const override ABSL_LOCKS_EXCLUDED(mu_);
-  absl::StatusOr<std::shared_ptr<HiddenStatesInbox>> InboxOf(
+  absl::StatusOr<absl::optional<Inboxes>> InboxesOf(
       absl::string_view model, absl::string_view pipeline_id,
       int64_t epoch) const override ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -91,8 +93,7 @@ class StageHost : public StageBackend {
   struct Session {
     StepLimits limits;
     std::shared_ptr<StepMailbox> mailbox;
-    std::shared_ptr<HiddenStatesInbox> inbox;  // null for the first stage
-    std::shared_ptr<StageLink> link;           // null for the last stage
+    StageLinks links;
     std::unique_ptr<Runner> runner;
   };
 
@@ -110,7 +111,7 @@ class StageHost : public StageBackend {
   const Options options_;
   const std::shared_ptr<const ModelSource> source_;
   const ModelConfig& config_;  // of source_
-  const LinkFactory make_link_;
+  const LinkFactory make_links_;
   Clock* const clock_;
   std::atomic<int64_t> finished_steps_{0};
   std::atomic<int64_t> progress_{0};

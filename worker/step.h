@@ -65,6 +65,12 @@ struct ScoredRow {
   absl::Status status;                // why it failed
 };
 
+// A token that a sequence sampled, as the last stage tells the first.
+struct SequenceToken {
+  int64_t sequence_id;
+  int32_t token_id;  // -1 when the row failed
+};
+
 // What a stage has to say about a step.
 struct StepResult {
   int64_t step_id;

@@ -20,9 +20,6 @@ struct StepLimits {
   int32_t max_step_tokens;
   // Whether sampler parameters are needed.
   bool is_last_stage;
-  // Whether rows may name the step that samples their token: where the stage is
-  // first and last.
-  bool takes_sampled_tokens = false;
 };
 
 }  // namespace tern

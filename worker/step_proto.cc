@@ -123,18 +123,11 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
                                  const StepLimits& limits) {
   const int64_t id = row.sequence_id();
   const int64_t sampled_in_step_id = row.sampled_in_step_id();
-  if (row.token_source_case() == v1::StepRow::kSampledInStepId) {
-    if (!limits.takes_sampled_tokens) {
-      return absl::UnimplementedError(absl::StrCat(
-          "the row of sequence ", id,
-          " takes its token from an earlier step, which only the one stage of "
-          "a whole model does"));
-    }
-    if (sampled_in_step_id < 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the row of sequence ", id,
-                       " takes its token from step ", sampled_in_step_id));
-    }
+  if (row.token_source_case() == v1::StepRow::kSampledInStepId &&
+      sampled_in_step_id < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the row of sequence ", id, " takes its token from step ",
+                     sampled_in_step_id));
   }
   std::vector<int32_t> tokens(row.tokens().ids().begin(),
                               row.tokens().ids().end());

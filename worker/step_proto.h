@@ -16,10 +16,9 @@ inline constexpr int kLogitBiasesMax = 1024;
 
 // Checks everything about a plan that can be told without the state of the
 // sequences. INVALID_ARGUMENT names the field, its value and the limit;
-// UNIMPLEMENTED for what this worker does not announce (granted steps, tokens
-// from earlier steps); ABORTED for a newer epoch; FAILED_PRECONDITION for
-// another model, pipeline or numerics id. Plans of an older epoch are the
-// caller's to drop.
+// UNIMPLEMENTED for what this worker does not announce (granted steps); ABORTED
+// for a newer epoch; FAILED_PRECONDITION for another model, pipeline or
+// numerics id. Plans of an older epoch are the caller's to drop.
 absl::StatusOr<StepPlan> ParseStepPlan(const v1::StepPlan& plan,
                                        const StepLimits& limits);
 

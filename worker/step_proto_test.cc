@@ -287,24 +287,18 @@ TEST(StepProto, WhatTheWorkerDoesNotAnnounceIsUnimplemented) {
   EXPECT_TRUE(Parse(plan).ok());
   plan.set_repeat_max(2);
   EXPECT_TRUE(absl::IsUnimplemented(Parse(plan)));
-  plan = GoodPlan();
-  plan.mutable_rows(0)->set_sampled_in_step_id(1);
-  EXPECT_TRUE(absl::IsUnimplemented(Parse(plan)));
 }
 
 TEST(StepProto, ARowMayTakeItsTokenFromAnEarlierStep) {
-  StepLimits limits = Limits();
-  limits.takes_sampled_tokens = true;
   v1::StepPlan message = GoodPlan();
   message.mutable_rows(0)->set_sampled_in_step_id(7);
-  const auto plan = ParseStepPlan(message, limits);
+  const auto plan = ParseStepPlan(message, Limits());
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->rows[0].sampled_in_step_id, 7);
   EXPECT_EQ(plan->rows[0].tokens.size(), 1u);
   for (const int64_t wrong : {int64_t{0}, int64_t{-1}}) {
     message.mutable_rows(0)->set_sampled_in_step_id(wrong);
-    EXPECT_TRUE(
-        absl::IsInvalidArgument(ParseStepPlan(message, limits).status()));
+    EXPECT_TRUE(absl::IsInvalidArgument(Parse(message)));
   }
 }
 

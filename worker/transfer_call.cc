@@ -3,16 +3,63 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "proto/tern/v1/tensor.pb.h"
 #include "util/grpc_status.h"
 #include "util/status_macros.h"
+#include "worker/step.h"
 
 namespace tern {
 
-TransferCall* TransferCall::Start(const absl::Status& allowed,
-                                  v1::TransferHiddenStatesResponse* response,
-                                  StageBackend* host) {
+absl::StatusOr<std::shared_ptr<HiddenStatesInbox>>
+HiddenStatesTransfer::InboxOf(const Inboxes& inboxes) {
+  if (inboxes.hidden != nullptr) return inboxes.hidden;
+  return absl::FailedPreconditionError(
+      "this worker has the first stage, which takes no hidden states");
+}
+
+absl::StatusOr<bool> HiddenStatesTransfer::Offer(
+    const Request& request, Inbox* inbox, std::function<void()> on_room) {
+  const v1::TensorSlice& tensor = request.slice();
+  if (tensor.data_type() != v1::DATA_TYPE_FLOAT32 || tensor.shape_size() != 2) {
+    return absl::DataLossError(absl::StrCat(
+        "the hidden states of step ", request.step_id(), " have data type ",
+        static_cast<int>(tensor.data_type()), " and ", tensor.shape_size(),
+        " dimensions; they must be float32 [tokens, hidden_size]"));
+  }
+  HiddenStatesSlice slice;
+  slice.step_id = request.step_id();
+  slice.n_tokens = tensor.shape(0);
+  slice.hidden_size = tensor.shape(1);
+  slice.offset_bytes = tensor.offset_bytes();
+  slice.total_bytes = tensor.total_bytes();
+  slice.crc32c = tensor.crc32c();
+  slice.data = absl::MakeConstSpan(tensor.data().data(), tensor.data().size());
+  return inbox->Offer(slice, std::move(on_room));
+}
+
+absl::StatusOr<std::shared_ptr<SampledTokensInbox>>
+SampledTokensTransfer::InboxOf(const Inboxes& inboxes) {
+  if (inboxes.tokens != nullptr) return inboxes.tokens;
+  return absl::FailedPreconditionError(
+      "this worker does not have the first of several stages, which alone "
+      "takes sampled tokens");
+}
+
+absl::StatusOr<bool> SampledTokensTransfer::Offer(
+    const Request& request, Inbox* inbox, std::function<void()> on_room) {
+  StepTokens step{request.step_id(), {}};
+  step.tokens.reserve(request.tokens_size());
+  for (const v1::SequenceToken& token : request.tokens()) {
+    step.tokens.push_back({token.sequence_id(), token.token_id()});
+  }
+  return inbox->Offer(std::move(step), std::move(on_room));
+}
+
+template <typename Transfer>
+TransferCall<Transfer>* TransferCall<Transfer>::Start(
+    const absl::Status& allowed, Response* response, StageBackend* host) {
   const std::shared_ptr<TransferCall> call(new TransferCall(response, host));
   {
     absl::MutexLock lock(&call->mu_);
@@ -26,16 +73,18 @@ TransferCall* TransferCall::Start(const absl::Status& allowed,
   return call.get();
 }
 
-void TransferCall::OnReadDone(bool ok) {
+template <typename Transfer>
+void TransferCall<Transfer>::OnReadDone(bool ok) {
   if (ok) {
     Deliver();
   } else {
-    if (inbox_ != nullptr) response_->set_tensor_count(inbox_->tensor_count());
+    if (inbox_ != nullptr) Transfer::SetCount(inbox_->step_count(), response_);
     End(absl::OkStatus());
   }
 }
 
-void TransferCall::Deliver() {
+template <typename Transfer>
+void TransferCall<Transfer>::Deliver() {
   const absl::StatusOr<bool> taken = Offer();
   if (!taken.ok()) {
     End(taken.status());
@@ -44,50 +93,39 @@ void TransferCall::Deliver() {
   }
 }
 
-absl::StatusOr<bool> TransferCall::Offer() {
-  if (inbox_ == nullptr || slice_.epoch() != epoch_) {
-    ASSIGN_OR_RETURN(
-        std::shared_ptr<HiddenStatesInbox> inbox,
-        host_->InboxOf(slice_.model(), slice_.pipeline_id(), slice_.epoch()));
+template <typename Transfer>
+absl::StatusOr<bool> TransferCall<Transfer>::Offer() {
+  if (inbox_ == nullptr || request_.epoch() != epoch_) {
+    ASSIGN_OR_RETURN(const absl::optional<Inboxes> inboxes,
+                     host_->InboxesOf(request_.model(), request_.pipeline_id(),
+                                      request_.epoch()));
     // Stale: dropped.
-    if (inbox == nullptr) return true;
+    if (!inboxes.has_value()) return true;
+    ASSIGN_OR_RETURN(auto inbox, Transfer::InboxOf(*inboxes));
     RETURN_IF_ERROR(inbox->AttachSender());
     inbox_ = std::move(inbox);
-    epoch_ = slice_.epoch();
+    epoch_ = request_.epoch();
   }
-  const v1::TensorSlice& tensor = slice_.slice();
-  if (tensor.data_type() != v1::DATA_TYPE_FLOAT32 || tensor.shape_size() != 2) {
-    return absl::DataLossError(absl::StrCat(
-        "the hidden states of step ", slice_.step_id(), " have data type ",
-        static_cast<int>(tensor.data_type()), " and ", tensor.shape_size(),
-        " dimensions; they must be float32 [tokens, hidden_size]"));
-  }
-  HiddenStatesSlice slice;
-  slice.step_id = slice_.step_id();
-  slice.n_tokens = tensor.shape(0);
-  slice.hidden_size = tensor.shape(1);
-  slice.offset_bytes = tensor.offset_bytes();
-  slice.total_bytes = tensor.total_bytes();
-  slice.crc32c = tensor.crc32c();
-  slice.data = absl::MakeConstSpan(tensor.data().data(), tensor.data().size());
   std::shared_ptr<TransferCall> self;
   {
     absl::MutexLock lock(&mu_);
     self = self_;
   }
-  // The inbox keeps the call alive as long as it holds the slice back.
-  return inbox_->Offer(slice, [self] { self->Deliver(); });
+  // The inbox keeps the call alive as long as it holds the message back.
+  return Transfer::Offer(request_, inbox_.get(), [self] { self->Deliver(); });
 }
 
-void TransferCall::ReadNext() {
+template <typename Transfer>
+void TransferCall<Transfer>::ReadNext() {
   absl::MutexLock lock(&mu_);
-  if (!finished_) StartRead(&slice_);
+  if (!finished_) this->StartRead(&request_);
 }
 
-void TransferCall::End(const absl::Status& status) {
+template <typename Transfer>
+void TransferCall<Transfer>::End(const absl::Status& status) {
   if (inbox_ != nullptr) {
     if (status.ok()) {
-      inbox_->EndOfSlices();
+      inbox_->EndOfStream();
     } else {
       // The runner must not wait for what will not come.
       inbox_->Close(status);
@@ -96,14 +134,18 @@ void TransferCall::End(const absl::Status& status) {
   absl::MutexLock lock(&mu_);
   if (finished_) return;
   finished_ = true;
-  Finish(ToGrpcStatus(status));
+  this->Finish(ToGrpcStatus(status));
 }
 
-void TransferCall::OnDone() {
+template <typename Transfer>
+void TransferCall<Transfer>::OnDone() {
   std::shared_ptr<TransferCall> self;
   absl::MutexLock lock(&mu_);
   finished_ = true;
   self = std::move(self_);
 }
+
+template class TransferCall<HiddenStatesTransfer>;
+template class TransferCall<SampledTokensTransfer>;
 
 }  // namespace tern

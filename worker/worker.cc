@@ -143,18 +143,8 @@ absl::Status Worker::Start(const Options& options) {
   const Credentials* const credentials = credentials_.get();
   host_ = std::make_unique<StageHost>(
       host, std::move(source),
-      [credentials](const StageRequest& request, int hidden_size)
-          -> absl::StatusOr<std::shared_ptr<StageLink>> {
-        ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
-                         credentials->CreateChannel(request.next_stage_address,
-                                                    kWorkerName));
-        GrpcStageLink::Options link;
-        link.model = request.model;
-        link.pipeline_id = request.pipeline_id;
-        link.epoch = request.epoch;
-        link.hidden_size = hidden_size;
-        link.address = request.next_stage_address;
-        return std::make_shared<GrpcStageLink>(link, std::move(channel));
+      [credentials](const StageRequest& request, int hidden_size) {
+        return MakeGrpcLinks(request, hidden_size, *credentials);
       },
       Clock::System());
   service_ = std::make_unique<WorkerServiceImpl>(host_.get(), credentials,

@@ -26,8 +26,16 @@ grpc::ServerReadReactor<v1::TransferHiddenStatesRequest>*
 WorkerServiceImpl::TransferHiddenStates(
     grpc::CallbackServerContext* context,
     v1::TransferHiddenStatesResponse* response) {
-  return TransferCall::Start(credentials_->CheckCaller(*context, {kWorkerName}),
-                             response, host_);
+  return TransferCall<HiddenStatesTransfer>::Start(
+      credentials_->CheckCaller(*context, {kWorkerName}), response, host_);
+}
+
+grpc::ServerReadReactor<v1::TransferSampledTokensRequest>*
+WorkerServiceImpl::TransferSampledTokens(
+    grpc::CallbackServerContext* context,
+    v1::TransferSampledTokensResponse* response) {
+  return TransferCall<SampledTokensTransfer>::Start(
+      credentials_->CheckCaller(*context, {kWorkerName}), response, host_);
 }
 
 }  // namespace tern

@@ -31,6 +31,10 @@ class WorkerServiceImpl final : public v1::WorkerService::CallbackService {
   TransferHiddenStates(grpc::CallbackServerContext* context,
                        v1::TransferHiddenStatesResponse* response) override;
 
+  grpc::ServerReadReactor<v1::TransferSampledTokensRequest>*
+  TransferSampledTokens(grpc::CallbackServerContext* context,
+                        v1::TransferSampledTokensResponse* response) override;
+
  private:
   StageBackend* const host_;
   const Credentials* const credentials_;

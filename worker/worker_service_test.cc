@@ -173,29 +173,38 @@ class WorkerServiceTest : public ::testing::Test {
   }
 
   // Decodes one sequence through workers whose stages are loaded for `epoch`:
-  // a prompt, then one token after the other.
+  // a prompt, then one token after the other; `ahead`: each row is sent before
+  // its token is known.
   static std::vector<int32_t> Decode(absl::Span<Node> nodes, int64_t epoch,
-                                     int n_tokens) {
+                                     int n_tokens, bool ahead = false) {
     std::vector<Steps> steps;
     for (const Node& node : nodes) steps.push_back(Open(node));
     std::vector<int32_t> answer;
     std::vector<int32_t> tokens = {256, 72, 101, 108, 108, 111};
     int position = 0;
-    for (int i = 0; i < n_tokens; ++i) {
-      v1::StepPlan plan = Plan(epoch, i + 1);
-      if (i == 0) AddSequence(1, &plan);
+    const auto send = [&](int64_t step_id) {
+      v1::StepPlan plan = Plan(epoch, step_id);
+      if (step_id == 1) AddSequence(1, &plan);
       std::vector<int32_t> blocks;
       const int end = position + static_cast<int>(tokens.size());
       for (int b = (position + kBlockTokens - 1) / kBlockTokens;
            b * kBlockTokens < end; ++b) {
         blocks.push_back(7 - b);
       }
-      AddRow(1, position, tokens, blocks, &plan);
+      v1::StepRow* const row = AddRow(1, position, tokens, blocks, &plan);
+      if (ahead && step_id > 1) row->set_sampled_in_step_id(step_id - 1);
       for (Steps& s : steps) EXPECT_TRUE(s.stream->Write(plan));
+      position = end;
+      tokens = {0};
+    };
+    send(1);
+    for (int i = 1; i <= n_tokens; ++i) {
+      const int end = position;
+      if (ahead && i < n_tokens) send(i + 1);
       v1::StepResult result;
       for (Steps& s : steps) {
         result = s.Next();
-        EXPECT_EQ(result.step_id(), i + 1);
+        EXPECT_EQ(result.step_id(), i);
         EXPECT_EQ(result.epoch(), epoch);
         EXPECT_EQ(result.kv_block_in_use_count(),
                   (end + kBlockTokens - 1) / kBlockTokens);
@@ -206,9 +215,9 @@ class WorkerServiceTest : public ::testing::Test {
       EXPECT_EQ(result.sampled(0).sequence_id(), 1);
       EXPECT_EQ(result.sampled(0).position(), end);
       EXPECT_EQ(result.sampled(0).error_code(), 0);
-      position = end;
-      tokens = {result.sampled(0).token_id()};
-      answer.push_back(tokens[0]);
+      answer.push_back(result.sampled(0).token_id());
+      tokens = {answer.back()};
+      if (!ahead && i < n_tokens) send(i + 1);
     }
     for (Steps& s : steps) {
       const grpc::Status status = s.End();
@@ -222,8 +231,11 @@ class WorkerServiceTest : public ::testing::Test {
     const int n = static_cast<int>(nodes.size());
     std::string next;
     for (int i = n - 1; i >= 0; --i) {
-      const grpc::Status status =
-          Load(nodes[i], LoadRequest(epoch, i, n, next));
+      v1::LoadStageRequest request = LoadRequest(epoch, i, n, next);
+      if (i == n - 1 && n > 1) {
+        request.set_first_stage_address(nodes[0].worker->address());
+      }
+      const grpc::Status status = Load(nodes[i], request);
       ASSERT_TRUE(status.ok()) << status.error_message();
       next = nodes[i].worker->address();
     }
@@ -263,6 +275,36 @@ class WorkerServiceTest : public ::testing::Test {
     return status;
   }
 
+  static v1::TransferSampledTokensRequest Tokens(int64_t epoch, int64_t step_id,
+                                                 int32_t token_id) {
+    v1::TransferSampledTokensRequest request;
+    request.set_model("tiny");
+    request.set_pipeline_id("p");
+    request.set_epoch(epoch);
+    request.set_step_id(step_id);
+    v1::SequenceToken* const token = request.add_tokens();
+    token->set_sequence_id(1);
+    token->set_token_id(token_id);
+    return request;
+  }
+  // Sends the tokens of steps on a stream of their own; how it ends.
+  static grpc::Status TransferTokens(
+      const Node& node,
+      const std::vector<v1::TransferSampledTokensRequest>& steps,
+      int64_t* step_count = nullptr) {
+    grpc::ClientContext context;
+    context.set_deadline(Deadline());
+    v1::TransferSampledTokensResponse response;
+    const auto stream = node.stub->TransferSampledTokens(&context, &response);
+    for (const auto& step : steps) {
+      if (!stream->Write(step)) break;
+    }
+    stream->WritesDone();
+    const grpc::Status status = stream->Finish();
+    if (step_count != nullptr) *step_count = response.step_count();
+    return status;
+  }
+
   static std::string* model_path_;
   static uint64_t fingerprint_;
 };
@@ -277,12 +319,15 @@ TEST_F(WorkerServiceTest, APipelineOfAnyDepthSaysTheSame) {
   int64_t epoch = 0;
   for (const int depth : {1, 2, 3}) {
     const auto used = absl::MakeSpan(nodes).first(depth);
-    ++epoch;
-    LoadPipeline(used, epoch);
-    const std::vector<int32_t> answer = Decode(used, epoch, 40);
-    EXPECT_EQ(answer.size(), 40u);
-    if (depth == 1) expected = answer;
-    EXPECT_EQ(answer, expected) << depth << " stages";
+    for (const bool ahead : {false, true}) {
+      ++epoch;
+      LoadPipeline(used, epoch);
+      const std::vector<int32_t> answer = Decode(used, epoch, 40, ahead);
+      EXPECT_EQ(answer.size(), 40u);
+      if (expected.empty()) expected = answer;
+      EXPECT_EQ(answer, expected)
+          << depth << " stages, rows sent ahead: " << ahead;
+    }
   }
 }
 
@@ -334,6 +379,8 @@ TEST_F(WorkerServiceTest, LoadsThatCannotBeAreRefused) {
       {grpc::INVALID_ARGUMENT, [](Request* r) { r->set_stage_count(2); }},
       {grpc::INVALID_ARGUMENT,
        [](Request* r) { r->set_next_stage_address("127.0.0.1:1"); }},
+      {grpc::INVALID_ARGUMENT,
+       [](Request* r) { r->set_first_stage_address("127.0.0.1:1"); }},
       {grpc::INVALID_ARGUMENT, [](Request* r) { r->set_kv_block_count(0); }},
       {grpc::INVALID_ARGUMENT, [](Request* r) { r->set_max_step_tokens(0); }},
       {grpc::INVALID_ARGUMENT,
@@ -527,6 +574,117 @@ TEST_F(WorkerServiceTest, HiddenStatesOfOtherEpochsAreDroppedOrAborted) {
   EXPECT_EQ(tensor_count, 2);
   EXPECT_EQ(Transfer(node, {Slice(3, 3, data)}).error_code(),
             grpc::ALREADY_EXISTS);
+}
+
+TEST_F(WorkerServiceTest, TokensOfOtherEpochsAreDroppedOrAborted) {
+  const Node node = StartNode();
+  EXPECT_EQ(TransferTokens(node, {Tokens(1, 1, 5)}).error_code(),
+            grpc::ABORTED);
+  ASSERT_TRUE(Load(node, LoadRequest(3, 0, 2, node.worker->address())).ok());
+  int64_t step_count = -1;
+  EXPECT_TRUE(TransferTokens(node, {Tokens(2, 1, 5)}, &step_count).ok());
+  EXPECT_EQ(step_count, 0);
+  EXPECT_EQ(TransferTokens(node, {Tokens(4, 1, 5)}).error_code(),
+            grpc::ABORTED);
+  v1::TransferSampledTokensRequest other = Tokens(3, 1, 5);
+  other.set_pipeline_id("q");
+  EXPECT_EQ(TransferTokens(node, {other}).error_code(),
+            grpc::FAILED_PRECONDITION);
+  EXPECT_TRUE(
+      TransferTokens(node, {Tokens(3, 1, 5), Tokens(3, 2, 5)}, &step_count)
+          .ok());
+  EXPECT_EQ(step_count, 2);
+  EXPECT_EQ(TransferTokens(node, {Tokens(3, 3, 5)}).error_code(),
+            grpc::ALREADY_EXISTS);
+  // The last stage, and the only one, are told nothing.
+  ASSERT_TRUE(Load(node, LoadRequest(4, 1, 2)).ok());
+  EXPECT_EQ(TransferTokens(node, {Tokens(4, 1, 5)}).error_code(),
+            grpc::FAILED_PRECONDITION);
+  ASSERT_TRUE(Load(node, LoadRequest(5)).ok());
+  EXPECT_EQ(TransferTokens(node, {Tokens(5, 1, 5)}).error_code(),
+            grpc::FAILED_PRECONDITION);
+}
+
+// Of the ring as of the chain: the pipeline is given up on every side.
+TEST_F(WorkerServiceTest, DamagedTokensEndBothStreams) {
+  std::vector<Node> nodes;
+  nodes.push_back(StartNode());
+  nodes.push_back(StartNode());
+  ASSERT_TRUE(Load(nodes[1], LoadRequest(1, 1, 2)).ok());
+  ASSERT_TRUE(
+      Load(nodes[0], LoadRequest(1, 0, 2, nodes[1].worker->address())).ok());
+  Steps steps = Open(nodes[0]);
+  v1::StepPlan plan = Plan(1, 1);
+  AddSequence(1, &plan);
+  AddRow(1, 0, {5}, {0}, &plan);
+  steps.Run(plan);
+  plan = Plan(1, 2);
+  AddRow(1, 1, {}, {}, &plan)->set_sampled_in_step_id(1);
+  ASSERT_TRUE(steps.stream->Write(plan));
+  EXPECT_EQ(TransferTokens(nodes[0], {Tokens(1, 1, 1 << 20)}).error_code(),
+            grpc::DATA_LOSS);
+  EXPECT_EQ(steps.End().error_code(), grpc::DATA_LOSS);
+}
+
+// The first stage waits for the token of a last one that is gone.
+TEST_F(WorkerServiceTest, ALastStageThatGoesEndsTheWaitForItsTokens) {
+  std::vector<Node> nodes;
+  nodes.push_back(StartNode());
+  nodes.push_back(StartNode());
+  LoadPipeline(absl::MakeSpan(nodes), 1);
+  Steps first = Open(nodes[0]);
+  Steps last = Open(nodes[1]);
+  v1::StepPlan plan = Plan(1, 1);
+  AddSequence(1, &plan);
+  AddRow(1, 0, {5}, {0}, &plan);
+  first.stream->Write(plan);
+  last.stream->Write(plan);
+  first.Next();
+  last.Next();
+  // The next step reaches the first stage alone, and the one after waits.
+  plan = Plan(1, 2);
+  AddRow(1, 1, {}, {}, &plan)->set_sampled_in_step_id(1);
+  first.stream->Write(plan);
+  first.Next();
+  plan = Plan(1, 3);
+  AddRow(1, 2, {}, {}, &plan)->set_sampled_in_step_id(2);
+  first.stream->Write(plan);
+  nodes[1].worker->Shutdown();
+  const grpc::Status status = first.End();
+  EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE);
+  EXPECT_NE(status.error_message().find("last stage"), std::string::npos)
+      << status.error_message();
+}
+
+TEST_F(WorkerServiceTest, ALostFirstStageIsUnavailableByName) {
+  std::vector<Node> nodes;
+  nodes.push_back(StartNode());
+  nodes.push_back(StartNode());
+  const std::string address = nodes[0].worker->address();
+  LoadPipeline(absl::MakeSpan(nodes), 1);
+  nodes[0].worker->Shutdown();
+  Steps steps = Open(nodes[1]);
+  const std::string data(kHidden * sizeof(float), '\0');
+  grpc::ClientContext context;
+  context.set_deadline(Deadline());
+  v1::TransferHiddenStatesResponse response;
+  const auto stream = nodes[1].stub->TransferHiddenStates(&context, &response);
+  // The link notices with one of the first writes.
+  for (int i = 1; i <= 100; ++i) {
+    v1::StepPlan plan = Plan(1, i);
+    if (i == 1) AddSequence(1, &plan);
+    AddRow(1, i - 1, {5},
+           i % kBlockTokens == 1 ? std::vector<int32_t>{i / kBlockTokens}
+                                 : std::vector<int32_t>(),
+           &plan);
+    if (!stream->Write(Slice(1, i, data)) || !steps.stream->Write(plan)) break;
+    v1::StepResult result;
+    if (!steps.stream->Read(&result)) break;
+  }
+  const grpc::Status status = steps.End();
+  EXPECT_EQ(status.error_code(), grpc::UNAVAILABLE) << status.error_message();
+  EXPECT_NE(status.error_message().find(address), std::string::npos)
+      << status.error_message();
 }
 
 // More tensors than the inbox holds, before their plans.

@@ -74,7 +74,7 @@ absl::Status FakeWorker::Register(const std::string& address) {
   request.set_worker_id(worker_id_);
   request.set_incarnation(static_cast<int64_t>(OsRandom() >> 1) + 1);
   request.set_protocol_version(1);
-  request.set_address(absl::StrCat("127.0.0.1:", port_));
+  request.set_address(this->address());
   request.mutable_capabilities()->set_numerics_class("cpu-1");
   request.mutable_capabilities()->set_memory_bytes(int64_t{1} << 30);
   request.mutable_capabilities()->set_thread_count(1);
@@ -139,6 +139,20 @@ int FakeWorker::n_blocks_in_use() {
   return toy_ == nullptr ? 0 : toy_->n_blocks_in_use();
 }
 
+v1::LoadStageRequest FakeWorker::stage() {
+  absl::MutexLock lock(&mu_);
+  return stage_;
+}
+
+int FakeWorker::n_rows_ahead() {
+  absl::MutexLock lock(&mu_);
+  return n_rows_ahead_;
+}
+
+std::string FakeWorker::address() const {
+  return absl::StrCat("127.0.0.1:", port_);
+}
+
 std::string FakeWorker::broken_rule() {
   absl::MutexLock lock(&mu_);
   return broken_rule_;
@@ -183,6 +197,9 @@ grpc::Status FakeWorker::ExecuteSteps(
     v1::StepResult out;
     {
       absl::MutexLock lock(&mu_);
+      for (const v1::StepRow& row : plan.rows()) {
+        if (row.sampled_in_step_id() > 0) ++n_rows_ahead_;
+      }
       StepResult result;
       const absl::Status ran = toy_->Run(FromProto(plan), &result);
       if (!ran.ok()) {

@@ -50,6 +50,15 @@ class FakeWorker : public v1::WorkerService::Service {
 
   int n_blocks_in_use() ABSL_LOCKS_EXCLUDED(mu_);
 
+  // What the coordinator asked for last.
+  v1::LoadStageRequest stage() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Rows so far whose token an earlier step samples.
+  int n_rows_ahead() ABSL_LOCKS_EXCLUDED(mu_);
+
+  // Where it listens.
+  std::string address() const;
+
   // The rule that was broken, or empty.
   std::string broken_rule() ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -73,6 +82,7 @@ class FakeWorker : public v1::WorkerService::Service {
   absl::Status load_status_ ABSL_GUARDED_BY(mu_);
   v1::LoadStageRequest stage_ ABSL_GUARDED_BY(mu_);
   int n_loads_ ABSL_GUARDED_BY(mu_) = 0;
+  int n_rows_ahead_ ABSL_GUARDED_BY(mu_) = 0;
   std::unique_ptr<ToyWorker> toy_ ABSL_GUARDED_BY(mu_);
   grpc::ServerContext* stream_context_ ABSL_GUARDED_BY(mu_) = nullptr;
   std::string broken_rule_ ABSL_GUARDED_BY(mu_);

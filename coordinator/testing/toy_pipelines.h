@@ -41,6 +41,7 @@ class ToyPipelines {
     workers.toy = std::make_unique<ToyWorker>(n_blocks, kBlockSize,
                                               options_.max_step_tokens, kVocab);
     workers.results.clear();
+    workers.run_ids.clear();
     Take(scheduler_.StartPipeline(
         p, {n_blocks, kBlockSize, n_stages_, looks_ahead_}));
   }
@@ -48,6 +49,7 @@ class ToyPipelines {
   void StopPipeline(int p = 0) {
     scheduler_.StopPipeline(p);
     pipelines_[p].results.clear();
+    pipelines_[p].run_ids.clear();
   }
 
   // Queues a prompt of `n_prompt` tokens, different for each id.
@@ -75,8 +77,10 @@ class ToyPipelines {
     if (scheduler_.lane(p) == nullptr) return false;
     std::optional<StepPlan> plan = scheduler_.Schedule(p);
     if (!plan.has_value()) return false;
+    Workers& workers = pipelines_[p];
+    ExpectInTurn(*plan, workers);
     StepResult result;
-    const absl::Status status = pipelines_[p].toy->Run(*plan, &result);
+    const absl::Status status = workers.toy->Run(*plan, &result);
     EXPECT_TRUE(status.ok()) << status;
     plans_.push_back(*std::move(plan));
     int n_tokens = 0;
@@ -84,7 +88,7 @@ class ToyPipelines {
       n_tokens += row.n_tokens();
     }
     result.busy = BusyWith(n_tokens);
-    pipelines_[p].results.push_back(std::move(result));
+    workers.results.push_back(std::move(result));
     return true;
   }
 
@@ -97,6 +101,7 @@ class ToyPipelines {
         scheduler_.Complete(p, results.front(), &events);
     EXPECT_TRUE(status.ok()) << status;
     results.pop_front();
+    pipelines_[p].run_ids.pop_front();
     Take(std::move(events));
     return true;
   }
@@ -153,8 +158,29 @@ class ToyPipelines {
 
   struct Workers {
     std::unique_ptr<ToyWorker> toy;
+    // Of the steps in flight.
     std::deque<StepResult> results;
+    std::deque<std::set<int64_t>> run_ids;  // that have rows in them
   };
+
+  // A sequence is in two steps in flight at most, the older of which is the
+  // oldest of all; and only there is a token to come that a row may take.
+  static void ExpectInTurn(const StepPlan& plan, Workers& workers) {
+    std::set<int64_t> run_ids;
+    for (const StepRow& row : plan.rows) {
+      run_ids.insert(row.run_id);
+      for (size_t i = 0; i < workers.run_ids.size(); ++i) {
+        EXPECT_TRUE(i == 0 || workers.run_ids[i].count(row.run_id) == 0)
+            << "step " << plan.step_id << ", run " << row.run_id;
+      }
+      if (row.sampled_in_step_id == 0) continue;
+      EXPECT_FALSE(workers.results.empty());
+      if (workers.results.empty()) continue;
+      EXPECT_EQ(row.sampled_in_step_id, workers.results.front().step_id);
+      EXPECT_EQ(workers.run_ids.front().count(row.run_id), 1u);
+    }
+    workers.run_ids.push_back(std::move(run_ids));
+  }
 
   const Scheduler::Options options_;
   const int n_stages_;

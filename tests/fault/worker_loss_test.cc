@@ -91,6 +91,49 @@ TEST(WorkerLoss, StreamGoesOnWithTheSameTokensWhenTheWorkerComesBack) {
   }
 }
 
+// Of three stages each in turn, with enough streams to have all of them busy:
+// the chain of hidden states breaks, or the ring of tokens.
+TEST(WorkerLoss, AnyOfThreeStagesMayGoAndTheTokensAreThoseOfOneStage) {
+  std::vector<v1::StreamGenerateRequest> requests;
+  for (const char* text :
+       {"ROMEO:\n", "JULIET:\n", "First Citizen:\n", "All"}) {
+    requests.push_back(Request(text, 150));
+  }
+  std::vector<std::string> expected(requests.size());
+  {
+    auto alone = LocalCluster::Start({});
+    ASSERT_TRUE(alone.ok()) << alone.status();
+    for (size_t i = 0; i < requests.size(); ++i) {
+      ASSERT_TRUE(ReadAll(**alone, requests[i], &expected[i]).ok());
+    }
+  }
+  LocalCluster::Options options;
+  options.stages = 3;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  for (int victim = 0; victim < 3; ++victim) {
+    std::vector<std::string> texts(requests.size());
+    std::vector<grpc::Status> statuses(requests.size());
+    std::vector<std::thread> company;
+    for (size_t i = 1; i < requests.size(); ++i) {
+      company.emplace_back(
+          [&, i] { statuses[i] = ReadAll(cluster, requests[i], &texts[i]); });
+    }
+    statuses[0] = ReadAll(cluster, requests[0], &texts[0], 8, [&] {
+      cluster.worker(victim).Signal(SIGKILL);
+      EXPECT_TRUE(cluster.worker(victim).Wait(absl::Seconds(10)).ok());
+      EXPECT_TRUE(cluster.StartWorker(victim).ok());
+    });
+    for (std::thread& thread : company) thread.join();
+    for (size_t i = 0; i < requests.size(); ++i) {
+      EXPECT_TRUE(statuses[i].ok())
+          << statuses[i].error_message() << cluster.Logs();
+      EXPECT_EQ(texts[i], expected[i]) << "worker " << victim << " killed";
+    }
+  }
+}
+
 TEST(WorkerLoss, SpareWorkerTakesThePlace) {
   LocalCluster::Options options;
   options.stages = 2;
