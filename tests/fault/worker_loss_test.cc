@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
@@ -74,11 +75,15 @@ TEST(WorkerLoss, StreamGoesOnWithTheSameTokensWhenTheWorkerComesBack) {
     // Company that is lost and replayed with it.
     std::string beside;
     grpc::Status beside_status;
-    std::thread company(
-        [&] { beside_status = ReadAll(cluster, request, &beside); });
+    absl::Notification is_beside;
+    std::thread company([&] {
+      beside_status = ReadAll(cluster, request, &beside, 1,
+                              [&is_beside] { is_beside.Notify(); });
+    });
     std::string text;
     const grpc::Status status =
-        ReadAll(cluster, request, &text, 8, [&cluster, victim] {
+        ReadAll(cluster, request, &text, 8, [&cluster, &is_beside, victim] {
+          is_beside.WaitForNotification();
           cluster.worker(victim).Signal(SIGKILL);
           EXPECT_TRUE(cluster.worker(victim).Wait(absl::Seconds(10)).ok());
           EXPECT_TRUE(cluster.StartWorker(victim).ok());
