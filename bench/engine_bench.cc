@@ -97,6 +97,7 @@ Rows with real workers:
   replicas   two workers on a core each against one on one
   arrival    gaps of 4 streams while prompts of 3,000 tokens arrive
 
+Each figure is shown as it comes, and all of them in a table at the end.
 `met` says "yes" where a figure is what it has to be, "aim" where it is what it
 should be. On a busy machine figures are worse than the programs: the load
 average is shown, and the limits are measured before and after the rows.
@@ -277,6 +278,9 @@ absl::StatusOr<EngineReport> EngineBench::Run(
                                                         measured.message()));
     }
     if (real_) MeasurePeaks();
+    for (const EngineFigure& figure : report_.figures) {
+      if (figure.row == row_) std::cerr << LineOf(figure) << std::endl;
+    }
   }
   report_.settings = {
       {"machine",
@@ -375,6 +379,14 @@ absl::StatusOr<ServeReport> EngineBench::Send(const Load& load,
 absl::StatusOr<ServeReport> EngineBench::Measure(const Cluster& cluster,
                                                  const Load& load) {
   ASSIGN_OR_RETURN(const std::unique_ptr<LocalServers> servers, Start(cluster));
+  if (!cluster.mock && load.n_requests > 0) {
+    // The first steps of a worker touch its memory for the first time.
+    Load warmup = load;
+    warmup.n_requests = load.concurrency;
+    warmup.output_tokens = 4;
+    warmup.seed = ~load.seed;  // other prompts, which are not in the cache
+    RETURN_IF_ERROR(Send(warmup, servers.get()).status());
+  }
   ASSIGN_OR_RETURN(ServeReport report, Send(load, servers.get()));
   if (!report.load.errors.empty()) {
     return absl::UnavailableError(absl::StrCat(

@@ -40,6 +40,15 @@ std::string VerdictOf(const EngineFigure& figure) {
   return figure.aim.has_value() && Reaches(figure, *figure.aim) ? "aim" : "yes";
 }
 
+std::string LineOf(const EngineFigure& figure) {
+  const std::string begin = absl::StrCat(figure.row, ": ", figure.what, ": ");
+  if (!figure.skipped.empty()) {
+    return absl::StrCat(begin, "skipped: ", figure.skipped);
+  }
+  return absl::StrCat(begin, WithUnit(figure.measured, figure), ", wanted ",
+                      WantedOf(figure));
+}
+
 std::string TextOf(const EngineReport& report) {
   std::string text;
   for (const auto& [name, value] : report.settings) {

@@ -38,6 +38,9 @@ struct EngineReport {
   std::vector<EngineFigure> figures;
 };
 
+// One figure as a line for people.
+std::string LineOf(const EngineFigure& figure);
+
 // As tables for a terminal.
 std::string TextOf(const EngineReport& report);
 

@@ -37,6 +37,14 @@ TEST(EngineReport, NothingIsSaidOfWhatIsNotAskedForOrNotMeasured) {
   EXPECT_EQ(VerdictOf(figure), "-");
 }
 
+TEST(EngineReport, AFigureIsALineToo) {
+  EngineFigure figure = Figure(7.25, false, 10, 5);
+  EXPECT_EQ(LineOf(figure),
+            "row: something: 7.25 us, wanted <= 10.00 (aim 5.00)");
+  figure.skipped = "no model";
+  EXPECT_EQ(LineOf(figure), "row: something: skipped: no model");
+}
+
 TEST(EngineReport, TablesAndJsonHoldTheFigures) {
   EngineReport report;
   report.settings = {{"machine", "small"}};
