@@ -287,8 +287,15 @@ void Engine::Admit(int64_t ticket, Request request) {
         " belongs to a request still in progress; choose another, or wait")));
     return;
   }
-  if (n_ready_ == 0) {
-    refuse(stopped_ ? ShuttingDown() : WhyNotReady());
+  if (stopped_) {
+    refuse(ShuttingDown());
+    return;
+  }
+  // Those that come shortly after a loss wait with those that were there.
+  const bool may_wait =
+      has_served_ && now_ - last_loss_ < options_.unavailable_after;
+  if (n_ready_ == 0 && !may_wait) {
+    refuse(WhyNotReady());
     return;
   }
   request.parameters.tenant = request.principal;
@@ -489,6 +496,7 @@ void Engine::OnPipelineReady(int index,
     load_failures_.erase(member.stages[i].placed.worker_id);
   }
   member.ready = true;
+  has_served_ = true;
   n_failures_ = 0;
   last_failure_ = absl::OkStatus();
   LOG(INFO) << "event=pipeline_ready pipeline=" << member.id

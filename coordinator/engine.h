@@ -58,7 +58,8 @@ class Engine {
     ClusterView::Options cluster;
 
     // How long requests wait for a lost pipeline to come back, when there is no
-    // other that could take them, before they end with UNAVAILABLE.
+    // other that could take them, before they end with UNAVAILABLE; those that
+    // come later, or before any pipeline has served, end so at once.
     absl::Duration unavailable_after = absl::Seconds(30);
 
     // A worker that owes a step and has computed nothing for so long, or for
@@ -262,6 +263,7 @@ class Engine {
   std::map<int, Member> pipelines_;  // by their index for the scheduler
   std::atomic<int> n_ready_{0};      // of them that serve; read by anyone
   std::string numerics_id_;          // of the latest pipeline
+  bool has_served_ = false;          // any pipeline, ever
   absl::Time last_loss_;             // of a pipeline that served; or the start
   absl::Status last_failure_;        // why a pipeline is missing, when known
   int n_failures_ = 0;               // to load, in a row

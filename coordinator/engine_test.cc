@@ -554,6 +554,34 @@ TEST_F(EngineTest, TheLastWorkerEndsWhatItHasBeforeItLeaves) {
   EXPECT_EQ(b.tokens(), Answer(4, 5));
 }
 
+TEST_F(EngineTest, WhatComesAfterALossWaitsForTheNextPipeline) {
+  StartEngine(1);
+  AwaitPhase(Phase::kReady);
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    cluster_.hold_loading = true;
+  }
+  Lose(absl::InternalError("out of sorts"));
+  AwaitPhase(Phase::kLoading);
+  Reader early, late;
+  Submit(Ask(&early, "a", 4, 5));
+  Await([](const auto& s) { return s.n_waiting == 1; });
+  Pipeline::Listener listener;
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    listener = cluster_.listeners.back();
+  }
+  listener.on_ready(std::vector<Pipeline::StageInfo>(1));
+  EXPECT_TRUE(early.End().ok());
+  EXPECT_EQ(early.tokens(), Answer(4, 5));
+  // Not for ever, though.
+  Lose(absl::InternalError("out of sorts"));
+  AwaitPhase(Phase::kLoading);
+  clock_.Advance(absl::Seconds(30));
+  Submit(Ask(&late, "b", 4, 5));
+  EXPECT_TRUE(absl::IsUnavailable(late.End()));
+}
+
 TEST_F(EngineTest, ASilentWorkerIsLostWithItsLease) {
   StartEngine(2);
   AwaitPhase(Phase::kReady);
