@@ -360,11 +360,16 @@ LoadResult Generator::Run() {
       calls.push_back(NextCall());
     }
   }
+  enum class Phase { kWarmup, kCounting, kDraining } phase = Phase::kWarmup;
+  // Without a warm-up the first token counts, however soon it comes.
+  if (options_.warmup <= absl::ZeroDuration()) {
+    phase = Phase::kCounting;
+    BeginCounting(begin_);
+  }
   for (Call* const call : calls) call->Start();
   if (options_.rate > 0) next_arrival_ = begin_;
   next_progress_ = begin_ + absl::Seconds(1);
 
-  enum class Phase { kWarmup, kCounting, kDraining } phase = Phase::kWarmup;
   absl::Time cut_at = absl::InfiniteFuture();
   while (true) {
     const absl::Time now = absl::Now();
