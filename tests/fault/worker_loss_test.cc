@@ -61,6 +61,26 @@ grpc::Status ReadAll(LocalCluster& cluster,
   return ReadAll(cluster, request, text, -1, [] {});
 }
 
+v1::ListWorkersResponse Workers(LocalCluster& cluster) {
+  grpc::ClientContext context;
+  SetDeadline(&context);
+  v1::ListWorkersResponse response;
+  EXPECT_TRUE(cluster.cluster().ListWorkers(&context, {}, &response).ok());
+  return response;
+}
+
+// Number of the worker that holds the stage; -1 when none does.
+int HolderOf(LocalCluster& cluster, int stage) {
+  const v1::ListWorkersResponse workers = Workers(cluster);
+  for (int i = 0; i < workers.workers_size(); ++i) {
+    const v1::Worker& worker = workers.workers(i);
+    if (!worker.pipeline_id().empty() && worker.stage_index() == stage) {
+      return i;
+    }
+  }
+  return -1;
+}
+
 TEST(WorkerLoss, StreamGoesOnWithTheSameTokensWhenTheWorkerComesBack) {
   LocalCluster::Options options;
   options.stages = 2;
@@ -150,16 +170,7 @@ TEST(WorkerLoss, SpareWorkerTakesThePlace) {
   std::string undisturbed;
   ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
 
-  // Whoever holds stage 0.
-  grpc::ClientContext context;
-  SetDeadline(&context);
-  v1::ListWorkersResponse workers;
-  ASSERT_TRUE(cluster.cluster().ListWorkers(&context, {}, &workers).ok());
-  int victim = -1;
-  for (int i = 0; i < workers.workers_size(); ++i) {
-    const v1::Worker& worker = workers.workers(i);
-    if (!worker.pipeline_id().empty() && worker.stage_index() == 0) victim = i;
-  }
+  const int victim = HolderOf(cluster, 0);
   ASSERT_GE(victim, 0);
   std::string text;
   const grpc::Status status =
@@ -180,21 +191,8 @@ TEST(WorkerLoss, AHungWorkerIsReplacedAndComesBack) {
   const v1::StreamGenerateRequest request = Request("JULIET:\n", 300);
   std::string undisturbed;
   ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
-  const auto workers = [&cluster] {
-    grpc::ClientContext context;
-    SetDeadline(&context);
-    v1::ListWorkersResponse response;
-    EXPECT_TRUE(cluster.cluster().ListWorkers(&context, {}, &response).ok());
-    return response;
-  };
   for (const int stage : {0, 1}) {
-    int victim = -1;
-    const v1::ListWorkersResponse before = workers();
-    for (int i = 0; i < before.workers_size(); ++i) {
-      const v1::Worker& worker = before.workers(i);
-      if (worker.pipeline_id().empty()) continue;
-      if (worker.stage_index() == stage) victim = i;
-    }
+    const int victim = HolderOf(cluster, stage);
     ASSERT_GE(victim, 0);
     std::string text;
     const grpc::Status status =
@@ -203,13 +201,13 @@ TEST(WorkerLoss, AHungWorkerIsReplacedAndComesBack) {
     EXPECT_TRUE(status.ok()) << status.error_message() << cluster.Logs();
     EXPECT_EQ(text, undisturbed);
     // Lost once its lease has run out, too.
-    const v1::WorkerState state = workers().workers(victim).state();
+    const v1::WorkerState state = Workers(cluster).workers(victim).state();
     EXPECT_TRUE(state == v1::WORKER_STATE_HUNG ||
                 state == v1::WORKER_STATE_LOST)
         << v1::WorkerState_Name(state);
     cluster.worker(victim).Signal(SIGCONT);
     const absl::Time deadline = absl::Now() + absl::Seconds(60);
-    while (workers().workers(victim).state() != v1::WORKER_STATE_IDLE) {
+    while (Workers(cluster).workers(victim).state() != v1::WORKER_STATE_IDLE) {
       ASSERT_LT(absl::Now(), deadline) << cluster.Logs();
     }
   }
