@@ -111,6 +111,11 @@ void CheckWorkers(Client* client, const CallOptions& call, Findings* findings) {
       findings->Bad(what,
                     "it has stopped or cannot reach the coordinator; its log "
                     "names the last error");
+    } else if (worker.state() == v1::WORKER_STATE_HUNG) {
+      findings->Bad(what,
+                    "it owed a step and computed nothing; it gets no stage "
+                    "before it does something again: look at its machine, or "
+                    "restart it");
     } else {
       const v1::WorkerCapabilities& can = worker.capabilities();
       findings->Good(can.thread_placement().empty()

@@ -381,12 +381,16 @@ TEST_F(TernTest, DoctorNamesWhatIsWrongAndTheRemedy) {
     auto* worker = response->add_workers();
     worker->set_worker_id("w-1");
     worker->set_state(v1::WORKER_STATE_LOST);
+    worker = response->add_workers();
+    worker->set_worker_id("w-2");
+    worker->set_state(v1::WORKER_STATE_HUNG);
     return grpc::Status::OK;
   };
   EXPECT_EQ(Tern({"doctor"}), 1);
   EXPECT_TRUE(absl::StrContains(out_, "FAIL  model demo: waiting for workers"));
   EXPECT_TRUE(absl::StrContains(out_, "FAIL  worker w-1 at  is LOST")) << out_;
-  EXPECT_TRUE(absl::StrContains(out_, "2 things are wrong")) << out_;
+  EXPECT_TRUE(absl::StrContains(out_, "FAIL  worker w-2 at  is HUNG")) << out_;
+  EXPECT_TRUE(absl::StrContains(out_, "3 things are wrong")) << out_;
 }
 
 TEST_F(TernTest, DoctorSeesAServerThatWantsTls) {
