@@ -574,26 +574,21 @@ bool Engine::IsDraining(const Member& member) const {
 // Its sequences move by being replayed elsewhere, at once where another
 // pipeline serves, or can when this one's other workers are free. A pipeline
 // that nobody could take over from ends what it runs, and takes in nothing new.
-absl::Status Engine::MayLeave(int index, const Member& member) const {
-  constexpr char kWhy[] = "a worker of it leaves";
-  if (!member.ready) return absl::UnavailableError(kWhy);
+bool Engine::MayLeave(int index, const Member& member) const {
+  if (!member.ready || scheduler_.lane(index)->n_running() == 0) return true;
   bool other_loads = false;
   for (const auto& [other_index, other] : pipelines_) {
     if (other_index == index || IsDraining(other)) continue;
-    if (other.ready) return absl::UnavailableError(kWhy);
+    if (other.ready) return true;
     other_loads = true;
   }
-  if (other_loads || MayFormPipeline()) return absl::OkStatus();
+  if (other_loads || MayFormPipeline()) return false;
   int n_workers = static_cast<int>(FreeWorkers().size());
   for (const StageStatus& stage : member.stages) {
     const Worker* worker = cluster_.Find(stage.placed.worker_id);
     n_workers += worker != nullptr && worker->IsAvailable();
   }
-  if (n_workers >= options_.placement.n_stages) {
-    return absl::UnavailableError(kWhy);
-  }
-  return scheduler_.lane(index)->n_running() > 0 ? absl::OkStatus()
-                                                 : absl::UnavailableError(kWhy);
+  return n_workers >= options_.placement.n_stages;
 }
 
 void Engine::DrainPipelines() {
@@ -604,8 +599,9 @@ void Engine::DrainPipelines() {
   for (const int index : draining) {
     const Member& member = pipelines_.at(index);
     if (member.ready) scheduler_.ClosePipeline(index);
-    const absl::Status leaves = MayLeave(index, member);
-    if (!leaves.ok()) LosePipeline(index, leaves);
+    if (MayLeave(index, member)) {
+      LosePipeline(index, absl::UnavailableError("a worker of it leaves"));
+    }
   }
 }
 

@@ -229,8 +229,8 @@ class Engine {
   void LoseHungPipelines();
   // Lets pipelines with a worker that wants to leave go.
   void DrainPipelines();
-  // OK while it must serve on, else why it need not.
-  absl::Status MayLeave(int index, const Member& member) const;
+  // Whether it need not serve on.
+  bool MayLeave(int index, const Member& member) const;
   bool IsDraining(const Member& member) const;
   // When the stage that all wait for has done nothing for too long;
   // InfiniteFuture when nothing is in flight.

@@ -222,6 +222,21 @@ TEST_F(EngineMembershipTest, ADrainingWorkersNeighboursGoOnWithASpare) {
   EXPECT_EQ(reader.tokens(), Answer(4, 40));
 }
 
+// Whoever else is there, or loads.
+TEST_F(EngineMembershipTest, AnIdleWorkerMayLeaveAtOnce) {
+  StartEngine(1);
+  AwaitPhase(Phase::kReady);
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    cluster_.hold_loading = true;
+  }
+  ASSERT_TRUE(Register("w1", 1).ok());
+  Await([](const auto& s) { return s.pipelines.size() == 2; });
+  EXPECT_FALSE(Heartbeat("w0", 0, /*is_draining=*/true));
+  Await([](const auto& s) { return s.pipelines.size() == 1; });
+  EXPECT_TRUE(Heartbeat("w0", 0, true));
+}
+
 TEST_F(EngineMembershipTest, TheLastWorkerEndsWhatItHasBeforeItLeaves) {
   StartEngine(1);
   AwaitPhase(Phase::kReady);
