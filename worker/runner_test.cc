@@ -1,235 +1,42 @@
-#include "worker/runner.h"
+// What a runner makes of plans.
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <limits>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "absl/types/span.h"
 #include "gtest/gtest.h"
-#include "kernels/head.h"
-#include "kernels/kernels.h"
-#include "model/model_config.h"
-#include "model/model_source.h"
-#include "tests/testing/tiny_model.h"
-#include "util/clock.h"
-#include "util/crc32c.h"
-#include "util/logging.h"
-#include "worker/hidden_states_inbox.h"
-#include "worker/kv_cache.h"
-#include "worker/sampled_tokens_inbox.h"
+#include "worker/runner_fixture.h"
 #include "worker/sampler.h"
-#include "worker/stage.h"
-#include "worker/stage_link.h"
-#include "worker/stage_links.h"
-#include "worker/stage_weights.h"
 #include "worker/step.h"
 #include "worker/step_mailbox.h"
-#include "worker/thread_pool.h"
 
 namespace tern {
 namespace {
 
-constexpr int kHidden = 64;
+class RunnerTest : public RunnerFixture {};
 
-// Collects what the runner says.
-class FakeSink : public StepSink {
- public:
-  void OnResult(StepResult result) override {
-    absl::MutexLock lock(&mu_);
-    results_.push_back(std::move(result));
-  }
-  void OnEnd(absl::Status status) override {
-    absl::MutexLock lock(&mu_);
-    ended_ = true;
-    end_ = std::move(status);
-  }
+// A text of the model's tokens.
+std::vector<int32_t> Text(int n, int first) {
+  std::vector<int32_t> text(n);
+  for (int i = 0; i < n; ++i) text[i] = (first + i * i) % 50;
+  return text;
+}
 
-  StepResult WaitForResult(size_t i) {
-    absl::MutexLock lock(&mu_);
-    const auto has = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-      return results_.size() > i || ended_;
-    };
-    mu_.Await(absl::Condition(&has));
-    CHECK(results_.size() > i) << end_.ToString();
-    return results_[i];
+void ExpectSame(const TokenLogprobs& actual, const TokenLogprobs& expected,
+                size_t i) {
+  EXPECT_EQ(actual.logprob, expected.logprob) << "token " << i;
+  ASSERT_EQ(actual.alternatives.size(), expected.alternatives.size());
+  for (size_t k = 0; k < actual.alternatives.size(); ++k) {
+    EXPECT_EQ(actual.alternatives[k].token_id,
+              expected.alternatives[k].token_id);
+    EXPECT_EQ(actual.alternatives[k].logprob, expected.alternatives[k].logprob);
   }
-  absl::Status WaitForEnd() {
-    absl::MutexLock lock(&mu_);
-    mu_.Await(absl::Condition(&ended_));
-    return end_;
-  }
-  size_t result_count() {
-    absl::MutexLock lock(&mu_);
-    return results_.size();
-  }
-
- private:
-  absl::Mutex mu_;
-  std::vector<StepResult> results_ ABSL_GUARDED_BY(mu_);
-  bool ended_ ABSL_GUARDED_BY(mu_) = false;
-  absl::Status end_ ABSL_GUARDED_BY(mu_);
-};
-
-// Keeps what is sent; read it after the runner has ended.
-class FakeLink : public StageLink {
- public:
-  absl::Status Send(int64_t step_id, absl::Span<const float> hidden) override {
-    if (!fail_with.ok()) return fail_with;
-    step_ids.push_back(step_id);
-    sent.emplace_back(hidden.begin(), hidden.end());
-    return absl::OkStatus();
-  }
-  void Finish() override { finished = true; }
-  void Close() override { closed = true; }
-
-  absl::Status fail_with;
-  std::vector<int64_t> step_ids;
-  std::vector<std::vector<float>> sent;
-  std::atomic<bool> finished{false};
-  std::atomic<bool> closed{false};
-};
-
-// Keeps what is sent; read it after the runner has ended.
-class FakeTokenLink : public TokenLink {
- public:
-  absl::Status Send(int64_t step_id,
-                    absl::Span<const SampledToken> sampled) override {
-    if (!fail_with.ok()) return fail_with;
-    step_ids.push_back(step_id);
-    sent.emplace_back(sampled.begin(), sampled.end());
-    return absl::OkStatus();
-  }
-  void Finish() override { finished = true; }
-  void Close() override { closed = true; }
-
-  absl::Status fail_with;
-  std::vector<int64_t> step_ids;
-  std::vector<std::vector<SampledToken>> sent;
-  std::atomic<bool> finished{false};
-  std::atomic<bool> closed{false};
-};
-
-class RunnerTest : public ::testing::Test {
- protected:
-  RunnerTest() : pool_(2) {
-    testing::TinyModelOptions options;
-    options.hidden_size = kHidden;
-    bytes_ = testing::TinyModelBytes(options);
-    auto source = ModelSource::FromGguf(bytes_);
-    CHECK(source.ok()) << source.status().ToString();
-    source_ = std::move(source).value();
-    config_ = source_->config();
-  }
-
-  ~RunnerTest() override {
-    if (runner_ != nullptr) mailbox_->Abort(absl::CancelledError("test over"));
-  }
-
-  void Start(bool is_first, bool is_last,
-             absl::Duration timeout = absl::Seconds(60)) {
-    StageSpec spec;
-    spec.range = {is_first ? 0 : 1, is_first && !is_last ? 1 : 2, is_first,
-                  is_last};
-    spec.head_mode = HeadMode::kInt8;
-    auto weights = LoadStageWeights(
-        source_, spec, &pool_, [](int64_t, int64_t) {}, [] { return false; });
-    CHECK(weights.ok()) << weights.status().ToString();
-    weights_ = *weights;
-    auto kv = KvCache::Create({spec.range.layer_end - spec.range.layer_begin,
-                               config_.n_kv_heads, config_.head_dim, 8,
-                               config_.context_length});
-    CHECK(kv.ok()) << kv.status().ToString();
-    kv_ = std::move(kv).value();
-    stage_ = std::make_unique<Stage>(*weights, kv_.get(), &pool_,
-                                     &BestKernels(), 64);
-    StageLinks links;
-    if (!is_first) {
-      HiddenStatesInbox::Options options;
-      options.hidden_size = kHidden;
-      options.max_step_tokens = 64;
-      links.in.hidden = inbox_ = std::make_shared<HiddenStatesInbox>(options);
-    } else if (!is_last) {
-      SampledTokensInbox::Options options;
-      options.vocab_size = config_.vocab_size;
-      options.max_step_tokens = 64;
-      options.waiting_steps_max = 2;
-      links.in.tokens = tokens_ = std::make_shared<SampledTokensInbox>(options);
-    }
-    if (!is_last) {
-      links.out.next = link_ = std::make_shared<FakeLink>();
-    } else if (!is_first) {
-      links.out.first = token_link_ = std::make_shared<FakeTokenLink>();
-    }
-    mailbox_ = std::make_shared<StepMailbox>(
-        16, [links](const absl::Status& status) { links.Close(status); });
-    sink_ = std::make_shared<FakeSink>();
-    CHECK(mailbox_->Attach(sink_).ok());
-    Runner::Options options;
-    options.hidden_states_timeout = timeout;
-    runner_ = std::make_unique<Runner>(options, stage_.get(), kv_.get(), &pool_,
-                                       mailbox_, links, Clock::System(),
-                                       &finished_steps_);
-  }
-
-  static StepRow Row(int64_t id, int32_t position, std::vector<int32_t> tokens,
-                     std::vector<int32_t> blocks, bool samples = true) {
-    return {id, position, std::move(tokens), std::move(blocks), samples};
-  }
-  // One token, which the sequence samples in that step.
-  static StepRow RowAfter(int64_t step_id, int64_t id, int32_t position) {
-    StepRow row = Row(id, position, {0}, {});
-    row.sampled_in_step_id = step_id;
-    return row;
-  }
-  void Push(StepPlan plan) {
-    const absl::Status status = mailbox_->Push(std::move(plan));
-    EXPECT_TRUE(status.ok()) << status;
-  }
-  void Receive(int64_t step_id, const std::vector<float>& values) {
-    HiddenStatesSlice slice;
-    slice.step_id = step_id;
-    slice.n_tokens = static_cast<int64_t>(values.size()) / kHidden;
-    slice.hidden_size = kHidden;
-    slice.offset_bytes = 0;
-    slice.total_bytes = static_cast<int64_t>(values.size() * sizeof(float));
-    slice.data =
-        absl::MakeConstSpan(reinterpret_cast<const char*>(values.data()),
-                            values.size() * sizeof(float));
-    slice.crc32c = Crc32c(slice.data.data(), slice.data.size());
-    EXPECT_TRUE(inbox_->Offer(slice, [] {}).ok());
-  }
-
-  void ReceiveTokens(int64_t step_id, std::vector<SequenceToken> tokens) {
-    const auto taken =
-        tokens_->Offer({step_id, std::move(tokens)}, [] { FAIL(); });
-    EXPECT_TRUE(taken.ok() && *taken) << taken.status();
-  }
-
-  ThreadPool pool_;
-  testing::Bytes bytes_;
-  std::shared_ptr<const ModelSource> source_;
-  ModelConfig config_;
-  std::shared_ptr<const StageWeights> weights_;
-  std::unique_ptr<KvCache> kv_;
-  std::unique_ptr<Stage> stage_;
-  std::shared_ptr<HiddenStatesInbox> inbox_;
-  std::shared_ptr<SampledTokensInbox> tokens_;
-  std::shared_ptr<FakeLink> link_;
-  std::shared_ptr<FakeTokenLink> token_link_;
-  std::shared_ptr<StepMailbox> mailbox_;
-  std::shared_ptr<FakeSink> sink_;
-  std::atomic<int64_t> finished_steps_{0};
-  std::unique_ptr<Runner> runner_;
-};
+}
 
 TEST_F(RunnerTest, ReleasesThenOpensThenRuns) {
   Start(true, true);
@@ -543,24 +350,6 @@ TEST_F(RunnerTest, LogprobsComeWhereTheyAreAskedFor) {
   EXPECT_LE(logprobs.logprob, logprobs.alternatives[0].logprob);
 }
 
-// A text of the model's tokens.
-std::vector<int32_t> Text(int n, int first) {
-  std::vector<int32_t> text(n);
-  for (int i = 0; i < n; ++i) text[i] = (first + i * i) % 50;
-  return text;
-}
-
-void ExpectSame(const TokenLogprobs& actual, const TokenLogprobs& expected,
-                size_t i) {
-  EXPECT_EQ(actual.logprob, expected.logprob) << "token " << i;
-  ASSERT_EQ(actual.alternatives.size(), expected.alternatives.size());
-  for (size_t k = 0; k < actual.alternatives.size(); ++k) {
-    EXPECT_EQ(actual.alternatives[k].token_id,
-              expected.alternatives[k].token_id);
-    EXPECT_EQ(actual.alternatives[k].logprob, expected.alternatives[k].logprob);
-  }
-}
-
 // More tokens than there are logits at a time, whole and in pieces, beside
 // others, equal those of a text that is decoded token by token.
 TEST_F(RunnerTest, PromptsAreScoredWhateverTheCut) {
@@ -683,51 +472,6 @@ TEST_F(RunnerTest, StepsHaveNoGaps) {
   EXPECT_TRUE(absl::IsInvalidArgument(sink_->WaitForEnd()));
 }
 
-TEST_F(RunnerTest, AStageBeforeTheLastSendsAndDoesNotSample) {
-  Start(true, false);
-  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2, 3}, {0})}});
-  Push({2, {}, {}, {}});
-  Push({3, {}, {}, {Row(1, 3, {4}, {})}});
-  EXPECT_TRUE(sink_->WaitForResult(0).sampled.empty());
-  mailbox_->End();
-  EXPECT_TRUE(sink_->WaitForEnd().ok());
-  EXPECT_EQ(link_->step_ids, (std::vector<int64_t>{1, 3}));
-  EXPECT_EQ(link_->sent[0].size(), 3u * kHidden);
-  EXPECT_EQ(link_->sent[1].size(), 1u * kHidden);
-  EXPECT_TRUE(link_->finished);
-  EXPECT_FALSE(link_->closed);
-}
-
-TEST_F(RunnerTest, ABrokenLinkEndsTheStreamWithItsStatus) {
-  Start(true, false);
-  link_->fail_with = absl::UnavailableError("gone");
-  Push({1, {}, {{1, {}}}, {Row(1, 0, {1}, {0})}});
-  EXPECT_EQ(sink_->WaitForEnd(), absl::UnavailableError("gone"));
-  EXPECT_TRUE(link_->closed);
-}
-
-TEST_F(RunnerTest, AStageAfterTheFirstTakesHiddenStates) {
-  Start(false, true);
-  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
-  std::vector<float> hidden(2 * kHidden);
-  for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = 0.01f * (i % 17);
-  Receive(1, hidden);
-  EXPECT_EQ(sink_->WaitForResult(0).sampled.size(), 1u);
-}
-
-TEST_F(RunnerTest, HiddenStatesThatDoNotComeAreUnavailable) {
-  Start(false, true, absl::Milliseconds(1));
-  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
-  EXPECT_TRUE(absl::IsUnavailable(sink_->WaitForEnd()));
-}
-
-TEST_F(RunnerTest, AbortInterruptsTheWaitForHiddenStates) {
-  Start(false, true);
-  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
-  mailbox_->Abort(absl::AbortedError("newer epoch"));
-  EXPECT_EQ(sink_->WaitForEnd(), absl::AbortedError("newer epoch"));
-}
-
 TEST_F(RunnerTest, HiddenStatesThatAreNotNumbersFailTheRowOnly) {
   Start(false, true);
   Push({1, {}, {{1, {}}, {2, {}}}, {Row(1, 0, {1}, {0}), Row(2, 0, {2}, {1})}});
@@ -758,142 +502,6 @@ TEST_F(RunnerTest, APromptThatCannotBeScoredFailsItsRowOnly) {
   EXPECT_TRUE(result.scored[0].tokens.empty());
   EXPECT_TRUE(result.scored[1].status.ok()) << result.scored[1].status;
   EXPECT_EQ(result.scored[1].tokens.size(), 2u);
-}
-
-// What a first stage sends for a token of the last one is what it sends for the
-// token told by the coordinator; a failed row's is any.
-TEST_F(RunnerTest, AFirstStageTakesTheTokensOfTheLast) {
-  Start(true, false);
-  Push({1,
-        {},
-        {{1, {}}, {2, {}}, {3, {}}},
-        {Row(1, 0, {5, 6}, {0}), Row(2, 0, {5, 6}, {1}),
-         Row(3, 0, {5, 6}, {2})}});
-  Push({2, {}, {}, {RowAfter(1, 1, 2), RowAfter(1, 3, 2)}});
-  Push({3, {}, {}, {Row(2, 2, {42}, {})}});
-  sink_->WaitForResult(0);
-  ReceiveTokens(1, {{1, 42}, {2, 7}, {3, -1}});
-  sink_->WaitForResult(2);
-  mailbox_->End();
-  EXPECT_TRUE(sink_->WaitForEnd().ok());
-  ASSERT_EQ(link_->sent.size(), 3u);
-  link_->sent[1].resize(kHidden);
-  EXPECT_EQ(link_->sent[1], link_->sent[2]);
-}
-
-TEST_F(RunnerTest, TokensThatDoNotComeAreUnavailable) {
-  Start(true, false, absl::Milliseconds(1));
-  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
-  Push({2, {}, {}, {RowAfter(1, 1, 2)}});
-  const absl::Status status = sink_->WaitForEnd();
-  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
-  EXPECT_EQ(sink_->result_count(), 1u);
-  EXPECT_TRUE(link_->closed);
-}
-
-TEST_F(RunnerTest, AbortInterruptsTheWaitForTokens) {
-  Start(true, false);
-  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
-  Push({2, {}, {}, {RowAfter(1, 1, 2)}});
-  sink_->WaitForResult(0);
-  mailbox_->Abort(absl::AbortedError("newer epoch"));
-  EXPECT_EQ(sink_->WaitForEnd(), absl::AbortedError("newer epoch"));
-}
-
-TEST_F(RunnerTest, AStepWithoutTheTokenThatARowTakesIsDataLoss) {
-  Start(true, false);
-  Push({1,
-        {},
-        {{1, {}}, {2, {}}},
-        {Row(1, 0, {1, 2}, {0}), Row(2, 0, {1, 2}, {1})}});
-  Push({2, {}, {}, {RowAfter(1, 1, 2)}});
-  sink_->WaitForResult(0);
-  ReceiveTokens(1, {{2, 7}});
-  EXPECT_TRUE(absl::IsDataLoss(sink_->WaitForEnd()));
-}
-
-// Before any waiting, and on stages that have no use for the token, too.
-TEST_F(RunnerTest, EveryStageRefusesATokenOfAnotherStepThanTheLatest) {
-  for (const bool is_first : {true, false}) {
-    for (const int64_t step_id : {1, 3, 4}) {
-      Start(is_first, false);
-      Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
-      Push({2, {}, {}, {Row(1, 2, {3}, {})}});
-      Push({3, {}, {}, {Row(1, 3, {3}, {}, false)}});
-      Push({4, {}, {}, {RowAfter(step_id, 1, 4)}});
-      if (!is_first) {
-        Receive(1, std::vector<float>(2 * kHidden, 0.5f));
-        Receive(2, std::vector<float>(kHidden, 0.5f));
-        Receive(3, std::vector<float>(kHidden, 0.5f));
-      }
-      const absl::Status status = sink_->WaitForEnd();
-      EXPECT_TRUE(absl::IsInvalidArgument(status)) << step_id << status;
-      runner_.reset();
-      inbox_ = nullptr;
-    }
-  }
-}
-
-TEST_F(RunnerTest, AStageInTheMiddleNeedsNoTokens) {
-  Start(false, false);
-  Push({1, {}, {{1, {}}}, {Row(1, 0, {1, 2}, {0})}});
-  Push({2, {}, {}, {RowAfter(1, 1, 2)}});
-  Receive(1, std::vector<float>(2 * kHidden, 0.5f));
-  Receive(2, std::vector<float>(kHidden, 0.5f));
-  sink_->WaitForResult(1);
-  mailbox_->End();
-  EXPECT_TRUE(sink_->WaitForEnd().ok());
-  EXPECT_EQ(link_->step_ids, (std::vector<int64_t>{1, 2}));
-}
-
-// The inbox holds two steps.
-TEST_F(RunnerTest, TokensThatNoRowTakesDoNotPileUp) {
-  Start(true, false);
-  Push({1, {}, {{1, {}}, {2, {}}}, {Row(1, 0, {5}, {0}), Row(2, 0, {5}, {1})}});
-  for (int step = 1; step <= 10; ++step) {
-    sink_->WaitForResult(step - 1);
-    ReceiveTokens(step, {{1, step}, {2, 99}});
-    Push({step + 1, {}, {}, {Row(1, step, {8}, {})}});
-  }
-  sink_->WaitForResult(10);
-  // Sequence 2's token is the first step's still, which has not got lost.
-  Push({12, {1}, {}, {RowAfter(1, 2, 1)}});
-  sink_->WaitForResult(11);
-}
-
-TEST_F(RunnerTest, ALastStageSendsWhatItSamples) {
-  Start(false, true);
-  Push({1,
-        {},
-        {{1, {}}, {2, {}}},
-        {Row(1, 0, {1, 2}, {0}), Row(2, 0, {1}, {1}, false)}});
-  Push({2, {}, {}, {Row(2, 1, {1}, {}, false)}});
-  Push({3, {}, {}, {RowAfter(1, 1, 2), Row(2, 2, {1}, {})}});
-  Receive(1, std::vector<float>(3 * kHidden, 0.5f));
-  Receive(2, std::vector<float>(kHidden, 0.5f));
-  Receive(3, std::vector<float>(2 * kHidden, 0.25f));
-  const StepResult first = sink_->WaitForResult(0);
-  const StepResult third = sink_->WaitForResult(2);
-  mailbox_->End();
-  EXPECT_TRUE(sink_->WaitForEnd().ok());
-  // Nothing of the second, which samples nothing.
-  EXPECT_EQ(token_link_->step_ids, (std::vector<int64_t>{1, 3}));
-  ASSERT_EQ(token_link_->sent[0].size(), 1u);
-  EXPECT_EQ(token_link_->sent[0][0].sequence_id, 1);
-  EXPECT_EQ(token_link_->sent[0][0].token_id, first.sampled[0].token_id);
-  ASSERT_EQ(token_link_->sent[1].size(), 2u);
-  EXPECT_EQ(token_link_->sent[1][1].token_id, third.sampled[1].token_id);
-  EXPECT_TRUE(token_link_->finished);
-  EXPECT_FALSE(token_link_->closed);
-}
-
-TEST_F(RunnerTest, ABrokenTokenLinkEndsTheStreamWithItsStatus) {
-  Start(false, true);
-  token_link_->fail_with = absl::UnavailableError("gone");
-  Push({1, {}, {{1, {}}}, {Row(1, 0, {1}, {0})}});
-  Receive(1, std::vector<float>(kHidden, 0.5f));
-  EXPECT_EQ(sink_->WaitForEnd(), absl::UnavailableError("gone"));
-  EXPECT_TRUE(token_link_->closed);
 }
 
 TEST_F(RunnerTest, TheMailboxIsBounded) {
