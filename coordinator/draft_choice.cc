@@ -47,4 +47,45 @@ std::vector<int> ChooseDrafts(absl::Span<const DraftOffer> offers, int n_tokens,
   return counts;
 }
 
+bool DraftChooser::MayPay(int n_tokens, const StepCost& cost) {
+  if (options_.max_draft_tokens == 0 || n_tokens == 0) return false;
+  if (options_.always_drafts) return true;
+  if (!cost.is_known()) return false;
+  if (cost.Predict(2 * n_tokens) < 2 * cost.Predict(n_tokens)) return true;
+  return ++n_declined_ > kTryAfter;
+}
+
+std::vector<int> DraftChooser::Choose(absl::Span<const DraftOffer> offers,
+                                      int n_tokens, int n_max,
+                                      const StepCost& cost,
+                                      absl::Duration delay) {
+  std::vector<int> counts(offers.size(), 0);
+  if (options_.always_drafts) {
+    int n_left = n_max;
+    for (size_t i = 0; i < offers.size(); ++i) {
+      counts[i] = std::min(offers[i].n_guesses, n_left);
+      n_left -= counts[i];
+    }
+    return counts;
+  }
+  const auto chance_of = [](const DraftOffer& offer) {
+    return offer.n_guesses > 0 ? offer.first_chance : 0;
+  };
+  const auto likeliest =
+      std::max_element(offers.begin(), offers.end(),
+                       [&](const DraftOffer& a, const DraftOffer& b) {
+                         return chance_of(a) < chance_of(b);
+                       });
+  if (likeliest == offers.end() || likeliest->n_guesses == 0) return counts;
+  counts = ChooseDrafts(offers, n_tokens, static_cast<int>(offers.size()),
+                        n_max, cost, delay);
+  const bool any =
+      std::any_of(counts.begin(), counts.end(), [](int n) { return n > 0; });
+  n_declined_ = any ? 0 : n_declined_ + 1;
+  if (n_declined_ >= kTryAfter) {
+    counts[likeliest - offers.begin()] = std::min(likeliest->n_guesses, n_max);
+  }
+  return counts;
+}
+
 }  // namespace tern

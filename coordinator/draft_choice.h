@@ -34,6 +34,39 @@ std::vector<int> ChooseDrafts(absl::Span<const DraftOffer> offers, int n_tokens,
                               int n_yield, int n_max, const StepCost& cost,
                               absl::Duration delay);
 
+// ChooseDrafts() for the steps of a pipeline, one after the other. Of kTryAfter
+// decisions in a row against guesses the last is not followed: what is known of
+// the cost of a larger step may be out of date. Pure; not thread-safe.
+class DraftChooser {
+ public:
+  static constexpr int kTryAfter = 64;
+
+  struct Options {
+    // Most guesses of an offer; 0 for none at all.
+    int max_draft_tokens = 0;
+    // Whether guesses are checked even where they are not worth their time.
+    bool always_drafts = false;
+  };
+
+  explicit DraftChooser(const Options& options) : options_(options) {}
+
+  // Whether guesses for a step of so many tokens could be worth their time if
+  // they came true, so that it is worth while to make some.
+  bool MayPay(int n_tokens, const StepCost& cost);
+
+  // As ChooseDrafts(), of a step that yields a token for each offer.
+  std::vector<int> Choose(absl::Span<const DraftOffer> offers, int n_tokens,
+                          int n_max, const StepCost& cost,
+                          absl::Duration delay);
+
+  // Guesses are checked.
+  void OnTried() { n_declined_ = 0; }
+
+ private:
+  const Options options_;
+  int n_declined_ = 0;  // decisions against guesses, in a row
+};
+
 }  // namespace tern
 
 #endif  // COORDINATOR_DRAFT_CHOICE_H_

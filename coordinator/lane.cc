@@ -14,10 +14,6 @@
 namespace tern {
 namespace {
 
-// Of so many times that guesses seem not to be worth their time, one is tried
-// all the same: what is known of the cost of a larger step may be out of date.
-constexpr int kDeclinedMax = 64;
-
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
@@ -28,7 +24,8 @@ Lane::Lane(int index, const Options& options, const Capacity& capacity,
       options_(options),
       capacity_(capacity),
       queue_(queue),
-      blocks_(capacity.n_blocks, capacity.block_size) {
+      blocks_(capacity.n_blocks, capacity.block_size),
+      draft_chooser_({options.max_draft_tokens, options.always_drafts}) {
   CHECK(capacity.n_micro_batches > 0);
 }
 
@@ -184,52 +181,12 @@ void Lane::AddDecodeRows(bool ahead, StepPlan* plan) {
   }
 }
 
-// Whether guesses could be worth their time if they came true.
-bool Lane::MayPayToDraft(int n_rows) {
-  if (options_.max_draft_tokens == 0 || n_rows == 0) return false;
-  if (options_.always_drafts) return true;
-  if (!cost_.is_known()) return false;
-  if (cost_.Predict(2 * n_rows) < 2 * cost_.Predict(n_rows)) return true;
-  return ++n_declined_ > kDeclinedMax;
-}
-
-// See ChooseDrafts(); a step of `n_tokens` yields as many as there are offers.
-std::vector<int> Lane::ChooseFrom(const std::vector<DraftOffer>& offers,
-                                  int n_tokens, absl::Duration delay) {
-  const int n_max = options_.max_step_tokens - n_tokens;
-  const int n_yield = static_cast<int>(offers.size());
-  std::vector<int> counts(offers.size(), 0);
-  if (options_.always_drafts) {
-    int n_left = n_max;
-    for (size_t i = 0; i < offers.size(); ++i) {
-      counts[i] = std::min(offers[i].n_guesses, n_left);
-      n_left -= counts[i];
-    }
-    return counts;
-  }
-  const auto best =
-      std::max_element(offers.begin(), offers.end(),
-                       [](const DraftOffer& a, const DraftOffer& b) {
-                         return (a.n_guesses > 0 ? a.first_chance : 0) <
-                                (b.n_guesses > 0 ? b.first_chance : 0);
-                       });
-  if (best == offers.end() || best->n_guesses == 0) return counts;
-  counts = ChooseDrafts(offers, n_tokens, n_yield, n_max, cost_, delay);
-  const bool any =
-      std::any_of(counts.begin(), counts.end(), [](int n) { return n > 0; });
-  n_declined_ = any ? 0 : n_declined_ + 1;
-  if (n_declined_ >= kDeclinedMax) {
-    counts[best - offers.begin()] = std::min(best->n_guesses, n_max);
-  }
-  return counts;
-}
-
 // Guesses for the decode rows of the plan, as far as there are free blocks.
 void Lane::AddDrafts(StepPlan* plan) {
   const int n_rows = static_cast<int>(plan->rows.size());
   // Prompts fill the step better.
   if (PrefillTokensWaiting() > 0 && !options_.always_drafts) return;
-  if (!MayPayToDraft(n_rows)) return;
+  if (!draft_chooser_.MayPay(n_rows, cost_)) return;
   std::vector<Sequence*> sequences;
   for (const auto& [rank, sequence] : running_) {
     if (sequence->in_flight_step_id == plan->step_id) {
@@ -250,8 +207,9 @@ void Lane::AddDrafts(StepPlan* plan) {
     offers.push_back({static_cast<int>(guesses.back().size()),
                       sequence->draft_chance, sequence->draft_chance});
   }
-  const std::vector<int> counts =
-      ChooseFrom(offers, step_tokens_, absl::ZeroDuration());
+  const std::vector<int> counts = draft_chooser_.Choose(
+      offers, step_tokens_, options_.max_step_tokens - step_tokens_, cost_,
+      absl::ZeroDuration());
   for (size_t i = 0; i < sequences.size(); ++i) {
     Sequence* const sequence = sequences[i];
     const auto is_of_sequence = [sequence](const auto& row) {
@@ -277,7 +235,7 @@ void Lane::AddDrafts(StepPlan* plan) {
     sequence->drafts_in_flight = true;
     step_tokens_ += n;
     counters_.drafted_tokens += n;
-    n_declined_ = 0;
+    draft_chooser_.OnTried();
     std::vector<InFlightRow>& in_flight = in_flight_.back().rows;
     std::find_if(in_flight.begin(), in_flight.end(), is_of_sequence)->drafts =
         std::move(guesses[i]);
@@ -290,7 +248,8 @@ bool Lane::AwaitsDrafts() {
   std::vector<DraftOffer> offers;
   const std::vector<InFlightRow>& rows = in_flight_.front().rows;
   if (PrefillTokensWaiting() > 0) return false;
-  if (!MayPayToDraft(static_cast<int>(rows.size()))) return false;
+  if (!draft_chooser_.MayPay(static_cast<int>(rows.size()), cost_))
+    return false;
   for (const auto& [rank, sequence] : running_) {
     if (sequence->in_flight_step_id != in_flight_.front().step_id) continue;
     // Where its next row begins depends on what comes true.
@@ -307,8 +266,10 @@ bool Lane::AwaitsDrafts() {
                       sequence->draft_chance});
   }
   if (offers.empty()) return false;
+  const int n_rows = static_cast<int>(offers.size());
   const std::vector<int> counts =
-      ChooseFrom(offers, static_cast<int>(offers.size()), options_.turnaround);
+      draft_chooser_.Choose(offers, n_rows, options_.max_step_tokens - n_rows,
+                            cost_, options_.turnaround);
   return std::any_of(counts.begin(), counts.end(), [](int n) { return n > 0; });
 }
 

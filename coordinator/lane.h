@@ -184,9 +184,6 @@ class Lane {
   void AddDecodeRows(bool ahead, StepPlan* plan);
   void AddDrafts(StepPlan* plan);
   bool AwaitsDrafts();
-  bool MayPayToDraft(int n_rows);
-  std::vector<int> ChooseFrom(const std::vector<DraftOffer>& offers,
-                              int n_tokens, absl::Duration delay);
   void AddPrefillRows(StepPlan* plan);
   void AddRow(Sequence* sequence, int n_tokens, StepPlan* plan);
   void SendBlocks(Sequence* sequence, int n_positions, StepRow* row);
@@ -225,7 +222,7 @@ class Lane {
   bool is_closed_ = false;
 
   StepCost cost_;
-  int n_declined_ = 0;  // times in a row that no guess was worth its time
+  DraftChooser draft_chooser_;
 
   int step_tokens_ = 0;  // of the plan being made
 };
