@@ -75,7 +75,8 @@ void CheckModels(Client* client, const CallOptions& call, Findings* findings) {
   }
   if (models->models().empty()) {
     findings->Bad("the cluster has no model",
-                  "start the coordinator with --model=FILE.gguf");
+                  "start the coordinator with --model=FILE.gguf, or load one "
+                  "with tern models load");
   }
   for (const v1::Model& model : models->models()) {
     const Readiness readiness =

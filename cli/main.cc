@@ -13,9 +13,11 @@
 #include "cli/chat.h"
 #include "cli/command.h"
 #include "cli/doctor.h"
+#include "cli/drain.h"
 #include "cli/generate.h"
 #include "cli/health.h"
 #include "cli/model_tools.h"
+#include "cli/models.h"
 #include "cli/report.h"
 #include "cli/status.h"
 #include "cli/tokenize.h"
@@ -63,7 +65,8 @@ const Command* Find(const std::vector<Command>& commands,
 
 ExitCode Main(std::vector<std::string> words) {
   const std::vector<Command> commands = {
-      GenerateCommand(), ChatCommand(),   BatchCommand(), StatusCommand(),
+      GenerateCommand(), ChatCommand(),   BatchCommand(),
+      StatusCommand(),   ModelsCommand(), DrainCommand(),
       TokenizeCommand(), DoctorCommand(), HealthCommand()};
   if (words.empty()) {
     PrintOverview(commands);

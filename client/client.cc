@@ -210,7 +210,8 @@ Client::Client(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
     : options_(std::move(options)),
       channel_(std::move(channel)),
       inference_(v1::InferenceService::NewStub(channel_)),
-      cluster_(v1::ClusterService::NewStub(channel_)) {}
+      cluster_(v1::ClusterService::NewStub(channel_)),
+      admin_(v1::AdminService::NewStub(channel_)) {}
 
 absl::Duration Client::Backoff(int failed_attempts) const {
   absl::Duration pause = options_.backoff_first;
@@ -432,6 +433,34 @@ absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers(
       {}, options, [this](auto context, const auto& request, auto response) {
         return cluster_->ListWorkers(context, request, response);
       });
+}
+
+absl::StatusOr<v1::LoadModelResponse> Client::LoadModel(
+    const v1::LoadModelRequest& request, const CallOptions& options) {
+  return Unary<v1::LoadModelRequest, v1::LoadModelResponse>(
+      request, options,
+      [this](auto context, const auto& request, auto response) {
+        return admin_->LoadModel(context, request, response);
+      });
+}
+
+absl::StatusOr<v1::UnloadModelResponse> Client::UnloadModel(
+    const v1::UnloadModelRequest& request, const CallOptions& options) {
+  return Unary<v1::UnloadModelRequest, v1::UnloadModelResponse>(
+      request, options,
+      [this](auto context, const auto& request, auto response) {
+        return admin_->UnloadModel(context, request, response);
+      });
+}
+
+absl::Status Client::CordonWorker(const v1::CordonWorkerRequest& request,
+                                  const CallOptions& options) {
+  return Unary<v1::CordonWorkerRequest, v1::CordonWorkerResponse>(
+             request, options,
+             [this](auto context, const auto& request, auto response) {
+               return admin_->CordonWorker(context, request, response);
+             })
+      .status();
 }
 
 absl::StatusOr<bool> Client::IsServing(const std::string& service,

@@ -12,6 +12,8 @@
 #include "client/cancellation.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
+#include "proto/tern/v1/admin.grpc.pb.h"
+#include "proto/tern/v1/admin.pb.h"
 #include "proto/tern/v1/cluster.grpc.pb.h"
 #include "proto/tern/v1/cluster.pb.h"
 #include "proto/tern/v1/inference.grpc.pb.h"
@@ -125,6 +127,16 @@ class Client {
   absl::StatusOr<v1::ListWorkersResponse> ListWorkers(
       const CallOptions& options = {});
 
+  // For operators: proto/tern/v1/admin.proto. A load or unload that a broken
+  // connection made be tried again may find that it was done: ALREADY_EXISTS,
+  // NOT_FOUND.
+  absl::StatusOr<v1::LoadModelResponse> LoadModel(
+      const v1::LoadModelRequest& request, const CallOptions& options = {});
+  absl::StatusOr<v1::UnloadModelResponse> UnloadModel(
+      const v1::UnloadModelRequest& request, const CallOptions& options = {});
+  absl::Status CordonWorker(const v1::CordonWorkerRequest& request,
+                            const CallOptions& options = {});
+
   // Whether the server's health service (grpc.health.v1) calls `service`
   // serving. NOT_FOUND when it does not know it.
   absl::StatusOr<bool> IsServing(const std::string& service,
@@ -150,6 +162,7 @@ class Client {
   const std::shared_ptr<grpc::Channel> channel_;
   const std::unique_ptr<v1::InferenceService::Stub> inference_;
   const std::unique_ptr<v1::ClusterService::Stub> cluster_;
+  const std::unique_ptr<v1::AdminService::Stub> admin_;
 };
 
 }  // namespace tern

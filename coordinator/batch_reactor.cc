@@ -19,11 +19,16 @@
 #include "absl/types/optional.h"
 #include "coordinator/generation.h"
 #include "coordinator/grpc_retry_delay.h"
+#include "coordinator/model_instance.h"
+#include "coordinator/model_registry.h"
 #include "coordinator/publisher.h"
 #include "util/grpc_status.h"
 
 namespace tern {
 namespace {
+
+// Half of the prompts in progress while no pipeline serves yet.
+constexpr int64_t kWindowMin = 64;
 
 // Which numbers have been seen. Those in order from 0 take no memory.
 class IndexSet {
@@ -47,9 +52,10 @@ class BatchItem : public Publishable,
                   public std::enable_shared_from_this<BatchItem> {
  public:
   BatchItem(std::shared_ptr<BatchReactor> reactor, int64_t index,
-            CheckedRequest request)
+            std::shared_ptr<ModelInstance> model, CheckedRequest request)
       : reactor_(std::move(reactor)),
         index_(index),
+        model_(std::move(model)),
         request_(std::move(request)) {}
 
   // Hands the prompt to the engine; again when it was refused before.
@@ -65,6 +71,7 @@ class BatchItem : public Publishable,
  private:
   const std::shared_ptr<BatchReactor> reactor_;
   const int64_t index_;
+  const std::shared_ptr<ModelInstance> model_;
   const CheckedRequest request_;
 
   absl::Mutex mu_;
@@ -115,9 +122,8 @@ class BatchReactor : public grpc::ServerBidiReactor<v1::BatchGenerateRequest,
   // Enough to keep every pipeline's batch full while results are written and
   // prompts read.
   size_t Window() const {
-    const int n_serving = std::max(1, context_.engine->n_serving());
     return std::min<int64_t>(
-        int64_t{2} * n_serving * context_.engine->max_sequences(),
+        2 * std::max(kWindowMin, context_.models->RunnableSequences()),
         context_.batch_window_max);
   }
 
@@ -147,7 +153,7 @@ class BatchReactor : public grpc::ServerBidiReactor<v1::BatchGenerateRequest,
 void BatchItem::Start(const ServiceContext& context,
                       const std::string& principal, absl::Time deadline) {
   absl::MutexLock lock(&mu_);
-  generation_.emplace(context.engine, context.model, request_);
+  generation_.emplace(model_->engine(), &model_->served(), request_);
   ended_ = false;
   generation_->Start(principal, SequenceClass::kBatch, deadline,
                      [weak = weak_from_this(), publisher = context.publisher] {
@@ -191,6 +197,7 @@ void BatchReactor::OnReadDone(bool ok) {
   absl::Status fatal;
   absl::StatusOr<CheckedRequest> checked =
       absl::CancelledError("nothing was read");
+  absl::StatusOr<std::shared_ptr<ModelInstance>> model = checked.status();
   int64_t index = -1;
   if (ok) {
     index = request_.index();
@@ -201,7 +208,10 @@ void BatchReactor::OnReadDone(bool ok) {
       fatal = absl::InvalidArgumentError(absl::StrCat(
           "index ", index, " came twice; each prompt of a call has its own"));
     } else {
-      checked = CheckRequest(request_.request(), *context_.model);
+      model = context_.models->Find(request_.request().model());
+      checked = model.ok()
+                    ? CheckRequest(request_.request(), (*model)->served())
+                    : model.status();
     }
   }
   Items to_cancel;
@@ -218,7 +228,8 @@ void BatchReactor::OnReadDone(bool ok) {
     } else if (!checked.ok()) {
       AddError(index, checked.status());
     } else {
-      item = std::make_shared<BatchItem>(self_, index, *std::move(checked));
+      item = std::make_shared<BatchItem>(self_, index, *std::move(model),
+                                         *std::move(checked));
       in_progress_[index] = item;
     }
   }

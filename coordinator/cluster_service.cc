@@ -1,5 +1,6 @@
 #include "coordinator/cluster_service.h"
 
+#include <map>
 #include <string>
 #include <utility>
 
@@ -8,6 +9,8 @@
 #include "absl/time/time.h"
 #include "coordinator/cluster_view.h"
 #include "coordinator/engine.h"
+#include "coordinator/model_registry.h"
+#include "coordinator/worker_router.h"
 #include "google/protobuf/duration.pb.h"
 #include "util/credentials.h"
 #include "util/grpc_status.h"
@@ -69,11 +72,15 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
       registration.packed_blocks.bytes);
   SetDuration(from.silence, out->mutable_time_since_heartbeat());
   out->set_finished_step_count(worker.finished_step_count);
+  if (from.stage >= 0) {
+    out->set_pipeline_id(from.pipeline_id);
+    out->set_stage_index(from.stage);
+  }
   if (worker.lost || worker.unreachable) {
     out->set_state(v1::WORKER_STATE_LOST);
   } else if (worker.hung) {
     out->set_state(v1::WORKER_STATE_HUNG);
-  } else if (worker.draining) {
+  } else if (worker.MustGo()) {
     out->set_state(v1::WORKER_STATE_DRAINING);
   } else if (from.stage < 0) {
     out->set_state(v1::WORKER_STATE_IDLE);
@@ -81,8 +88,6 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
     out->set_state(from.phase == Engine::Phase::kReady
                        ? v1::WORKER_STATE_READY
                        : v1::WORKER_STATE_LOADING);
-    out->set_pipeline_id(from.pipeline_id);
-    out->set_stage_index(from.stage);
   }
 }
 
@@ -98,7 +103,7 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::RegisterWorker(
     reactor->Finish(ToGrpcStatus(allowed));
     return reactor;
   }
-  context_.engine->RegisterWorker(
+  context_.workers->RegisterWorker(
       FromProto(*request),
       [reactor, response](absl::StatusOr<Engine::Lease> lease) {
         if (lease.ok()) {
@@ -129,7 +134,7 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::SendHeartbeat(
   heartbeat.finished_step_count = request->finished_step_count();
   heartbeat.progress = request->progress();
   heartbeat.is_draining = request->is_draining();
-  context_.engine->SendHeartbeat(
+  context_.workers->SendHeartbeat(
       std::move(heartbeat),
       [reactor, response](const absl::StatusOr<bool>& released) {
         if (released.ok()) response->set_released(*released);
@@ -142,14 +147,24 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::ListWorkers(
     grpc::CallbackServerContext* call, const v1::ListWorkersRequest* request,
     v1::ListWorkersResponse* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  context_.engine->Inspect(
-      [reactor, response](absl::StatusOr<Engine::Snapshot> snapshot) {
-        if (snapshot.ok()) {
-          for (const Engine::WorkerStatus& worker : snapshot->workers) {
-            ToProto(worker, response->add_workers());
+  context_.models->Inspect(
+      [reactor, response](const ModelRegistry::Snapshots& snapshots) {
+        // Each in one model's list, or for a moment in none; in two only while
+        // the one that it has left has not noticed.
+        std::map<std::string, const Engine::WorkerStatus*> by_id;
+        for (const auto& [model, snapshot] : snapshots) {
+          for (const Engine::WorkerStatus& worker : snapshot.workers) {
+            const Engine::WorkerStatus*& place =
+                by_id[worker.worker.registration.worker_id];
+            if (place == nullptr || worker.silence < place->silence) {
+              place = &worker;
+            }
           }
         }
-        reactor->Finish(ToGrpcStatus(snapshot.status()));
+        for (const auto& [id, worker] : by_id) {
+          ToProto(*worker, response->add_workers());
+        }
+        reactor->Finish(grpc::Status::OK);
       });
   return reactor;
 }

@@ -209,6 +209,25 @@ void ClusterView::MarkHung(absl::string_view worker_id) {
   if (it != workers_.end()) it->second.hung = true;
 }
 
+bool ClusterView::Release(absl::string_view worker_id) {
+  auto it = workers_.find(worker_id);
+  if (it == workers_.end()) return false;
+  it->second.released = true;
+  return true;
+}
+
+bool ClusterView::SetCordoned(absl::string_view worker_id, bool cordoned) {
+  auto it = workers_.find(worker_id);
+  if (it == workers_.end()) return false;
+  it->second.registration.cordoned = cordoned;
+  return true;
+}
+
+void ClusterView::Forget(absl::string_view worker_id) {
+  auto it = workers_.find(worker_id);
+  if (it != workers_.end()) workers_.erase(it);
+}
+
 std::vector<const Worker*> ClusterView::Available(
     absl::string_view model) const {
   std::vector<const Worker*> available;

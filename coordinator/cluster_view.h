@@ -34,6 +34,9 @@ struct WorkerRegistration {
   bool supports_step_token_source = false;
   int repeat_max_limit = 1;
   PackedBlocks packed_blocks;
+
+  // Not the worker's: an operator has taken it out of service.
+  bool cordoned = false;
 };
 
 // A sign of life; see cluster.proto for the fields.
@@ -70,9 +73,15 @@ struct Worker {
   // It wants to leave.
   bool draining = false;
 
+  // It is to be forgotten as soon as it has no stage, so that it registers
+  // anew, for another model.
+  bool released = false;
+
   bool IsAlive() const { return !lost && !unreachable && !hung; }
+  // Whether what runs on it is to move elsewhere.
+  bool MustGo() const { return draining || released || registration.cordoned; }
   // Whether it may get a stage.
-  bool IsAvailable() const { return IsAlive() && !draining; }
+  bool IsAvailable() const { return IsAlive() && !MustGo(); }
 };
 
 // Who is in the cluster: registrations and leases.
@@ -118,6 +127,15 @@ class ClusterView {
 
   // It does nothing, though it should.
   void MarkHung(absl::string_view worker_id);
+
+  // See Worker::released; false when unknown.
+  bool Release(absl::string_view worker_id);
+
+  // Takes it out of service, or puts it back; false when unknown.
+  bool SetCordoned(absl::string_view worker_id, bool cordoned);
+
+  // As if it had never been.
+  void Forget(absl::string_view worker_id);
 
   // Those that may get a stage of `model`, in order of their ids. Valid until
   // the next call that is not const.

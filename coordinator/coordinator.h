@@ -1,29 +1,29 @@
 #ifndef COORDINATOR_COORDINATOR_H_
 #define COORDINATOR_COORDINATOR_H_
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "coordinator/engine.h"
+#include "coordinator/model_instance.h"
+#include "coordinator/model_registry.h"
 #include "coordinator/publisher.h"
-#include "coordinator/request_validation.h"
+#include "coordinator/worker_router.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
-#include "model/chat_encoder.h"
-#include "model/model_source.h"
-#include "model/tokenizer.h"
-#include "util/clock.h"
 #include "util/credentials.h"
 
 namespace tern {
 
-// A coordinator: an engine behind a gRPC port that serves InferenceService and
-// ClusterService, with health ("" and "liveness" when it is up, "readiness"
-// when a pipeline serves) and reflection.
+// A coordinator: engines, one for each model, behind a gRPC port that serves
+// InferenceService, ClusterService and AdminService, with health ("" and
+// "liveness" when it is up, "readiness" when a pipeline serves) and reflection.
 //
 // Thread-safe.
 class Coordinator {
@@ -31,18 +31,13 @@ class Coordinator {
   struct Options {
     std::string listen = "127.0.0.1:7600";  // port 0 picks one
 
-    // As ModelSource::Open() takes it. Headers and tokenizer are read, weights
-    // are not.
-    std::string model_path;
-    // Empty: that of ModelNameOf(model_path).
-    std::string model_name;
-    // File with a chat template to take in place of the model's. Empty: the
-    // model's own, if it has one.
-    std::string chat_template_path;
+    // Served from the start. None: `models_dir` is set.
+    std::vector<ModelSpec> models;
+    // Where operators' calls find further models. Empty: they load none.
+    std::string models_dir;
+    // What those models get where a call says nothing.
+    ModelSpec defaults;
 
-    int n_stages = 1;
-    std::string head_mode = "int8";  // or "stored"
-    int64_t kv_cache_tokens = 0;     // 0 decides, see PlacementOptions
     int max_sequences = 64;
     int max_queued_requests = 1024;
     int64_t max_queued_tokens = 4 << 20;
@@ -58,10 +53,9 @@ class Coordinator {
     CredentialOptions credentials;
   };
 
-  // Reads the model and opens the port. A model without a chat template, or
-  // with one that cannot be read, is served for plain prompts alone.
+  // Reads the models (see ModelInstance::Open()) and opens the port.
   // INVALID_ARGUMENT for options and files that make no sense, NOT_FOUND
-  // without the file, UNAVAILABLE when the port cannot be had,
+  // without a file, UNAVAILABLE when the port cannot be had,
   // FAILED_PRECONDITION for plaintext beyond loopback.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Create(
       const Options& options);
@@ -72,8 +66,6 @@ class Coordinator {
   // The port it listens on.
   int port() const { return port_; }
 
-  const std::string& model_name() const { return model_.name; }
-
   // Ends every stream with UNAVAILABLE, then the server. May be called twice.
   void Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
 
@@ -82,16 +74,19 @@ class Coordinator {
 
   Coordinator() = default;
   absl::Status Start(const Options& options) ABSL_LOCKS_EXCLUDED(mu_);
-  absl::Status LoadChat(const Options& options, const ModelSource& source);
-  void SetReadiness(bool ready) ABSL_LOCKS_EXCLUDED(health_mu_);
+  // Opens a model with an engine that tells this coordinator of its readiness.
+  absl::StatusOr<std::shared_ptr<ModelInstance>> OpenModel(
+      const Options& options, const ModelSpec& spec)
+      ABSL_LOCKS_EXCLUDED(health_mu_);
+  // One more model has a pipeline that serves, or one less.
+  void AddReady(int change) ABSL_LOCKS_EXCLUDED(health_mu_);
 
   // Set by Start(), then constant. What comes later uses what comes before.
   std::unique_ptr<Credentials> credentials_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<ChatEncoder> chat_;
-  ServedModel model_;
   std::unique_ptr<Publisher> publisher_;
-  std::unique_ptr<Engine> engine_;
+  std::shared_ptr<std::atomic<int64_t>> last_epoch_;
+  std::unique_ptr<ModelRegistry> models_;
+  std::unique_ptr<WorkerRouter> workers_;
   std::unique_ptr<Services> services_;
   int port_ = 0;
 
@@ -99,7 +94,7 @@ class Coordinator {
   std::unique_ptr<grpc::Server> server_ ABSL_GUARDED_BY(mu_);
 
   absl::Mutex health_mu_;
-  bool ready_ ABSL_GUARDED_BY(health_mu_) = false;
+  int n_ready_ ABSL_GUARDED_BY(health_mu_) = 0;  // models
   grpc::HealthCheckServiceInterface* health_ ABSL_GUARDED_BY(health_mu_) =
       nullptr;
 };

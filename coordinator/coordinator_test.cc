@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "coordinator/model_instance.h"
 #include "coordinator/testing/fake_worker.h"
 #include "coordinator/testing/toy_model.h"
 #include "grpcpp/client_context.h"
@@ -39,18 +40,19 @@ constexpr absl::Duration kPatience = absl::Seconds(60);
 class CoordinatorTest : public ::testing::Test {
  protected:
   void SetUp() override {
+    options_.models.resize(1);
     UseModel(testing::WriteTinyModel({}));
     options_.listen = "127.0.0.1:0";
-    options_.model_name = "tiny";
+    Model().name = "tiny";
     options_.lease = absl::Hours(1);
-    options_.kv_cache_tokens = 4096;
+    Model().kv_cache_tokens = 4096;
   }
 
   // Serves another file in place of the one before, which is removed.
   void UseModel(const std::string& path) {
     if (!model_path_.empty()) std::remove(model_path_.c_str());
     model_path_ = path;
-    options_.model_path = path;
+    Model().path = path;
     auto file = GgufReader::Open(path);
     ASSERT_TRUE(file.ok()) << file.status();
     auto tokenizer = Tokenizer::FromGguf(**file, 320);
@@ -82,7 +84,7 @@ class CoordinatorTest : public ::testing::Test {
 
   // Starts the coordinator and as many workers as it needs.
   void Start(int n_stages = 1) {
-    options_.n_stages = n_stages;
+    Model().n_stages = n_stages;
     auto coordinator = Coordinator::Create(options_);
     ASSERT_TRUE(coordinator.ok()) << coordinator.status();
     coordinator_ = *std::move(coordinator);
@@ -215,6 +217,8 @@ class CoordinatorTest : public ::testing::Test {
     v1::AbortResponse response;
     return stub_->Abort(&context, request, &response);
   }
+
+  ModelSpec& Model() { return options_.models.front(); }
 
   std::string model_path_;
   Coordinator::Options options_;
@@ -391,7 +395,7 @@ TEST_F(CoordinatorTest, ATemplateFileStandsInForTheModelsOwn) {
   std::ofstream(path) << "{% if messages|length > 1 %}"
                          "{{ raise_exception('one at a time') }}{% endif %}"
                          "{{ messages[0].content }}";
-  options_.chat_template_path = path;
+  Model().chat_template_path = path;
   Start();
   EXPECT_TRUE(HasChatTemplate());
   v1::GenerateResponse response;
@@ -673,7 +677,7 @@ TEST_F(CoordinatorTest, ARestartedWorkerResumesItsStreams) {
 }
 
 TEST_F(CoordinatorTest, SaysWhyThereIsNoPipeline) {
-  options_.n_stages = 1;
+  Model().n_stages = 1;
   auto coordinator = Coordinator::Create(options_);
   ASSERT_TRUE(coordinator.ok()) << coordinator.status();
   coordinator_ = *std::move(coordinator);
@@ -783,15 +787,17 @@ TEST_F(CoordinatorTest, SenselessOptionsAreRefused) {
       };
   using Options = Coordinator::Options;
   const auto kInvalid = absl::StatusCode::kInvalidArgument;
-  EXPECT_EQ(code_of([](Options* o) { o->model_path = ""; }), kInvalid);
-  EXPECT_EQ(code_of([](Options* o) { o->head_mode = "fp8"; }), kInvalid);
-  EXPECT_EQ(code_of([](Options* o) { o->n_stages = 3; }), kInvalid);
-  EXPECT_EQ(code_of([](Options* o) { o->n_stages = 0; }), kInvalid);
-  EXPECT_EQ(code_of([](Options* o) { o->kv_cache_tokens = -1; }), kInvalid);
+  EXPECT_EQ(code_of([](Options* o) { o->models.clear(); }), kInvalid);
+  EXPECT_EQ(code_of([](Options* o) { o->models[0].head_mode = "fp8"; }),
+            kInvalid);
+  EXPECT_EQ(code_of([](Options* o) { o->models[0].n_stages = 3; }), kInvalid);
+  EXPECT_EQ(code_of([](Options* o) { o->models[0].n_stages = 0; }), kInvalid);
+  EXPECT_EQ(code_of([](Options* o) { o->models[0].kv_cache_tokens = -1; }),
+            kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->max_sequences = 0; }), kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->lease = absl::ZeroDuration(); }),
             kInvalid);
-  EXPECT_EQ(code_of([](Options* o) { o->model_path += ".not"; }),
+  EXPECT_EQ(code_of([](Options* o) { o->models[0].path += ".not"; }),
             absl::StatusCode::kNotFound);
   EXPECT_EQ(code_of([](Options* o) { o->listen = "0.0.0.0:0"; }),
             absl::StatusCode::kFailedPrecondition);

@@ -32,16 +32,15 @@ int MaxRequests(const Engine::Options& options) {
                    kPipelinesForeseen * options.scheduler.max_sequences;
 }
 
-absl::Status ShuttingDown() {
-  return absl::UnavailableError("the coordinator is shutting down");
-}
-
 }  // namespace
 
 // Of each sequence there are at most two tasks in the mailbox, its request's
 // Submit and its Cancel.
 Engine::Engine(Options options, PipelineFactory factory, Clock* clock)
     : options_(std::move(options)),
+      last_epoch_(options_.last_epoch != nullptr
+                      ? options_.last_epoch
+                      : std::make_shared<std::atomic<int64_t>>(0)),
       factory_(std::move(factory)),
       clock_(clock),
       mailbox_(std::make_shared<Mailbox>(2 * MaxRequests(options_) +
@@ -51,14 +50,19 @@ Engine::Engine(Options options, PipelineFactory factory, Clock* clock)
       scheduler_(options_.scheduler),
       cluster_(options_.cluster),
       now_(clock->Now()),
-      epoch_(options_.first_epoch - 1),
       last_loss_(now_) {
-  CHECK(options_.first_epoch >= 1);
   absl::MutexLock lock(&shutdown_mu_);
   thread_ = std::thread([this] { Run(); });
 }
 
 Engine::~Engine() { Shutdown(); }
+
+absl::Status Engine::ShuttingDown() const {
+  return absl::UnavailableError(
+      absl::StrCat(options_.model,
+                   " is not served any more: the coordinator is shutting down, "
+                   "or has unloaded the model"));
+}
 
 bool Engine::Post(Task task, bool may_refuse) {
   if (may_refuse && mailbox_->size() >= mailbox_soft_capacity_) return false;
@@ -186,6 +190,31 @@ void Engine::SendHeartbeat(WorkerHeartbeat heartbeat,
   }
 }
 
+void Engine::ReleaseWorker(std::string worker_id) {
+  Post(
+      [this, worker_id] {
+        has_released_ = cluster_.Release(worker_id) || has_released_;
+      },
+      /*may_refuse=*/true);
+}
+
+void Engine::SetCordoned(std::string worker_id, bool cordoned,
+                         std::function<void(absl::Status)> done) {
+  auto task = [this, worker_id, cordoned, done] {
+    if (!cluster_.SetCordoned(worker_id, cordoned)) {
+      done(absl::NotFoundError(absl::StrCat("no worker ", worker_id)));
+      return;
+    }
+    LOG(INFO) << "event=worker_" << (cordoned ? "cordoned" : "uncordoned")
+              << " worker=" << worker_id;
+    retry_at_ = now_;
+    done(absl::OkStatus());
+  };
+  if (!Post(std::move(task), /*may_refuse=*/true)) {
+    done(absl::UnavailableError("the coordinator is busy or shutting down"));
+  }
+}
+
 void Engine::Inspect(std::function<void(absl::StatusOr<Snapshot>)> done) {
   if (!Post([this, done] { done(MakeSnapshot()); }, /*may_refuse=*/true)) {
     done(absl::UnavailableError("the coordinator is busy or shutting down"));
@@ -235,6 +264,7 @@ void Engine::Turn() {
   }
   LoseHungPipelines();
   DrainPipelines();
+  if (has_released_) ForgetReleased();
   Deliver(scheduler_.ExpireDeadlines(now_));
   if (now_ - last_loss_ >= options_.unavailable_after) {
     if (n_ready_ == 0 && scheduler_.n_sequences() > 0) EndAll(WhyNotReady());
@@ -405,7 +435,7 @@ void Engine::FormPipelines() {
     while (pipelines_.count(index) > 0) ++index;
     Member& member = pipelines_[index];
     member.id = absl::StrCat(options_.model, "/", index);
-    member.epoch = ++epoch_;
+    member.epoch = ++*last_epoch_;
     member.kv_block_count = placement->kv_block_count;
     numerics_id_ =
         absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
@@ -418,7 +448,7 @@ void Engine::FormPipelines() {
       }
       member.stages.push_back({stage, {}, 0});
       LOG(INFO) << "event=stage_placed pipeline=" << member.id
-                << " epoch=" << epoch_ << " worker=" << stage.worker_id
+                << " epoch=" << member.epoch << " worker=" << stage.worker_id
                 << " layers=" << stage.range.layer_begin << "-"
                 << stage.range.layer_end
                 << " kv_blocks=" << member.kv_block_count;
@@ -426,7 +456,7 @@ void Engine::FormPipelines() {
     Pipeline::Spec spec;
     spec.model = options_.model;
     spec.pipeline_id = member.id;
-    spec.epoch = epoch_;
+    spec.epoch = member.epoch;
     spec.model_fingerprint = options_.model_fingerprint;
     spec.numerics_id = numerics_id_;
     spec.vocab_size = options_.config.vocab_size;
@@ -434,7 +464,8 @@ void Engine::FormPipelines() {
     spec.max_step_tokens = options_.scheduler.max_step_tokens;
     spec.looks_ahead = member.looks_ahead;
     spec.placement = *std::move(placement);
-    member.pipeline = factory_(std::move(spec), ListenerOf(index, epoch_));
+    member.pipeline =
+        factory_(std::move(spec), ListenerOf(index, member.epoch));
   }
 }
 
@@ -567,7 +598,7 @@ bool Engine::IsDraining(const Member& member) const {
                      [this](const StageStatus& stage) {
                        const Worker* worker =
                            cluster_.Find(stage.placed.worker_id);
-                       return worker != nullptr && worker->draining;
+                       return worker != nullptr && worker->MustGo();
                      });
 }
 
@@ -602,6 +633,24 @@ void Engine::DrainPipelines() {
     if (MayLeave(index, member)) {
       LosePipeline(index, absl::UnavailableError("a worker of it leaves"));
     }
+  }
+}
+
+void Engine::ForgetReleased() {
+  has_released_ = false;
+  std::vector<std::string> gone;
+  for (const auto& [id, worker] : cluster_.workers()) {
+    if (!worker.released) continue;
+    if (PipelineOf(id) < 0) {
+      gone.push_back(id);
+    } else {
+      has_released_ = true;
+    }
+  }
+  for (const std::string& id : gone) {
+    cluster_.Forget(id);
+    load_failures_.erase(id);
+    LOG(INFO) << "event=worker_released worker=" << id;
   }
 }
 

@@ -66,9 +66,10 @@ class Engine {
     // three times what the step should take, is taken for hung.
     absl::Duration hang_timeout = absl::Seconds(2);
 
-    // Epoch of the first pipeline, at least 1. Workers refuse epochs that are
-    // not larger than those they have seen, from earlier coordinators too.
-    int64_t first_epoch = 1;
+    // The latest epoch given to a pipeline, of any engine: workers refuse
+    // epochs that are not larger than those they have seen, from other engines
+    // and earlier coordinators too. Null: one of its own, from 0.
+    std::shared_ptr<std::atomic<int64_t>> last_epoch;
 
     // Sequences in progress, waiting and running, above which a new request is
     // refused before it reaches the engine thread. 0: what may wait, and what
@@ -141,6 +142,8 @@ class Engine {
   // Pipelines that serve, and the sequences that run on each at most: as many
   // as it makes sense to have in progress. Changes at any time.
   int n_serving() const { return n_ready_; }
+  // Sequences submitted and not ended. Changes at any time.
+  int n_in_progress() const { return n_requests_; }
   int max_sequences() const { return options_.scheduler.max_sequences; }
 
   // Numbers for the `n` sequences of a request, never used twice: the first of
@@ -170,6 +173,16 @@ class Engine {
   // `done` hears whether a draining worker is released: has no stage any more.
   void SendHeartbeat(WorkerHeartbeat heartbeat,
                      std::function<void(absl::StatusOr<bool>)> done);
+
+  // Lets a worker go to another engine: as soon as what it runs has moved
+  // elsewhere, or ended where nobody else can take it, it is forgotten, and
+  // hears NOT_FOUND with its next heartbeat.
+  void ReleaseWorker(std::string worker_id);
+
+  // Takes a worker out of service, or puts it back. `done` gets NOT_FOUND when
+  // it is unknown.
+  void SetCordoned(std::string worker_id, bool cordoned,
+                   std::function<void(absl::Status)> done);
 
   void Inspect(std::function<void(absl::StatusOr<Snapshot>)> done);
 
@@ -229,6 +242,8 @@ class Engine {
   void LoseHungPipelines();
   // Lets pipelines with a worker that wants to leave go.
   void DrainPipelines();
+  // Forgets the workers released that have no stage any more.
+  void ForgetReleased();
   // Whether it need not serve on.
   bool MayLeave(int index, const Member& member) const;
   bool IsDraining(const Member& member) const;
@@ -242,7 +257,10 @@ class Engine {
   Snapshot MakeSnapshot() const;
   absl::Duration UntilNextDuty() const;
 
+  absl::Status ShuttingDown() const;
+
   const Options options_;
+  const std::shared_ptr<std::atomic<int64_t>> last_epoch_;
   const PipelineFactory factory_;
   Clock* const clock_;
   // Shared with pipelines, which may still speak when the engine is gone.
@@ -259,7 +277,6 @@ class Engine {
   std::vector<SequenceEvent> events_;          // of a step; kept for its memory
   std::map<Name, std::set<int64_t>> tickets_;  // of sequences in progress
   absl::Time now_;
-  int64_t epoch_;                    // of the latest pipeline
   std::map<int, Member> pipelines_;  // by their index for the scheduler
   std::atomic<int> n_ready_{0};      // of them that serve; read by anyone
   std::string numerics_id_;          // of the latest pipeline
@@ -270,6 +287,7 @@ class Engine {
   // Those of each worker since it last served; who failed is asked last.
   std::map<std::string, int> load_failures_;
   absl::Time retry_at_ = absl::InfinitePast();
+  bool has_released_ = false;  // workers not yet forgotten
   bool stopped_ = false;
 
   absl::Mutex shutdown_mu_;

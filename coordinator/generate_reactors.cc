@@ -14,6 +14,8 @@
 #include "absl/types/optional.h"
 #include "coordinator/generation.h"
 #include "coordinator/grpc_retry_delay.h"
+#include "coordinator/model_instance.h"
+#include "coordinator/model_registry.h"
 #include "coordinator/publisher.h"
 #include "util/grpc_status.h"
 
@@ -48,12 +50,15 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
              const ServiceContext& context, grpc::CallbackServerContext* call,
              const v1::GenerateRequest& request) {
     self_ = self;
+    const auto model = context.models->Find(request.model());
     absl::StatusOr<CheckedRequest> checked =
-        CheckRequest(request, *context.model);
+        model.ok() ? CheckRequest(request, (*model)->served()) : model.status();
     {
       absl::MutexLock lock(&mu_);
       if (checked.ok()) {
-        generation_.emplace(context.engine, context.model, *std::move(checked));
+        model_ = *model;
+        generation_.emplace(model_->engine(), &model_->served(),
+                            *std::move(checked));
         generation_->Start(context.credentials->PrincipalOf(*call).name,
                            SequenceClass::kInteractive,
                            DeadlineOf(*call, context.clock),
@@ -101,6 +106,7 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
   std::shared_ptr<GenerateReactor> self_;  // until OnDone()
 
   absl::Mutex mu_;
+  std::shared_ptr<ModelInstance> model_ ABSL_GUARDED_BY(mu_);
   absl::optional<Generation> generation_ ABSL_GUARDED_BY(mu_);
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
 };
@@ -121,13 +127,17 @@ class StreamReactor
              const v1::StreamGenerateRequest& request) {
     self_ = self;
     publisher_ = context.publisher;
+    const auto model = context.models->Find(request.request().model());
     absl::StatusOr<CheckedRequest> checked =
-        CheckRequest(request.request(), *context.model);
+        model.ok() ? CheckRequest(request.request(), (*model)->served())
+                   : model.status();
     {
       absl::MutexLock lock(&mu_);
       if (checked.ok()) {
+        model_ = *model;
         pending_.resize(checked->sample_count);
-        generation_.emplace(context.engine, context.model, *std::move(checked));
+        generation_.emplace(model_->engine(), &model_->served(),
+                            *std::move(checked));
         generation_->Start(context.credentials->PrincipalOf(*call).name,
                            SequenceClass::kInteractive,
                            DeadlineOf(*call, context.clock),
@@ -276,6 +286,7 @@ class StreamReactor
   v1::StreamGenerateResponse message_;
 
   absl::Mutex mu_;
+  std::shared_ptr<ModelInstance> model_ ABSL_GUARDED_BY(mu_);
   absl::optional<Generation> generation_ ABSL_GUARDED_BY(mu_);
   bool admitted_ ABSL_GUARDED_BY(mu_) = false;
   bool info_sent_ ABSL_GUARDED_BY(mu_) = false;

@@ -1,15 +1,19 @@
 #include "coordinator/inference_service.h"
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "coordinator/batch_reactor.h"
 #include "coordinator/generate_reactors.h"
+#include "coordinator/model_registry.h"
 #include "util/grpc_status.h"
 #include "util/status_macros.h"
 
@@ -19,7 +23,6 @@ namespace {
 absl::Status TokenizeText(const ServedModel& model,
                           const v1::TokenizeRequest& request,
                           v1::TokenizeResponse* response) {
-  RETURN_IF_ERROR(CheckModelName(request.model(), model));
   RETURN_IF_ERROR(CheckText("text", request.text()));
   Tokenizer::EncodeOptions options;
   if (request.has_add_special()) options.add_bos = request.add_special();
@@ -37,7 +40,6 @@ absl::Status TokenizeText(const ServedModel& model,
 absl::Status DetokenizeIds(const ServedModel& model,
                            const v1::DetokenizeRequest& request,
                            v1::DetokenizeResponse* response) {
-  RETURN_IF_ERROR(CheckModelName(request.model(), model));
   const auto& ids = request.token_ids();
   if (ids.size() > model.config.context_length) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -146,37 +148,65 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::Abort(
     v1::AbortResponse* response) {
   const absl::Status valid = CheckRequestId(request->request_id());
   if (!valid.ok()) return Answer(call, valid);
+  const ModelRegistry::Models models = context_.models->AllInProgress();
+  if (models.empty()) {
+    return Answer(call, context_.models->Find("").status());
+  }
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  context_.engine->Abort(context_.credentials->PrincipalOf(*call).name,
-                         request->request_id(), [reactor](absl::Status status) {
-                           reactor->Finish(ToGrpcStatus(status));
-                         });
+  // A request is known by its id alone: whichever model it is for.
+  struct Answers {
+    absl::Mutex mu;
+    size_t n_missing ABSL_GUARDED_BY(mu);
+    absl::Status status ABSL_GUARDED_BY(mu);
+  };
+  auto answers = std::make_shared<Answers>();
+  {
+    absl::MutexLock lock(&answers->mu);
+    answers->n_missing = models.size();
+    answers->status = absl::NotFoundError("");
+  }
+  for (const auto& model : models) {
+    model->engine()->Abort(context_.credentials->PrincipalOf(*call).name,
+                           request->request_id(),
+                           [reactor, answers](absl::Status status) {
+                             absl::MutexLock lock(&answers->mu);
+                             if (absl::IsNotFound(answers->status)) {
+                               answers->status = std::move(status);
+                             }
+                             if (--answers->n_missing > 0) return;
+                             reactor->Finish(ToGrpcStatus(answers->status));
+                           });
+  }
   return reactor;
 }
 
 grpc::ServerUnaryReactor* InferenceServiceImpl::Tokenize(
     grpc::CallbackServerContext* call, const v1::TokenizeRequest* request,
     v1::TokenizeResponse* response) {
-  return Answer(call, TokenizeText(*context_.model, *request, response));
+  const auto model = context_.models->Find(request->model());
+  if (!model.ok()) return Answer(call, model.status());
+  return Answer(call, TokenizeText((*model)->served(), *request, response));
 }
 
 grpc::ServerUnaryReactor* InferenceServiceImpl::Detokenize(
     grpc::CallbackServerContext* call, const v1::DetokenizeRequest* request,
     v1::DetokenizeResponse* response) {
-  return Answer(call, DetokenizeIds(*context_.model, *request, response));
+  const auto model = context_.models->Find(request->model());
+  if (!model.ok()) return Answer(call, model.status());
+  return Answer(call, DetokenizeIds((*model)->served(), *request, response));
 }
 
 grpc::ServerUnaryReactor* InferenceServiceImpl::ListModels(
     grpc::CallbackServerContext* call, const v1::ListModelsRequest* request,
     v1::ListModelsResponse* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  context_.engine->Inspect(
-      [this, reactor, response](absl::StatusOr<Engine::Snapshot> snapshot) {
-        if (snapshot.ok()) {
-          Describe(*context_.model, *snapshot, context_.kv_block_size,
+  context_.models->Inspect(
+      [this, reactor, response](const ModelRegistry::Snapshots& snapshots) {
+        for (const auto& [model, snapshot] : snapshots) {
+          Describe(model->served(), snapshot, context_.kv_block_size,
                    response->add_models());
         }
-        reactor->Finish(ToGrpcStatus(snapshot.status()));
+        reactor->Finish(grpc::Status::OK);
       });
   return reactor;
 }
@@ -184,17 +214,17 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::ListModels(
 grpc::ServerUnaryReactor* InferenceServiceImpl::GetModel(
     grpc::CallbackServerContext* call, const v1::GetModelRequest* request,
     v1::GetModelResponse* response) {
-  const absl::Status known = CheckModelName(request->model(), *context_.model);
-  if (!known.ok()) return Answer(call, known);
+  const auto model = context_.models->Find(request->model());
+  if (!model.ok()) return Answer(call, model.status());
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  context_.engine->Inspect(
-      [this, reactor, response](absl::StatusOr<Engine::Snapshot> snapshot) {
-        if (snapshot.ok()) {
-          Describe(*context_.model, *snapshot, context_.kv_block_size,
-                   response->mutable_model());
-        }
-        reactor->Finish(ToGrpcStatus(snapshot.status()));
-      });
+  (*model)->engine()->Inspect([this, reactor, response, model = *model](
+                                  absl::StatusOr<Engine::Snapshot> snapshot) {
+    if (snapshot.ok()) {
+      Describe(model->served(), *snapshot, context_.kv_block_size,
+               response->mutable_model());
+    }
+    reactor->Finish(ToGrpcStatus(snapshot.status()));
+  });
   return reactor;
 }
 

@@ -5,27 +5,34 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/model_instance.h"
 #include "util/credential_flags.h"
 #include "util/logging.h"
 #include "util/server_main.h"
 
 ABSL_FLAG(std::string, listen, "127.0.0.1:7600",
           "Address to listen on, \"host:port\". Port 0 picks a free one.");
-ABSL_FLAG(std::string, model, "",
-          "Required. Path of the model: a GGUF file, or a directory with "
-          "config.json and safetensors. Only headers and "
-          "tokenizer are read here; workers need the file too.");
-ABSL_FLAG(std::string, model_name, "",
-          "Name that requests and workers use for the model. Empty: the "
-          "file's name without .gguf.");
+ABSL_FLAG(std::vector<std::string>, model, {},
+          "Required without --models_dir. Path of the model: a GGUF file, or a "
+          "directory with config.json and safetensors. Only headers and "
+          "tokenizer are read here; workers need the file too. Several, "
+          "separated by commas, are served side by side, each by workers of "
+          "its own.");
+ABSL_FLAG(std::vector<std::string>, model_name, {},
+          "Name that requests and workers use for the model, or names, one for "
+          "each. Empty: the file's name without .gguf.");
+ABSL_FLAG(std::string, models_dir, "",
+          "Directory in which `tern models load` finds files. Empty: models "
+          "are loaded at the start only.");
 ABSL_FLAG(std::string, chat_template, "",
-          "File with a chat template (Jinja) to take in place of the model's. "
-          "Empty: the model's own; without one it takes no conversations.");
+          "File with a chat template (Jinja) to take in place of the models'. "
+          "Empty: the models' own; without one it takes no conversations.");
 ABSL_FLAG(int, stages, 1,
           "Number of workers that share the model, each with a part of its "
           "layers.");
@@ -75,17 +82,31 @@ ABSL_FLAG(std::string, port_file, "",
 namespace {
 
 constexpr char kUsage[] =
-    "Serves a ternary language model with the workers that register here.";
+    "Serves ternary language models with the workers that register here.";
 
 int Run() {
   tern::Coordinator::Options options;
   options.listen = absl::GetFlag(FLAGS_listen);
-  options.model_path = absl::GetFlag(FLAGS_model);
-  options.model_name = absl::GetFlag(FLAGS_model_name);
-  options.chat_template_path = absl::GetFlag(FLAGS_chat_template);
-  options.n_stages = absl::GetFlag(FLAGS_stages);
-  options.head_mode = absl::GetFlag(FLAGS_head_mode);
-  options.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);
+  options.models_dir = absl::GetFlag(FLAGS_models_dir);
+  options.defaults.chat_template_path = absl::GetFlag(FLAGS_chat_template);
+  options.defaults.n_stages = absl::GetFlag(FLAGS_stages);
+  options.defaults.head_mode = absl::GetFlag(FLAGS_head_mode);
+  options.defaults.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);
+  const std::vector<std::string> names = absl::GetFlag(FLAGS_model_name);
+  for (const std::string& path : absl::GetFlag(FLAGS_model)) {
+    tern::ModelSpec spec = options.defaults;
+    spec.path = path;
+    if (options.models.size() < names.size()) {
+      spec.name = names[options.models.size()];
+    }
+    options.models.push_back(std::move(spec));
+  }
+  if (names.size() > options.models.size()) {
+    LOG(ERROR) << "event=start_failed status=\"--model_name has "
+               << names.size() << " names for " << options.models.size()
+               << " models\"";
+    return EXIT_FAILURE;
+  }
   options.max_sequences = absl::GetFlag(FLAGS_max_sequences);
   options.prefix_cache = absl::GetFlag(FLAGS_prefix_cache);
   options.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);

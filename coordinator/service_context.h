@@ -2,9 +2,9 @@
 #define COORDINATOR_SERVICE_CONTEXT_H_
 
 #include "absl/time/time.h"
-#include "coordinator/engine.h"
+#include "coordinator/model_registry.h"
 #include "coordinator/publisher.h"
-#include "coordinator/request_validation.h"
+#include "coordinator/worker_router.h"
 #include "grpcpp/server_context.h"
 #include "util/clock.h"
 #include "util/credentials.h"
@@ -13,9 +13,9 @@ namespace tern {
 
 // What the gRPC services work with. Everything outlives the gRPC server.
 struct ServiceContext {
-  Engine* engine = nullptr;
+  ModelRegistry* models = nullptr;
+  WorkerRouter* workers = nullptr;
   Publisher* publisher = nullptr;
-  const ServedModel* model = nullptr;
   const Credentials* credentials = nullptr;
   Clock* clock = nullptr;
 

@@ -96,6 +96,8 @@ class Credentials {
 // subject alternative name.
 inline constexpr char kCoordinatorName[] = "tern-coordinator";
 inline constexpr char kWorkerName[] = "tern-worker";
+// Of those who may load models and take workers out of service.
+inline constexpr char kOperatorName[] = "tern-operator";
 
 // Largest message that any of our channels and servers takes or sends.
 inline constexpr int kMessageBytesMax = 16 << 20;
