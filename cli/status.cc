@@ -44,6 +44,10 @@ std::string FormatPipeline(const v1::Pipeline& pipeline) {
                       " % of ", pipeline.prefix_token_count(),
                       " prompt tokens were cached");
     }
+    if (pipeline.preemption_count() > 0) {
+      absl::StrAppend(&text, "; ", pipeline.preemption_count(),
+                      " times one gave way and was computed again");
+    }
     if (pipeline.draft_token_count() > 0) {
       absl::StrAppend(&text, "; ",
                       100 * pipeline.accepted_draft_token_count() /

@@ -60,12 +60,14 @@ TEST(Status, ShowsModelsPipelinesStagesAndWorkers) {
   pipeline->set_running_count(3);
   pipeline->set_prefix_token_count(400);
   pipeline->set_prefix_cached_token_count(130);
+  pipeline->set_preemption_count(2);
   pipeline->set_draft_token_count(50);
   pipeline->set_accepted_draft_token_count(20);
   EXPECT_NE(FormatStatus(serving, workers)
                 .find("pipeline demo-0: READY, 12 of 128 KV blocks of 64 "
                       "tokens in use, 7 cached\n  3 running; 32 % of 400 "
-                      "prompt tokens were cached; 40 % of 50 guessed tokens "
+                      "prompt tokens were cached; 2 times one gave way and "
+                      "was computed again; 40 % of 50 guessed tokens "
                       "came true\nSTAGE"),
             std::string::npos)
       << FormatStatus(serving, workers);

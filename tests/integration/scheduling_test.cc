@@ -241,6 +241,30 @@ TEST_F(SchedulingTest, AHigherPriorityTakesThePlaceAndTheOtherGoesOn) {
   EXPECT_EQ(preempted.tokens(), alone);
 }
 
+TEST_F(SchedulingTest, WhatTheCacheCannotHoldGivesWayAndGoesOn) {
+  // One of them fits it whole, and each of the others while it is short.
+  Start({"--kv_cache_tokens=512", "--prefix_cache=false"});
+  std::vector<v1::GenerateRequest> requests;
+  std::vector<std::vector<int>> alone;
+  for (int kind = 1; kind <= 5; ++kind) {
+    requests.push_back(Request(kind, 20 + kind, 250));
+    alone.push_back(Alone(requests.back()));
+  }
+  EXPECT_EQ(Model().pipelines(0).preemption_count(), 0);
+  std::vector<std::unique_ptr<Stream>> streams;
+  Finishes finishes;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    streams.push_back(std::make_unique<Stream>(stub(), requests[i]));
+    finishes.Add(std::to_string(i), streams.back().get());
+  }
+  finishes.Join();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(streams[i]->tokens(), alone[i]) << "stream " << i;
+  }
+  EXPECT_GT(Model().pipelines(0).preemption_count(), 0);
+  EXPECT_EQ(BlocksInUse(), 0);
+}
+
 TEST_F(SchedulingTest, OfThoseThatWaitTheHigherPriorityGoesFirst) {
   Start({"--max_sequences=1"});
   v1::GenerateRequest first = Request(1, 10, 400);
