@@ -122,13 +122,14 @@ absl::StatusOr<int64_t> ClusterView::Register(WorkerRegistration registration,
   if (it != workers_.end()) {
     const Worker& old = it->second;
     if (old.registration.incarnation != registration.incarnation &&
-        old.IsAlive()) {
+        old.IsAlive() && !old.let_go &&
+        now - old.last_heartbeat < options_.suspect_after) {
       return absl::AlreadyExistsError(absl::StrCat(
           "worker id ", registration.worker_id,
           " belongs to a living worker at ", old.registration.address,
           "; give this one another --worker_id, or, "
-          "if it took the other's place, wait for the lease of ",
-          absl::FormatDuration(options_.lease_duration), " to end"));
+          "if it took the other's place, try until that has been silent for ",
+          absl::FormatDuration(options_.suspect_after)));
     }
   } else if (static_cast<int>(workers_.size()) >= options_.max_workers) {
     return absl::ResourceExhaustedError(
@@ -164,6 +165,7 @@ absl::Status ClusterView::Heartbeat(const WorkerHeartbeat& heartbeat,
   worker.finished_step_count = heartbeat.finished_step_count;
   worker.unreachable = false;
   worker.draining = heartbeat.is_draining;
+  worker.let_go = worker.let_go && worker.draining;
   if (heartbeat.progress != worker.progress) {
     worker.progress = heartbeat.progress;
     worker.last_progress = now;
@@ -207,6 +209,11 @@ void ClusterView::MarkUnreachable(absl::string_view worker_id) {
 void ClusterView::MarkHung(absl::string_view worker_id) {
   auto it = workers_.find(worker_id);
   if (it != workers_.end()) it->second.hung = true;
+}
+
+void ClusterView::LetGo(absl::string_view worker_id) {
+  auto it = workers_.find(worker_id);
+  if (it != workers_.end()) it->second.let_go = true;
 }
 
 bool ClusterView::Release(absl::string_view worker_id) {

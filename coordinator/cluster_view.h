@@ -73,6 +73,9 @@ struct Worker {
   // It wants to leave.
   bool draining = false;
 
+  // It wanted to leave, and was told that it may.
+  bool let_go = false;
+
   // It is to be forgotten as soon as it has no stage, so that it registers
   // anew, for another model.
   bool released = false;
@@ -94,6 +97,9 @@ class ClusterView {
     absl::Duration lease_duration = absl::Seconds(10);
     // Most workers known at a time, lost ones included.
     int max_workers = 1024;
+    // Another process may have a worker's id this long after its last
+    // heartbeat: it is believed to be the same worker, restarted.
+    absl::Duration suspect_after = absl::Seconds(2);
   };
 
   explicit ClusterView(const Options& options) : options_(options) {}
@@ -105,8 +111,9 @@ class ClusterView {
   //                     than the cluster's, which its first worker decided;
   //                     `may_change_class` lets a new class in once no worker
   //                     of the old one lives: no token of it is owed any more
-  // ALREADY_EXISTS      another incarnation holds the id, and is not known to
-  //                     be dead: not lost, not unreachable, not hung
+  // ALREADY_EXISTS      another incarnation holds the id, and nothing says that
+  //                     it may be gone: it is not lost, not unreachable, not
+  //                     hung, not silent, and was not let go
   // RESOURCE_EXHAUSTED  too many workers
   absl::StatusOr<int64_t> Register(WorkerRegistration registration,
                                    bool may_change_class, absl::Time now);
@@ -127,6 +134,9 @@ class ClusterView {
 
   // It does nothing, though it should.
   void MarkHung(absl::string_view worker_id);
+
+  // See Worker::let_go.
+  void LetGo(absl::string_view worker_id);
 
   // See Worker::released; false when unknown.
   bool Release(absl::string_view worker_id);

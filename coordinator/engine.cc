@@ -22,6 +22,9 @@ constexpr absl::Duration kLongestRetry = absl::Seconds(5);
 // the tasks that may be refused.
 constexpr size_t kMailboxSlack = 4096;
 
+// That may be missed in a row before another process may have a worker's id.
+constexpr int kSuspiciousHeartbeats = 4;
+
 // Pipelines that `max_requests` makes room for by itself.
 constexpr int kPipelinesForeseen = 64;
 
@@ -30,6 +33,20 @@ int MaxRequests(const Engine::Options& options) {
              ? options.max_requests
              : options.scheduler.max_waiting +
                    kPipelinesForeseen * options.scheduler.max_sequences;
+}
+
+// Often enough to tell a worker that hangs from one that computes.
+absl::Duration HeartbeatInterval(const Engine::Options& options) {
+  return std::min(options.cluster.lease_duration / 10,
+                  options.hang_timeout / 4);
+}
+
+ClusterView::Options ClusterOptions(const Engine::Options& options) {
+  ClusterView::Options cluster = options.cluster;
+  cluster.suspect_after =
+      std::min(cluster.lease_duration,
+               kSuspiciousHeartbeats * HeartbeatInterval(options));
+  return cluster;
 }
 
 }  // namespace
@@ -48,7 +65,7 @@ Engine::Engine(Options options, PipelineFactory factory, Clock* clock)
       mailbox_soft_capacity_(2 * MaxRequests(options_) + kMailboxSlack),
       max_requests_(MaxRequests(options_)),
       scheduler_(options_.scheduler),
-      cluster_(options_.cluster),
+      cluster_(ClusterOptions(options_)),
       now_(clock->Now()),
       last_loss_(now_) {
   absl::MutexLock lock(&shutdown_mu_);
@@ -165,9 +182,7 @@ void Engine::RegisterWorker(WorkerRegistration registration,
     Lease lease;
     lease.epoch = *epoch;
     lease.duration = options_.cluster.lease_duration;
-    // Often enough to tell a worker that hangs from one that computes.
-    lease.heartbeat_interval =
-        std::min(lease.duration / 10, options_.hang_timeout / 4);
+    lease.heartbeat_interval = HeartbeatInterval(options_);
     done(lease);
   };
   if (!Post(std::move(task), /*may_refuse=*/true)) {
@@ -183,7 +198,10 @@ void Engine::SendHeartbeat(WorkerHeartbeat heartbeat,
       done(status);
       return;
     }
-    done(heartbeat.is_draining && PipelineOf(heartbeat.worker_id) < 0);
+    const bool may_go =
+        heartbeat.is_draining && PipelineOf(heartbeat.worker_id) < 0;
+    if (may_go) cluster_.LetGo(heartbeat.worker_id);
+    done(may_go);
   };
   if (!Post(std::move(task), /*may_refuse=*/true)) {
     done(absl::UnavailableError("the coordinator is busy or shutting down"));

@@ -55,7 +55,7 @@ class Engine {
     std::string head_mode = "int8";  // second half of the numerics id
     PlacementOptions placement;
     Scheduler::Options scheduler;
-    ClusterView::Options cluster;
+    ClusterView::Options cluster;  // without suspect_after: a few heartbeats
 
     // How long requests wait for a lost pipeline to come back, when there is no
     // other that could take them, before they end with UNAVAILABLE; those that

@@ -432,6 +432,70 @@ TEST_F(EngineMembershipTest, ARestartedWorkerTakesItsPlaceAgain) {
   EXPECT_EQ(reader.tokens(), Answer(4, 40));
 }
 
+TEST_F(EngineMembershipTest, AWorkerThatLeftMayBeRestartedAtOnce) {
+  StartEngine(1);
+  AwaitPhase(Phase::kReady);
+  while (!Heartbeat("w0", 0, /*is_draining=*/true)) {
+  }
+  EXPECT_TRUE(Register("w0", 2).ok());
+  AwaitPhase(Phase::kReady);
+}
+
+TEST_F(EngineMembershipTest, ACordonedWorkerServesAgainWhenItIsPutBack) {
+  StartEngine(1);
+  AwaitPhase(Phase::kReady);
+  const auto set_cordoned = [this](const std::string& id, bool cordoned) {
+    absl::Status status;
+    absl::Notification done;
+    engine_->SetCordoned(id, cordoned, [&](absl::Status result) {
+      status = std::move(result);
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return status;
+  };
+  EXPECT_EQ(set_cordoned("w9", true).code(), absl::StatusCode::kNotFound);
+  // What nobody could take over is ended first.
+  Reader reader;
+  HoldResults(true);
+  Submit(Ask(&reader, "a", 4, 5));
+  AwaitHeldResult();
+  ASSERT_TRUE(set_cordoned("w0", true).ok());
+  EXPECT_EQ(Inspect().pipelines.size(), 1u);
+  ReleaseResults();
+  EXPECT_TRUE(reader.End().ok());
+  EXPECT_EQ(reader.tokens(), Answer(4, 5));
+  AwaitPhase(Phase::kWaiting);
+  EXPECT_FALSE(Heartbeat("w0"));  // It is not the one that wants to go.
+  ASSERT_TRUE(set_cordoned("w0", false).ok());
+  AwaitPhase(Phase::kReady);
+}
+
+TEST_F(EngineMembershipTest,
+       AReleasedWorkerIsForgottenWhenItsAnswersHaveMoved) {
+  StartEngine(2);
+  Await([](const auto& s) {
+    return s.pipelines.size() == 2 && s.pipelines[0].phase == Phase::kReady &&
+           s.pipelines[1].phase == Phase::kReady;
+  });
+  Reader reader;
+  HoldResults(true);
+  Submit(Ask(&reader, "a", 4, 40));
+  AwaitHeldResult();
+  std::string busy;
+  for (const auto& pipeline : Inspect().pipelines) {
+    if (pipeline.n_running > 0) busy = pipeline.stages[0].placed.worker_id;
+  }
+  engine_->ReleaseWorker(busy);
+  Await([](const auto& s) { return s.workers.size() == 1; });
+  ReleaseResults();
+  EXPECT_TRUE(reader.End().ok());
+  EXPECT_EQ(reader.tokens(), Answer(4, 40));
+  // It may come back, as any other.
+  EXPECT_TRUE(Register(busy, 1).ok());
+  Await([](const auto& s) { return s.pipelines.size() == 2; });
+}
+
 TEST_F(EngineMembershipTest, LoadingIsTriedAgainWithPauses) {
   {
     absl::MutexLock lock(&cluster_.mu);
