@@ -47,8 +47,9 @@ bool FlipBit(uint64_t bit, grpc::ByteBuffer* message) {
 }  // namespace
 
 // One call that is carried: a server's end towards the caller, the front, and a
-// client's end towards the target, the back. All of it is under the proxy's
-// lock; gRPC never calls back from inside of what starts an operation.
+// client's end towards the target, the back. All but the reactions is called
+// under the proxy's lock; gRPC never calls back from inside of what starts an
+// operation.
 //
 // The proxy holds it until both ends are done.
 class FaultProxy::Call : public std::enable_shared_from_this<Call> {
@@ -65,8 +66,7 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
 
   // A call for nobody, with one message.
   static std::shared_ptr<Call> Repeat(const Call& of,
-                                      const grpc::ByteBuffer& message)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(of.proxy_.mu_) {
+                                      const grpc::ByteBuffer& message) {
     auto call = std::make_shared<Call>(&of.proxy_, of.method_);
     call->front_finished_ = call->front_done_ = true;
     call->there_.push_back({What::kMessage, message, call->Due(), {}});
@@ -79,7 +79,8 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
 
   // Sends what is due and not cut off. Returns when there is something to do
   // next, as far as it is known.
-  absl::Time Pump(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(proxy_.mu_) {
+  absl::Time Pump(absl::Time now) {
+    proxy_.mu_.AssertHeld();
     absl::Time next = absl::InfiniteFuture();
     while (!writing_there_ && !there_.empty()) {
       Item& item = there_.front();
@@ -116,7 +117,8 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
   }
 
   // Ends it, for both sides.
-  void Break() ABSL_EXCLUSIVE_LOCKS_REQUIRED(proxy_.mu_) {
+  void Break() {
+    proxy_.mu_.AssertHeld();
     there_.clear();
     CancelBack();
     if (front_finished_) return;
@@ -128,7 +130,8 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
          grpc::Status(grpc::StatusCode::UNAVAILABLE, "the connection broke")});
   }
 
-  bool done() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(proxy_.mu_) {
+  bool done() const {
+    proxy_.mu_.AssertHeld();
     return front_done_ && !back_open_ && (begun_ || there_.empty());
   }
 
@@ -167,7 +170,10 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
     Call* const call_;
   };
 
-  absl::Time Due() const { return absl::Now() + proxy_.delay_; }
+  absl::Time Due() const {
+    proxy_.mu_.AssertHeld();
+    return absl::Now() + proxy_.delay_;
+  }
 
   // What changed may let something go, be over, or be for the pump.
   void Stirred() ABSL_EXCLUSIVE_LOCKS_REQUIRED(proxy_.mu_) {
