@@ -33,12 +33,6 @@
 
 namespace tern {
 
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t n = values.size();
-  return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
 double TokensPerSecond(const ServeReport& report) {
   const double s = absl::ToDoubleSeconds(report.load.window);
   return s > 0 ? static_cast<double>(report.load.n_output_tokens) / s : 0;

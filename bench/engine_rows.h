@@ -15,15 +15,13 @@
 #include "bench/engine_report.h"
 #include "bench/local_servers.h"
 #include "bench/serve_report.h"
+#include "bench/statistics.h"
 #include "cli/progress_line.h"
 #include "client/cancellation.h"
 #include "client/client.h"
 #include "proto/tern/v1/inference.pb.h"
 
 namespace tern {
-
-// REQUIRES: `values` is not empty.
-double Median(std::vector<double> values);
 
 // Output tokens of a load.
 double TokensPerSecond(const ServeReport& report);

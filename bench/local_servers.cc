@@ -69,8 +69,8 @@ std::string Tail(const Process& process) {
 
 absl::StatusOr<std::unique_ptr<LocalServers>> LocalServers::Start(
     const Options& options) {
-  std::unique_ptr<LocalServers> servers(new LocalServers);
-  const absl::Status status = servers->Init(options);
+  std::unique_ptr<LocalServers> servers(new LocalServers(options));
+  const absl::Status status = servers->Init();
   if (!status.ok()) {
     return absl::Status(status.code(),
                         absl::StrCat(status.message(), servers->Logs()));
@@ -78,13 +78,13 @@ absl::StatusOr<std::unique_ptr<LocalServers>> LocalServers::Start(
   return servers;
 }
 
-absl::Status LocalServers::Init(const Options& options) {
-  mock_ = options.mock;
+absl::Status LocalServers::Init() {
+  const Options& options = options_;
   ASSIGN_OR_RETURN(const std::string coordinator,
                    Find({"coordinator", "coordinator"}));
-  ASSIGN_OR_RETURN(
-      const std::string worker,
-      mock_ ? Find({"mock_worker", "bench"}) : Find({"worker", "worker"}));
+  ASSIGN_OR_RETURN(worker_program_, options.mock
+                                        ? Find({"mock_worker", "bench"})
+                                        : Find({"worker", "worker"}));
   std::error_code no_folder;
   folder_ =
       std::filesystem::temp_directory_path(no_folder) / "tern-bench-XXXXXX";
@@ -105,24 +105,30 @@ absl::Status LocalServers::Init(const Options& options) {
   ASSIGN_OR_RETURN(const std::string port,
                    WaitForFile(port_file, coordinator_.get(), kStartTimeout));
   address_ = absl::StrCat("127.0.0.1:", port.substr(0, port.find('\n')));
-  for (int i = 0; i < (mock_ ? 1 : options.n_workers); ++i) {
-    argv = {worker, absl::StrCat("--coordinator=", address_),
-            absl::StrCat("--model=", options.model_file)};
-    if (mock_) {
-      argv.push_back(absl::StrCat("--workers=", options.n_workers));
-      argv.push_back(absl::StrCat("--stats_file=", folder_, "/stages.json"));
-    } else {
-      argv.push_back(absl::StrCat("--worker_id=worker-", i));
-    }
-    argv.insert(argv.end(), options.worker_flags.begin(),
-                options.worker_flags.end());
-    const std::string log = absl::StrCat(folder_, "/worker-", i, ".log");
-    const bool anywhere = i >= static_cast<int>(options.worker_cpus.size());
-    ASSIGN_OR_RETURN(std::unique_ptr<Process> process,
-                     anywhere ? Process::Start(argv, log)
-                              : StartOn(options.worker_cpus[i], argv, log));
-    workers_.push_back(std::move(process));
+  for (int i = 0; i < (options.mock ? 1 : options.n_workers); ++i) {
+    RETURN_IF_ERROR(StartWorker(i));
   }
+  return absl::OkStatus();
+}
+
+absl::Status LocalServers::StartWorker(int index) {
+  std::vector<std::string> argv = {
+      worker_program_, absl::StrCat("--coordinator=", address_),
+      absl::StrCat("--model=", options_.model_file)};
+  if (options_.mock) {
+    argv.push_back(absl::StrCat("--workers=", options_.n_workers));
+    argv.push_back(absl::StrCat("--stats_file=", folder_, "/stages.json"));
+  } else {
+    argv.push_back(absl::StrCat("--worker_id=worker-", index));
+  }
+  argv.insert(argv.end(), options_.worker_flags.begin(),
+              options_.worker_flags.end());
+  const std::string log = absl::StrCat(folder_, "/worker-", index, ".log");
+  const bool anywhere = index >= static_cast<int>(options_.worker_cpus.size());
+  if (index >= static_cast<int>(workers_.size())) workers_.resize(index + 1);
+  ASSIGN_OR_RETURN(workers_[index],
+                   anywhere ? Process::Start(argv, log)
+                            : StartOn(options_.worker_cpus[index], argv, log));
   return absl::OkStatus();
 }
 
@@ -140,7 +146,7 @@ absl::StatusOr<std::string> LocalServers::Stop() {
   }
   coordinator_->Signal(SIGTERM);
   RETURN_IF_ERROR(coordinator_->Wait(kStopTimeout).status());
-  if (!mock_) return std::string();
+  if (!options_.mock) return std::string();
   std::ifstream file(folder_ + "/stages.json");
   std::string stages(std::istreambuf_iterator<char>(file), {});
   if (file && !stages.empty()) return stages;
@@ -154,6 +160,7 @@ std::string LocalServers::Logs() const {
     absl::StrAppend(&logs, "\nlog of the coordinator:\n", Tail(*coordinator_));
   }
   for (const auto& worker : workers_) {
+    if (worker == nullptr) continue;
     absl::StrAppend(&logs, "\nlog of a worker:\n", Tail(*worker));
   }
   return logs;

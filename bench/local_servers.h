@@ -42,6 +42,10 @@ class LocalServers {
   const std::string& address() const { return address_; }
   pid_t coordinator_pid() const { return coordinator_->pid(); }
 
+  // Starts real worker number `index` (again), under the id "worker-<index>".
+  absl::Status StartWorker(int index);
+  Process& worker(int index) { return *workers_[index]; }
+
   // Ends the workers, then the coordinator, in good order. Returns what
   // mock_worker has to say about its stages (its --stats_file, JSON), or
   // nothing for real workers.
@@ -51,12 +55,13 @@ class LocalServers {
   std::string Logs() const;
 
  private:
-  LocalServers() = default;
-  absl::Status Init(const Options& options);
+  explicit LocalServers(const Options& options) : options_(options) {}
+  absl::Status Init();
 
+  const Options options_;
+  std::string worker_program_;
   std::string folder_;
   std::string address_;
-  bool mock_ = false;
   std::unique_ptr<Process> coordinator_;
   std::vector<std::unique_ptr<Process>> workers_;
 };

@@ -24,6 +24,9 @@ double Percentile(const std::vector<float>& sorted, double share);
 // Sorts the numbers.
 Summary Summarize(std::vector<float>* numbers);
 
+// The one in the middle, or the mean of the two. REQUIRES: not empty.
+double Median(std::vector<double> values);
+
 }  // namespace tern
 
 #endif  // BENCH_STATISTICS_H_

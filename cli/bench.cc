@@ -23,6 +23,8 @@ constexpr Bench kBenches[] = {
     {"loading", "loading_bench", "packing weights at load"},
     {"scheduler", "scheduler_bench", "planning the steps of a pipeline"},
     {"engine", "engine_bench", "what serving costs, beside what is wanted"},
+    {"survival", "survival_bench",
+     "what lost workers cost, beside what is wanted"},
     {"serve", "serve_bench", "a cluster under load: latencies and throughput"},
     {"tokenizer", "tokenizer_bench", "encoding and streaming text"},
 };

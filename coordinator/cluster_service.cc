@@ -14,6 +14,7 @@
 #include "google/protobuf/duration.pb.h"
 #include "util/credentials.h"
 #include "util/grpc_status.h"
+#include "util/message_checksum.h"
 
 namespace tern {
 namespace {
@@ -97,8 +98,10 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::RegisterWorker(
     grpc::CallbackServerContext* call, const v1::RegisterWorkerRequest* request,
     v1::RegisterWorkerResponse* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  const absl::Status allowed =
+  absl::Status allowed =
       context_.credentials->CheckCaller(*call, {kWorkerName});
+  if (allowed.ok())
+    allowed = CheckChecksum("a worker's introduction", *request);
   if (!allowed.ok()) {
     reactor->Finish(ToGrpcStatus(allowed));
     return reactor;
@@ -122,8 +125,9 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::SendHeartbeat(
     grpc::CallbackServerContext* call, const v1::SendHeartbeatRequest* request,
     v1::SendHeartbeatResponse* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  const absl::Status allowed =
+  absl::Status allowed =
       context_.credentials->CheckCaller(*call, {kWorkerName});
+  if (allowed.ok()) allowed = CheckChecksum("a heartbeat", *request);
   if (!allowed.ok()) {
     reactor->Finish(ToGrpcStatus(allowed));
     return reactor;

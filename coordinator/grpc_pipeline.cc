@@ -17,6 +17,7 @@
 #include "proto/tern/v1/worker.grpc.pb.h"
 #include "util/grpc_status.h"
 #include "util/logging.h"
+#include "util/message_checksum.h"
 
 namespace tern {
 namespace {
@@ -189,7 +190,12 @@ class GrpcPipeline::StepStream
       GiveUpHold();
       return;
     }
-    core_->OnResult(stage_, result_);
+    const absl::Status intact = TakeChecksum("a step's result", &result_);
+    if (intact.ok()) {
+      core_->OnResult(stage_, result_);
+    } else {
+      core_->OnEnded(stage_, intact);
+    }
     StartRead(&result_);
   }
 

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "util/message_checksum.h"
 #include "util/status_macros.h"
 
 namespace tern {
@@ -92,6 +93,7 @@ v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
     to->mutable_scored_token_ids()->Add(row.scored_tokens.begin(),
                                         row.scored_tokens.end());
   }
+  SetChecksum(&out);
   return out;
 }
 
@@ -163,6 +165,7 @@ v1::LoadStageRequest LoadRequestOf(const Pipeline::Spec& spec, int stage) {
   } else if (stage > 0 && spec.looks_ahead) {
     request.set_first_stage_address(stages[0].address);
   }
+  SetChecksum(&request);
   return request;
 }
 

@@ -15,6 +15,7 @@
 #include "proto/tern/v1/worker.grpc.pb.h"
 #include "proto/tern/v1/worker.pb.h"
 #include "util/crc32c.h"
+#include "util/message_checksum.h"
 #include "util/status_macros.h"
 #include "worker/transfer_stream.h"
 
@@ -123,6 +124,7 @@ class GrpcTokenLink : public TokenLink {
       token->set_sequence_id(from.sequence_id);
       token->set_token_id(from.token_id);
     }
+    SetChecksum(&request);
     return stream_->Write(std::move(request), kSendTimeout);
   }
   void Finish() override { stream_->Finish(); }

@@ -4,6 +4,7 @@
 
 #include "kernels/attention.h"
 #include "util/grpc_status.h"
+#include "util/message_checksum.h"
 
 namespace tern {
 namespace {
@@ -37,6 +38,7 @@ LoadStageCall* LoadStageCall::Start(const absl::Status& allowed,
     call->self_ = call;
   }
   absl::Status status = allowed;
+  if (status.ok()) status = CheckChecksum("LoadStage's request", request);
   if (status.ok()) status = host->Load(FromProto(request), call);
   if (!status.ok()) call->OnLoaded(std::move(status));
   return call.get();

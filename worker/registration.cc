@@ -8,6 +8,7 @@
 #include "proto/tern/v1/cluster.pb.h"
 #include "util/grpc_status.h"
 #include "util/logging.h"
+#include "util/message_checksum.h"
 #include "util/status_macros.h"
 
 namespace tern {
@@ -40,6 +41,7 @@ v1::RegisterWorkerRequest MakeRequest(const WorkerDescription& d) {
   c->set_repeat_max_limit(1);
   c->mutable_packed_blocks()->set_column_count(d.packed_blocks.columns);
   c->mutable_packed_blocks()->set_byte_count(d.packed_blocks.bytes);
+  SetChecksum(&request);
   return request;
 }
 
@@ -155,8 +157,10 @@ absl::Status Registration::KeepAlive(const Lease& lease) {
       failures = 0;
       continue;
     }
+    // Nor one that was damaged: gRPC answers INTERNAL to what is no message.
     const bool is_transient =
-        absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+        absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+        absl::IsDataLoss(status) || absl::IsInternal(status);
     if (!is_transient || ++failures >= 3) return status;
   }
   return absl::CancelledError("stopping");
@@ -172,6 +176,7 @@ absl::Status Registration::SendHeartbeat(const Lease& lease) {
   request.set_finished_step_count(work_done.finished_step_count);
   request.set_progress(work_done.progress);
   request.set_is_draining(IsDraining());
+  SetChecksum(&request);
   v1::SendHeartbeatResponse response;
   const grpc::Status status =
       stub_->SendHeartbeat(&context, request, &response);

@@ -33,6 +33,9 @@ Runner::~Runner() { thread_.join(); }
 void Runner::Main() {
   const absl::Status status = RunAll();
   kv_->Clear();
+  // This thread lives, though it may have waited in vain for a neighbour: a
+  // worker that was taken for hung may get a stage again.
+  stage_->CountProgress();
   if (status.ok()) {
     mailbox_->Close(absl::CancelledError("the stream of plans has ended"));
     links_.Finish();

@@ -87,6 +87,8 @@ class Stage {
   // Adds one to *progress with every layer, and with each ComputeLogits(), from
   // now on. It must outlive the stage.
   void set_progress(std::atomic<int64_t>* progress) { progress_ = progress; }
+  // Adds one now: who runs the stage has got somewhere by other means.
+  void CountProgress();
 
  private:
   static float* Floats(const HugeBuffer& buffer) {
@@ -129,7 +131,6 @@ class Stage {
   // Of one token: gate = act(gate) * up, x = x + y.
   void Gate(size_t t);
   void AddResidual(size_t t, const float* y, float* x);
-  void CountProgress();
   void HeadInt8(int begin, int count);
   void HeadStored(int count);
   // fn(t, thread) for each token.

@@ -79,6 +79,10 @@ class StageBackend {
   virtual absl::StatusOr<absl::optional<Inboxes>> InboxesOf(
       absl::string_view model, absl::string_view pipeline_id,
       int64_t epoch) const = 0;
+
+  // A stream of plans was cancelled before a plan had come on it: whoever
+  // misses the results of one must know that nothing hangs here.
+  virtual void OnCancelledWithoutPlans() {}
 };
 
 }  // namespace tern

@@ -72,6 +72,7 @@ class StageHost : public StageBackend {
   absl::StatusOr<absl::optional<Inboxes>> InboxesOf(
       absl::string_view model, absl::string_view pipeline_id,
       int64_t epoch) const override ABSL_LOCKS_EXCLUDED(mu_);
+  void OnCancelledWithoutPlans() override { ++progress_; }
 
   // Ends whatever runs with `status`, and takes nothing from now on. Does not
   // wait for a step or a load that is under way to notice.

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/attention.h"
+#include "util/message_checksum.h"
 #include "util/status_macros.h"
 
 namespace tern {
@@ -307,6 +308,7 @@ v1::StepResult MakeStepResult(const StepResult& result,
   message.set_compute_ns(result.compute_ns);
   message.set_wait_ns(result.wait_ns);
   message.set_kv_block_in_use_count(result.blocks_in_use);
+  SetChecksum(&message);
   return message;
 }
 

@@ -4,6 +4,7 @@
 
 #include "absl/status/statusor.h"
 #include "util/grpc_status.h"
+#include "util/message_checksum.h"
 #include "util/status_macros.h"
 #include "worker/step_proto.h"
 
@@ -50,6 +51,7 @@ void StepsCall::OnReadDone(bool ok) {
 }
 
 absl::Status StepsCall::TakePlan() {
+  RETURN_IF_ERROR(TakeChecksum("a plan", &plan_));
   if (!plans_.has_value()) {
     ASSIGN_OR_RETURN(StageBackend::Plans plans, host_->plans());
     if (plan_.epoch() < plans.limits.epoch) {
@@ -144,6 +146,7 @@ void StepsCall::OnCancel() {
   if (mailbox != nullptr) {
     mailbox->Abort(status);
   } else {
+    host_->OnCancelledWithoutPlans();
     End(status);
   }
 }

@@ -7,6 +7,7 @@
 #include "absl/types/span.h"
 #include "proto/tern/v1/tensor.pb.h"
 #include "util/grpc_status.h"
+#include "util/message_checksum.h"
 #include "util/status_macros.h"
 #include "worker/step.h"
 
@@ -17,6 +18,12 @@ HiddenStatesTransfer::InboxOf(const Inboxes& inboxes) {
   if (inboxes.hidden != nullptr) return inboxes.hidden;
   return absl::FailedPreconditionError(
       "this worker has the first stage, which takes no hidden states");
+}
+
+// Slices have a checksum of their own, and the inbox holds all else against the
+// plan.
+absl::Status HiddenStatesTransfer::Check(Request* request) {
+  return absl::OkStatus();
 }
 
 absl::StatusOr<bool> HiddenStatesTransfer::Offer(
@@ -45,6 +52,10 @@ SampledTokensTransfer::InboxOf(const Inboxes& inboxes) {
   return absl::FailedPreconditionError(
       "this worker does not have the first of several stages, which alone "
       "takes sampled tokens");
+}
+
+absl::Status SampledTokensTransfer::Check(Request* request) {
+  return TakeChecksum("sampled tokens", request);
 }
 
 absl::StatusOr<bool> SampledTokensTransfer::Offer(
@@ -76,7 +87,12 @@ TransferCall<Transfer>* TransferCall<Transfer>::Start(
 template <typename Transfer>
 void TransferCall<Transfer>::OnReadDone(bool ok) {
   if (ok) {
-    Deliver();
+    const absl::Status intact = Transfer::Check(&request_);
+    if (intact.ok()) {
+      Deliver();
+    } else {
+      End(intact);
+    }
   } else {
     if (inbox_ != nullptr) Transfer::SetCount(inbox_->step_count(), response_);
     End(absl::OkStatus());

@@ -26,6 +26,8 @@ struct HiddenStatesTransfer {
 
   // FAILED_PRECONDITION where a stage has none.
   static absl::StatusOr<std::shared_ptr<Inbox>> InboxOf(const Inboxes& inboxes);
+  // Once for each message, before all else. DATA_LOSS when it was damaged.
+  static absl::Status Check(Request* request);
   // True when the inbox took it, false when it must be offered again.
   static absl::StatusOr<bool> Offer(const Request& request, Inbox* inbox,
                                     std::function<void()> on_room);
@@ -42,6 +44,7 @@ struct SampledTokensTransfer {
 
   // See HiddenStatesTransfer.
   static absl::StatusOr<std::shared_ptr<Inbox>> InboxOf(const Inboxes& inboxes);
+  static absl::Status Check(Request* request);
   static absl::StatusOr<bool> Offer(const Request& request, Inbox* inbox,
                                     std::function<void()> on_room);
   static void SetCount(int64_t n_steps, Response* response) {

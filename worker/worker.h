@@ -64,6 +64,9 @@ class Worker {
   // Given to the coordinator.
   const std::string& address() const { return address_; }
 
+  // What heartbeats tell; see cluster.proto.
+  int64_t progress() const { return host_->progress(); }
+
   // Lets what runs on this worker move to others, or end, and waits for that up
   // to `timeout`. It goes on serving until Shutdown().
   void Drain(absl::Duration timeout);

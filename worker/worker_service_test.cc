@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
@@ -25,6 +27,7 @@
 #include "tests/testing/tiny_model.h"
 #include "util/crc32c.h"
 #include "util/logging.h"
+#include "util/message_checksum.h"
 #include "worker/worker.h"
 
 namespace tern {
@@ -478,6 +481,66 @@ TEST_F(WorkerServiceTest, AWrongPlanEndsTheStreamAndTheWorkerLivesOn) {
   ++epoch;
   LoadPipeline(absl::MakeSpan(nodes), epoch);
   EXPECT_EQ(Decode(absl::MakeSpan(nodes), epoch, 3).size(), 3u);
+}
+
+// Each would pass every other check, and give other tokens.
+TEST_F(WorkerServiceTest, DamagedMessagesAreDataLoss) {
+  std::vector<Node> nodes(1);
+  nodes[0] = StartNode();
+  v1::LoadStageRequest load = LoadRequest(1);
+  SetChecksum(&load);
+  load.set_kv_block_count(load.kv_block_count() + 1);
+  EXPECT_EQ(Load(nodes[0], load).error_code(), grpc::DATA_LOSS);
+
+  LoadPipeline(absl::MakeSpan(nodes), 1);
+  Steps steps = Open(nodes[0]);
+  v1::StepPlan plan = Plan(1, 1);
+  AddSequence(1, &plan);
+  AddRow(1, 0, {5}, {0}, &plan);
+  SetChecksum(&plan);
+  const v1::StepResult result = steps.Run(plan);
+  EXPECT_TRUE(result.has_crc32c());
+  EXPECT_TRUE(CheckChecksum("the result", result).ok());
+  plan = Plan(1, 2);
+  AddRow(1, 1, {6}, {}, &plan);
+  SetChecksum(&plan);
+  plan.mutable_rows(0)->mutable_tokens()->set_ids(0, 7);
+  ASSERT_TRUE(steps.stream->Write(plan));
+  const grpc::Status status = steps.End();
+  EXPECT_EQ(status.error_code(), grpc::DATA_LOSS) << status.error_message();
+
+  Node first = StartNode();
+  ASSERT_TRUE(
+      Load(first, LoadRequest(1, 0, 2, nodes[0].worker->address())).ok());
+  v1::TransferSampledTokensRequest tokens = Tokens(1, 1, 5);
+  SetChecksum(&tokens);
+  tokens.mutable_tokens(0)->set_token_id(6);
+  EXPECT_EQ(TransferTokens(first, {tokens}).error_code(), grpc::DATA_LOSS);
+}
+
+// A worker that waited in vain for a plan or for another stage was taken for
+// hung: that it lets go of its stage is a sign of life.
+TEST_F(WorkerServiceTest, AStreamThatIsCancelledIsProgress) {
+  const Node node = StartNode();
+  for (const bool has_plans : {false, true}) {
+    ASSERT_TRUE(Load(node, LoadRequest(has_plans ? 2 : 1, 1, 2)).ok());
+    const int64_t before = node.worker->progress();
+    Steps steps = Open(node);
+    if (has_plans) {
+      steps.Run(Plan(2, 1));
+      v1::StepPlan plan = Plan(2, 2);
+      AddSequence(1, &plan);
+      AddRow(1, 0, {5}, {0}, &plan);
+      ASSERT_TRUE(steps.stream->Write(plan));
+    }
+    EXPECT_EQ(node.worker->progress(), before);
+    steps.context->TryCancel();
+    EXPECT_EQ(steps.End().error_code(), grpc::CANCELLED);
+    const absl::Time deadline = absl::Now() + absl::Seconds(10);
+    while (node.worker->progress() == before) {
+      ASSERT_LT(absl::Now(), deadline) << "with plans: " << has_plans;
+    }
+  }
 }
 
 TEST_F(WorkerServiceTest, ANewEpochEndsTheOldStream) {

@@ -1,4 +1,5 @@
-// Workers are killed, stopped for a while and told to leave, at random, while
+// Workers are killed, stopped for a while and told to leave, the network falls
+// apart, is slow, and loses, repeats and damages messages, at random, while
 // clients stream. Every stream must end as it would have undisturbed.
 //
 // TERN_CHAOS_FAULTS says how many faults there are, TERN_CHAOS_SEED which ones;
@@ -12,6 +13,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <random>
 #include <set>
@@ -29,6 +31,7 @@
 #include "gtest/gtest.h"
 #include "proto/tern/v1/inference.pb.h"
 #include "tests/integration/local_cluster.h"
+#include "tests/testing/fault_proxy.h"
 
 namespace tern {
 namespace {
@@ -36,6 +39,8 @@ namespace {
 constexpr int kWorkers = 5;  // two pipelines of two stages, and a spare
 constexpr int kClients = 6;
 constexpr absl::Duration kPatience = absl::Minutes(5);
+// How long what is stopped or cut off may keep everybody from going on.
+constexpr absl::Duration kStandstill = absl::Seconds(5);
 
 int64_t FromEnvironment(const char* name, int64_t fallback) {
   const char* text = getenv(name);
@@ -126,45 +131,97 @@ class Chaos {
     }
   }
 
-  // Waits until so many more messages have come, or the clients are done.
+  // Waits until so many more messages have come, or the clients are done. What
+  // is cut off or stopped comes back when nothing moves because of it.
   void AwaitMessages(int n) {
-    absl::MutexLock lock(&mu_);
-    const int64_t until = n_messages_ + n;
-    const auto come = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-      return n_messages_ >= until || stopping_;
-    };
-    EXPECT_TRUE(mu_.AwaitWithTimeout(absl::Condition(&come), kPatience))
-        << "nothing moves any more" << cluster_.Logs();
+    const absl::Time deadline = absl::Now() + kPatience;
+    const int64_t until = n_messages() + n;
+    while (!MessagesCome(until, kStandstill)) {
+      if (HealOne()) continue;
+      if (absl::Now() < deadline) continue;
+      ADD_FAILURE() << "nothing moves any more" << cluster_.Logs();
+      stopping_ = true;
+    }
   }
 
+  // Does what a draw says to a worker drawn, or ends what it suffers from.
   void Fault(std::mt19937* random) {
     const auto draw = [random](int n) {
       return static_cast<int>((*random)() % n);
     };
+    EndDelays();
     const int victim = draw(kWorkers);
-    if (stopped_.count(victim) > 0) return Continue(victim);
-    switch (draw(4)) {
-      case 0:
-        cluster_.worker(victim).Signal(SIGSTOP);
-        stopped_.insert(victim);
-        // Never all but one: somebody has to serve.
-        if (stopped_.size() > 2) Continue(*stopped_.begin());
-        return;
-      case 1:
-        cluster_.worker(victim).Signal(SIGTERM);
-        break;
-      default:
+    int ticket = draw(SumOfWeights());
+    size_t which = 0;
+    while (ticket >= kFaults[which].weight) ticket -= kFaults[which++].weight;
+    // Always drawn, so that the rest of the schedule does not depend on it.
+    const int detail = draw(1 << 20);
+    const uint64_t bit = draw(1 << 20);
+    if (disturbed_.count(victim) > 0) return HealWorker(victim);
+    ++n_of_[which];
+    FaultProxy& proxy = cluster_.proxy(victim);
+    switch (kFaults[which].what) {
+      case What::kKill:
         cluster_.worker(victim).Signal(SIGKILL);
-        break;
+        return StartAgain(victim);
+      case What::kLeave:
+        cluster_.worker(victim).Signal(SIGTERM);
+        return StartAgain(victim);
+      case What::kStop:
+        cluster_.worker(victim).Signal(SIGSTOP);
+        return Disturb(victim);
+      case What::kPartition:
+        if (detail % 4 == 3) {
+          proxy.CutOnly("TransferHiddenStates");
+          proxy.Cut();
+        } else {
+          if (detail % 4 != 1) proxy.Cut(FaultProxy::Way::kThere);
+          if (detail % 4 != 2) proxy.Cut(FaultProxy::Way::kBack);
+        }
+        return Disturb(victim);
+      case What::kDelay:
+        proxy.Delay(absl::Milliseconds(1 + detail % 40));
+        delayed_.insert(victim);
+        return;
+      case What::kBreak:
+        proxy.BreakStreams();
+        return;
+      case What::kMessage:
+        MessageFaultAt(victim, detail, bit);
+        return;
     }
-    const absl::StatusOr<int> ended =
-        cluster_.worker(victim).Wait(absl::Minutes(1));
-    EXPECT_TRUE(ended.ok()) << ended.status();
-    EXPECT_TRUE(cluster_.StartWorker(victim).ok());
   }
 
-  void ContinueAll() {
-    while (!stopped_.empty()) Continue(*stopped_.begin());
+  // Everything works again.
+  void EndAll() {
+    EndDelays();
+    while (HealOne()) {
+    }
+    for (int i = 0; i < kWorkers; ++i) cluster_.proxy(i).ClearFaults();
+    cluster_.coordinator_proxy().ClearFaults();
+  }
+
+  static std::string Weights() {
+    std::string text;
+    for (const auto& fault : kFaults) {
+      absl::StrAppend(&text, text.empty() ? "" : ", ", fault.name, " ",
+                      fault.weight, "/", SumOfWeights());
+    }
+    return text;
+  }
+  std::string Counts() const {
+    std::string text;
+    for (size_t i = 0; i < std::size(kFaults); ++i) {
+      absl::StrAppend(&text, i == 0 ? "" : ", ", n_of_[i], " ",
+                      kFaults[i].name);
+    }
+    return text;
+  }
+  // Messages that were damaged, lost or repeated.
+  int64_t n_message_faults() const {
+    int64_t n = cluster_.coordinator_proxy().n_happened();
+    for (int i = 0; i < kWorkers; ++i) n += cluster_.proxy(i).n_happened();
+    return n;
   }
   void Stop() { stopping_ = true; }
 
@@ -191,13 +248,116 @@ class Chaos {
     }
   }
 
-  void Continue(int worker) {
+  enum class What {
+    kKill,
+    kLeave,
+    kStop,
+    kPartition,
+    kDelay,
+    kBreak,
+    kMessage,
+  };
+  struct Weighted {
+    What what;
+    const char* name;
+    int weight;
+  };
+  static constexpr Weighted kFaults[] = {
+      {What::kKill, "kills", 5},
+      {What::kLeave, "leaves", 2},
+      {What::kStop, "stops", 3},
+      {What::kPartition, "partitions", 4},
+      {What::kDelay, "delays", 3},
+      {What::kBreak, "broken connections", 2},
+      {What::kMessage, "damaged, lost or repeated messages", 9},
+  };
+  static int SumOfWeights() {
+    int sum = 0;
+    for (const auto& fault : kFaults) sum += fault.weight;
+    return sum;
+  }
+
+  void MessageFaultAt(int worker, int detail, uint64_t bit) {
+    using Kind = FaultProxy::Kind;
+    using Way = FaultProxy::Way;
+    struct Link {
+      bool to_worker;
+      const char* method;
+      Way way;
+    };
+    static constexpr Link kLinks[] = {
+        {true, "ExecuteSteps", Way::kThere},
+        {true, "ExecuteSteps", Way::kBack},
+        {true, "TransferHiddenStates", Way::kThere},
+        {true, "TransferSampledTokens", Way::kThere},
+        {true, "LoadStage", Way::kThere},
+        {false, "SendHeartbeat", Way::kThere},
+        {false, "SendHeartbeat", Way::kBack},
+        {false, "RegisterWorker", Way::kThere},
+    };
+    const Link& link = kLinks[detail % std::size(kLinks)];
+    detail /= std::size(kLinks);
+    const bool is_stream = link.to_worker && link.method[0] != 'L';
+    // A call of one request has none to repeat but itself.
+    constexpr Kind kKinds[] = {Kind::kCorrupt, Kind::kCorrupt, Kind::kDuplicate,
+                               Kind::kSwallow};
+    Kind kind = kKinds[detail % std::size(kKinds)];
+    if (kind == Kind::kDuplicate && !is_stream) {
+      kind = link.way == Way::kThere ? Kind::kRepeatCall : Kind::kCorrupt;
+    }
+    // A call whose only message is lost is a call that breaks.
+    if (kind == Kind::kSwallow && !is_stream) kind = Kind::kBreakStream;
+    FaultProxy& proxy =
+        link.to_worker ? cluster_.proxy(worker) : cluster_.coordinator_proxy();
+    proxy.Add({kind, link.method, link.way, bit});
+  }
+
+  void StartAgain(int worker) {
+    const absl::StatusOr<int> ended =
+        cluster_.worker(worker).Wait(absl::Minutes(1));
+    EXPECT_TRUE(ended.ok()) << ended.status();
+    EXPECT_TRUE(cluster_.StartWorker(worker).ok());
+  }
+
+  // Never all but one: somebody has to serve.
+  void Disturb(int worker) {
+    disturbed_.insert(worker);
+    if (disturbed_.size() > 2) HealOne();
+  }
+  bool HealOne() {
+    if (disturbed_.empty()) return false;
+    HealWorker(*disturbed_.begin());
+    return true;
+  }
+  void HealWorker(int worker) {
     cluster_.worker(worker).Signal(SIGCONT);
-    stopped_.erase(worker);
+    cluster_.proxy(worker).Heal();
+    disturbed_.erase(worker);
+  }
+  void EndDelays() {
+    for (const int worker : delayed_) {
+      cluster_.proxy(worker).Delay(absl::ZeroDuration());
+    }
+    delayed_.clear();
+  }
+
+  int64_t n_messages() const ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    return n_messages_;
+  }
+  bool MessagesCome(int64_t until, absl::Duration timeout) const
+      ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    const auto come = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+      return n_messages_ >= until || stopping_;
+    };
+    return mu_.AwaitWithTimeout(absl::Condition(&come), timeout);
   }
 
   LocalCluster& cluster_;
-  std::set<int> stopped_;
+  std::set<int> disturbed_;  // stopped or cut off
+  std::set<int> delayed_;
+  int64_t n_of_[std::size(kFaults)] = {};
   std::atomic<bool> stopping_{false};
   std::atomic<int64_t> n_answers_{0};
   std::atomic<int64_t> n_retries_{0};
@@ -211,13 +371,14 @@ TEST(Chaos, EveryStreamEndsAsItWouldHaveUndisturbed) {
   const int64_t seed =
       FromEnvironment("TERN_CHAOS_SEED", std::random_device()());
   std::cout << "TERN_CHAOS_FAULTS=" << n_faults << " TERN_CHAOS_SEED=" << seed
-            << std::endl;
+            << ": " << Chaos::Weights() << std::endl;
   SCOPED_TRACE(absl::StrCat("TERN_CHAOS_SEED=", seed));
   std::mt19937 random(static_cast<uint32_t>(seed));
 
   LocalCluster::Options options;
   options.stages = 2;
   options.workers = kWorkers;
+  options.proxies = true;
   // Few enough blocks that sequences are pre-empted, too.
   options.coordinator_flags = {"--kv_cache_tokens=1024"};
   options.worker_flags = {"--threads=1"};
@@ -237,14 +398,15 @@ TEST(Chaos, EveryStreamEndsAsItWouldHaveUndisturbed) {
     chaos.AwaitMessages(1 + static_cast<int>(random() % 400));
     chaos.Fault(&random);
   }
-  chaos.ContinueAll();
+  chaos.EndAll();
   chaos.AwaitMessages(100);
   chaos.Stop();
   for (std::thread& client : clients) client.join();
   std::cout << n_faults << " faults in " << absl::Now() - begin << ": "
             << chaos.n_answers() << " answers compared, " << chaos.n_retries()
             << " calls made anew because no pipeline served, longest pause "
-            << chaos.longest_pause() << std::endl;
+            << chaos.longest_pause() << "; " << chaos.Counts() << ", of which "
+            << chaos.n_message_faults() << " met a message" << std::endl;
   EXPECT_GT(chaos.n_answers(), 0);
   if (HasFailure()) std::cout << cluster.Logs();
 }

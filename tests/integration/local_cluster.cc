@@ -79,6 +79,12 @@ absl::Status LocalCluster::StartCoordinator(const std::string& listen) {
   ASSIGN_OR_RETURN(const std::string port,
                    WaitForFile(port_file, coordinator_.get(), kStartTimeout));
   server_ = "127.0.0.1:" + port.substr(0, port.find('\n'));
+  if (options_.proxies) {
+    if (coordinator_proxy_ == nullptr) {
+      ASSIGN_OR_RETURN(coordinator_proxy_, FaultProxy::Start());
+    }
+    coordinator_proxy_->SetTarget(server_);
+  }
   ASSIGN_OR_RETURN(channel_, credentials_->CreateChannel(server_));
   inference_ = v1::InferenceService::NewStub(channel_);
   cluster_ = v1::ClusterService::NewStub(channel_);
@@ -114,16 +120,33 @@ absl::Status LocalCluster::StartWorker(int index,
   std::vector<std::string> argv = {
       "worker/worker",
       absl::StrCat("--worker_id=worker-", index),
-      "--coordinator=" + server_,
+      "--coordinator=" +
+          (options_.proxies ? coordinator_proxy_->address() : server_),
       "--model=" + options_.model,
       "--threads=1",
   };
+  const std::string port_file =
+      absl::StrCat(folder_, "/worker-", index, ".port");
+  if (options_.proxies) {
+    if (index >= static_cast<int>(proxies_.size())) proxies_.resize(index + 1);
+    if (proxies_[index] == nullptr) {
+      ASSIGN_OR_RETURN(proxies_[index], FaultProxy::Start());
+    }
+    unlink(port_file.c_str());
+    argv.push_back("--port_file=" + port_file);
+    argv.push_back("--advertise_address=" + proxies_[index]->address());
+  }
   for (const std::string& flag : TlsFlags("worker")) argv.push_back(flag);
   for (const std::string& flag : options_.worker_flags) argv.push_back(flag);
   for (const std::string& flag : flags) argv.push_back(flag);
   ASSIGN_OR_RETURN(
       workers_[index],
       Process::Start(argv, absl::StrCat(folder_, "/worker-", index, ".log")));
+  if (!options_.proxies) return absl::OkStatus();
+  ASSIGN_OR_RETURN(
+      const std::string port,
+      WaitForFile(port_file, workers_[index].get(), kStartTimeout));
+  proxies_[index]->SetTarget("127.0.0.1:" + port.substr(0, port.find('\n')));
   return absl::OkStatus();
 }
 

@@ -12,6 +12,7 @@
 #include "proto/tern/v1/cluster.grpc.pb.h"
 #include "proto/tern/v1/inference.grpc.pb.h"
 #include "tests/integration/process.h"
+#include "tests/testing/fault_proxy.h"
 #include "util/credentials.h"
 
 namespace tern {
@@ -32,6 +33,9 @@ class LocalCluster {
     bool tls = false;
     std::vector<std::string> coordinator_flags;
     std::vector<std::string> worker_flags;
+    // A proxy in front of each worker, whose address the worker tells, and one
+    // in front of the coordinator for workers. Not with tls.
+    bool proxies = false;
     // Whether Start() waits until the pipeline serves.
     bool wait_until_ready = true;
   };
@@ -69,6 +73,11 @@ class LocalCluster {
   Process& coordinator() { return *coordinator_; }
   Process& worker(int index) { return *workers_[index]; }
 
+  // With `proxies`: of what goes to a worker, from the coordinator and from
+  // other workers; and of what workers send to the coordinator.
+  FaultProxy& proxy(int worker) { return *proxies_[worker]; }
+  FaultProxy& coordinator_proxy() { return *coordinator_proxy_; }
+
   // Logs of all processes, for messages of failing tests.
   std::string Logs() const;
 
@@ -83,6 +92,9 @@ class LocalCluster {
   std::string server_;
   CredentialOptions client_credentials_;
   std::unique_ptr<Credentials> credentials_;
+  // Before the processes, which are to end first.
+  std::unique_ptr<FaultProxy> coordinator_proxy_;
+  std::vector<std::unique_ptr<FaultProxy>> proxies_;
   std::unique_ptr<Process> coordinator_;
   std::vector<std::unique_ptr<Process>> workers_;
   std::shared_ptr<grpc::Channel> channel_;
