@@ -85,8 +85,9 @@ void CheckModels(Client* client, const CallOptions& call, Findings* findings) {
     } else {
       findings->Bad(
           absl::StrCat("model ", model.name(), ": ", readiness.progress),
-          "start as many workers as --stages of the coordinator says, with the "
-          "same model file and --coordinator, or wait until they have loaded");
+          "start workers with the same model file and --coordinator, as many "
+          "as --stages of the coordinator says or as their memory needs, or "
+          "wait until they have loaded");
     }
   }
 }

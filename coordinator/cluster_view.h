@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "model/stage_plan.h"
+#include "model/step_times.h"
 
 namespace tern {
 
@@ -34,6 +35,8 @@ struct WorkerRegistration {
   bool supports_step_token_source = false;
   int repeat_max_limit = 1;
   PackedBlocks packed_blocks;
+  StepTimes step_times;              // of the model it has, with an int8 head
+  double link_bytes_per_second = 0;  // to other stages; 0 for no limit known
 };
 
 // A sign of life; see cluster.proto for the fields.
@@ -55,6 +58,11 @@ struct Worker {
   // What it has computed, in layers, and when that last grew.
   int64_t progress = 0;
   absl::Time last_progress;
+
+  // How many times as long as its step_times its latest steps have taken, and
+  // how long a message of it is under way.
+  double slowdown = 1;
+  double link_latency_s = 0;
 
   // It owed a step and did nothing. It gets no stage before it does something
   // again.

@@ -18,7 +18,6 @@
 #include "grpcpp/health_check_service_interface.h"
 #include "model/chat_template.h"
 #include "model/model_source.h"
-#include "model/stage_plan.h"
 #include "model/weights.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
@@ -49,7 +48,6 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--head_mode is ", options.head_mode, "; it must be int8 or stored"));
   }
-  RETURN_IF_ERROR(CheckPositive("stages", options.n_stages));
   RETURN_IF_ERROR(CheckPositive("max_sequences", options.max_sequences));
   RETURN_IF_ERROR(
       CheckPositive("max_queued_requests", options.max_queued_requests));
@@ -154,6 +152,7 @@ absl::Status Coordinator::Start(const Options &options) {
   engine.model = model_.name;
   engine.config = model_.config;
   engine.head_mode = options.head_mode;
+  engine.placement.layer_cuts = options.layer_cuts;
   engine.placement.n_stages = options.n_stages;
   engine.placement.head_int8 = options.head_mode == "int8";
   engine.placement.kv_block_size = kKvBlockSize;
@@ -174,10 +173,10 @@ absl::Status Coordinator::Start(const Options &options) {
   engine.first_epoch = absl::ToUnixMillis(absl::Now());
   engine.on_readiness = [this](bool ready) { SetReadiness(ready); };
   // An impossible cut is better said now than when the workers are there.
-  RETURN_IF_ERROR(PlanStages(model_.config, options.n_stages,
-                             engine.placement.head_int8,
-                             engine.placement.head_row_bytes)
-                      .status());
+  RETURN_IF_ERROR(CheckPlacementOptions(model_.config, engine.placement));
+  if (!options.layer_cuts.empty()) {
+    engine.placement.n_stages = static_cast<int>(options.layer_cuts.size()) + 1;
+  }
 
   publisher_ = std::make_unique<Publisher>();
   engine_ = std::make_unique<Engine>(

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
@@ -40,7 +41,9 @@ class Coordinator {
     // model's own, if it has one.
     std::string chat_template_path;
 
-    int n_stages = 1;
+    // Stages of a pipeline, or 0, and where they are cut; see PlacementOptions.
+    int n_stages = 0;
+    std::vector<int> layer_cuts;
     std::string head_mode = "int8";  // or "stored"
     int64_t kv_cache_tokens = 0;     // 0 decides, see PlacementOptions
     int max_sequences = 64;

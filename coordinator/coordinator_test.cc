@@ -786,7 +786,8 @@ TEST_F(CoordinatorTest, SenselessOptionsAreRefused) {
   EXPECT_EQ(code_of([](Options* o) { o->model_path = ""; }), kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->head_mode = "fp8"; }), kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->n_stages = 3; }), kInvalid);
-  EXPECT_EQ(code_of([](Options* o) { o->n_stages = 0; }), kInvalid);
+  EXPECT_EQ(code_of([](Options* o) { o->n_stages = -1; }), kInvalid);
+  EXPECT_EQ(code_of([](Options* o) { o->layer_cuts = {0}; }), kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->kv_cache_tokens = -1; }), kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->max_sequences = 0; }), kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->lease = absl::ZeroDuration(); }),

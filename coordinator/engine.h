@@ -221,7 +221,10 @@ class Engine {
 
   std::vector<const Worker*> FreeWorkers() const;
   bool MayFormPipeline() const;
+  // Of the free workers.
+  Placements PlaceFree() const;
   void FormPipelines();
+  void FormPipeline(Placement placement);
   void OnPipelineReady(int index, std::vector<Pipeline::StageInfo> infos);
   void LosePipeline(int index, const absl::Status& why);
   void LosePipelineOf(const std::string& worker_id, const absl::Status& why);

@@ -5,9 +5,11 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
 #include "absl/time/time.h"
 #include "coordinator/coordinator.h"
 #include "util/credential_flags.h"
@@ -26,9 +28,15 @@ ABSL_FLAG(std::string, model_name, "",
 ABSL_FLAG(std::string, chat_template, "",
           "File with a chat template (Jinja) to take in place of the model's. "
           "Empty: the model's own; without one it takes no conversations.");
-ABSL_FLAG(int, stages, 1,
+ABSL_FLAG(int, stages, 0,
           "Number of workers that share the model, each with a part of its "
-          "layers.");
+          "layers. 0: one where the model fits a worker, else as many as give "
+          "the most tokens per second.");
+ABSL_FLAG(
+    std::vector<std::string>, layer_cuts, {},
+    "Where the model is cut into stages: --layer_cuts=24 makes one of the "
+    "first 24 layers and one of the others. Empty: by what workers are "
+    "measured to take.");
 ABSL_FLAG(std::string, head_mode, "int8",
           "Precision of the output head: int8, or stored for the file's own. "
           "Part of the numerics id: answers differ between the two.");
@@ -84,6 +92,14 @@ int Run() {
   options.model_name = absl::GetFlag(FLAGS_model_name);
   options.chat_template_path = absl::GetFlag(FLAGS_chat_template);
   options.n_stages = absl::GetFlag(FLAGS_stages);
+  for (const std::string& text : absl::GetFlag(FLAGS_layer_cuts)) {
+    int cut = 0;
+    if (!absl::SimpleAtoi(text, &cut)) {
+      LOG(ERROR) << "--layer_cuts: \"" << text << "\" is no number of layers";
+      return EXIT_FAILURE;
+    }
+    options.layer_cuts.push_back(cut);
+  }
   options.head_mode = absl::GetFlag(FLAGS_head_mode);
   options.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);
   options.max_sequences = absl::GetFlag(FLAGS_max_sequences);
