@@ -9,6 +9,7 @@
 #include "coordinator/cluster_view.h"
 #include "coordinator/engine.h"
 #include "google/protobuf/duration.pb.h"
+#include "model/step_times.h"
 #include "util/credentials.h"
 #include "util/grpc_status.h"
 
@@ -42,6 +43,11 @@ WorkerRegistration FromProto(const v1::RegisterWorkerRequest& request) {
     out.packed_blocks = {from.packed_blocks().column_count(),
                          from.packed_blocks().byte_count()};
   }
+  const v1::StepTimes& times = from.step_times();
+  out.step_times = {times.layer_step_seconds(), times.layer_token_seconds(),
+                    times.layer_context_seconds(), times.head_step_seconds(),
+                    times.head_row_seconds()};
+  out.link_bytes_per_second = from.link_bytes_per_second();
   return out;
 }
 
@@ -67,6 +73,18 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
       registration.packed_blocks.columns);
   capabilities->mutable_packed_blocks()->set_byte_count(
       registration.packed_blocks.bytes);
+  if (registration.step_times.is_known()) {
+    const StepTimes& times = registration.step_times;
+    v1::StepTimes* const to = capabilities->mutable_step_times();
+    to->set_layer_step_seconds(times.layer_step_s);
+    to->set_layer_token_seconds(times.layer_token_s);
+    to->set_layer_context_seconds(times.layer_context_s);
+    to->set_head_step_seconds(times.head_step_s);
+    to->set_head_row_seconds(times.head_row_s);
+  }
+  capabilities->set_link_bytes_per_second(registration.link_bytes_per_second);
+  out->set_slowdown(worker.slowdown);
+  out->set_is_slow(worker.slow);
   SetDuration(from.silence, out->mutable_time_since_heartbeat());
   out->set_finished_step_count(worker.finished_step_count);
   if (worker.lost || worker.unreachable) {
@@ -129,6 +147,9 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::SendHeartbeat(
   heartbeat.finished_step_count = request->finished_step_count();
   heartbeat.progress = request->progress();
   heartbeat.is_draining = request->is_draining();
+  heartbeat.slowdown = request->slowdown();
+  heartbeat.round_trip = absl::Seconds(request->round_trip().seconds()) +
+                         absl::Nanoseconds(request->round_trip().nanos());
   context_.engine->SendHeartbeat(
       std::move(heartbeat),
       [reactor, response](const absl::StatusOr<bool>& released) {

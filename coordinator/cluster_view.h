@@ -39,6 +39,11 @@ struct WorkerRegistration {
   double link_bytes_per_second = 0;  // to other stages; 0 for no limit known
 };
 
+// A worker whose steps take so many times as long as it measured at its start
+// is slow, until they take as little as this again.
+inline constexpr double kSlow = 2;
+inline constexpr double kNoLongerSlow = 1.5;
+
 // A sign of life; see cluster.proto for the fields.
 struct WorkerHeartbeat {
   std::string worker_id;
@@ -46,6 +51,8 @@ struct WorkerHeartbeat {
   int64_t finished_step_count = 0;
   int64_t progress = 0;
   bool is_draining = false;
+  double slowdown = 0;        // 0: not known
+  absl::Duration round_trip;  // zero: not known
 };
 
 // A worker as the coordinator knows it.
@@ -63,6 +70,8 @@ struct Worker {
   // how long a message of it is under way.
   double slowdown = 1;
   double link_latency_s = 0;
+  // From kSlow times as long on, until it is kNoLongerSlow again.
+  bool slow = false;
 
   // It owed a step and did nothing. It gets no stage before it does something
   // again.

@@ -182,10 +182,19 @@ void Engine::RegisterWorker(WorkerRegistration registration,
 void Engine::SendHeartbeat(WorkerHeartbeat heartbeat,
                            std::function<void(absl::StatusOr<bool>)> done) {
   auto task = [this, heartbeat = std::move(heartbeat), done] {
+    const Worker* before = cluster_.Find(heartbeat.worker_id);
+    const bool was_slow = before != nullptr && before->slow;
     const absl::Status status = cluster_.Heartbeat(heartbeat, now_);
     if (!status.ok()) {
       done(status);
       return;
+    }
+    const Worker& worker = *cluster_.Find(heartbeat.worker_id);
+    if (worker.slow != was_slow) {
+      LOG(WARNING) << "event="
+                   << (was_slow ? "worker_recovered" : "worker_slow")
+                   << " worker=" << heartbeat.worker_id
+                   << " slowdown=" << worker.slowdown;
     }
     done(heartbeat.is_draining && PipelineOf(heartbeat.worker_id) < 0);
   };
