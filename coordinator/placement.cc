@@ -28,36 +28,6 @@ int StageCount(const PlacementOptions& options) {
              : static_cast<int>(options.layer_cuts.size()) + 1;
 }
 
-CutTask TaskOf(const ModelConfig& config, const PlacementOptions& options) {
-  const int64_t context = CeilDiv(config.context_length, options.kv_block_size);
-  const int64_t wanted =
-      options.kv_cache_tokens > 0
-          ? CeilDiv(options.kv_cache_tokens, options.kv_block_size)
-          : std::max(context, CeilDiv(int64_t{options.max_sequences} *
-                                          std::min(config.context_length,
-                                                   kAutoContextMax),
-                                      options.kv_block_size));
-  const int64_t needed = options.kv_cache_tokens > 0 ? wanted : context;
-  const auto clamped = [](int64_t n) {
-    return static_cast<int>(
-        std::clamp<int64_t>(n, 1, std::numeric_limits<int>::max()));
-  };
-  CutTask task;
-  task.n_layers = config.n_layers;
-  task.hidden_bytes =
-      int64_t{config.hidden_size} * static_cast<int64_t>(sizeof(float));
-  task.kv_block_bytes = CostOf(config, {0, 1, false, false}, options.head_int8,
-                               options.head_row_bytes, options.kv_block_size)
-                            .kv_block_bytes;
-  task.kv_block_size = options.kv_block_size;
-  task.kv_blocks_least = clamped(needed);
-  task.kv_blocks_most = clamped(wanted);
-  task.n_sequences = options.max_sequences;
-  task.context_tokens =
-      std::max(1, std::min(options.context_tokens, config.context_length));
-  return task;
-}
-
 // What workers measure is an int8 head.
 StepTimes WithHeadOf(const ModelConfig& config, const PlacementOptions& options,
                      StepTimes times) {
@@ -95,38 +65,6 @@ StepTimes AssumedTimes(const ModelConfig& config,
                             b.layer_step_s + b.layer_token_s;
                    });
   return WithHeadOf(config, options, *middle);
-}
-
-std::vector<CutWorker> CutWorkersOf(
-    const ModelConfig& config, const PlacementOptions& options,
-    absl::Span<const PlacementCandidate> candidates) {
-  const StepTimes assumed = AssumedTimes(config, options, candidates);
-  std::vector<CutWorker> workers;
-  for (const PlacementCandidate& candidate : candidates) {
-    const WorkerRegistration& r = candidate.worker->registration;
-    const auto bytes = [&](bool has_head) {
-      return CostOf(config, {0, 1, false, has_head}, options.head_int8,
-                    options.head_row_bytes, options.kv_block_size,
-                    r.packed_blocks)
-          .weight_bytes;
-    };
-    CutWorker worker;
-    worker.times = Scaled(r.step_times.is_known()
-                              ? WithHeadOf(config, options, r.step_times)
-                              : assumed,
-                          candidate.worker->slowdown);
-    // The rest is for activations and messages.
-    worker.memory_bytes = r.memory_bytes / 10 * 9;
-    worker.layer_bytes = bytes(false);
-    worker.head_bytes = bytes(true) - bytes(false);
-    worker.link_latency_s = candidate.worker->link_latency_s;
-    if (r.link_bytes_per_second > 0) {
-      worker.link_s_per_byte = 1 / r.link_bytes_per_second;
-    }
-    worker.holds = candidate.holds;
-    workers.push_back(worker);
-  }
-  return workers;
 }
 
 // Layers that a worker has room for, beside the smallest KV pool.
@@ -351,13 +289,75 @@ std::vector<StageCut> CutAsAsked(const ModelConfig& config,
 
 }  // namespace
 
+CutTask CutTaskOf(const ModelConfig& config, const PlacementOptions& options) {
+  const int64_t context = CeilDiv(config.context_length, options.kv_block_size);
+  const int64_t wanted =
+      options.kv_cache_tokens > 0
+          ? CeilDiv(options.kv_cache_tokens, options.kv_block_size)
+          : std::max(context, CeilDiv(int64_t{options.max_sequences} *
+                                          std::min(config.context_length,
+                                                   kAutoContextMax),
+                                      options.kv_block_size));
+  const int64_t needed = options.kv_cache_tokens > 0 ? wanted : context;
+  const auto clamped = [](int64_t n) {
+    return static_cast<int>(
+        std::clamp<int64_t>(n, 1, std::numeric_limits<int>::max()));
+  };
+  CutTask task;
+  task.n_layers = config.n_layers;
+  task.hidden_bytes =
+      int64_t{config.hidden_size} * static_cast<int64_t>(sizeof(float));
+  task.kv_block_bytes = CostOf(config, {0, 1, false, false}, options.head_int8,
+                               options.head_row_bytes, options.kv_block_size)
+                            .kv_block_bytes;
+  task.kv_block_size = options.kv_block_size;
+  task.kv_blocks_least = clamped(needed);
+  task.kv_blocks_most = clamped(wanted);
+  task.n_sequences = options.max_sequences;
+  task.context_tokens =
+      std::max(1, std::min(options.context_tokens, config.context_length));
+  return task;
+}
+
+std::vector<CutWorker> CutWorkersOf(
+    const ModelConfig& config, const PlacementOptions& options,
+    absl::Span<const PlacementCandidate> candidates) {
+  const StepTimes assumed = AssumedTimes(config, options, candidates);
+  std::vector<CutWorker> workers;
+  for (const PlacementCandidate& candidate : candidates) {
+    const WorkerRegistration& r = candidate.worker->registration;
+    const auto bytes = [&](bool has_head) {
+      return CostOf(config, {0, 1, false, has_head}, options.head_int8,
+                    options.head_row_bytes, options.kv_block_size,
+                    r.packed_blocks)
+          .weight_bytes;
+    };
+    CutWorker worker;
+    worker.times = Scaled(r.step_times.is_known()
+                              ? WithHeadOf(config, options, r.step_times)
+                              : assumed,
+                          candidate.worker->slowdown);
+    // The rest is for activations and messages.
+    worker.memory_bytes = r.memory_bytes / 10 * 9;
+    worker.layer_bytes = bytes(false);
+    worker.head_bytes = bytes(true) - bytes(false);
+    worker.link_latency_s = candidate.worker->link_latency_s;
+    if (r.link_bytes_per_second > 0) {
+      worker.link_s_per_byte = 1 / r.link_bytes_per_second;
+    }
+    worker.holds = candidate.holds;
+    workers.push_back(worker);
+  }
+  return workers;
+}
+
 Placements PlacePipelines(const ModelConfig& config,
                           const PlacementOptions& options,
                           absl::Span<const PlacementCandidate> candidates) {
   Placements placements;
   placements.why_none = CheckPlaceable(config, options, candidates);
   if (!placements.why_none.ok()) return placements;
-  const CutTask task = TaskOf(config, options);
+  const CutTask task = CutTaskOf(config, options);
   const std::vector<CutWorker> workers =
       CutWorkersOf(config, options, candidates);
   if (!options.layer_cuts.empty()) {
@@ -404,7 +404,7 @@ absl::Status CheckPlaceable(const ModelConfig& config,
     return TooFew(candidates.size(), std::max(1, n_stages));
   }
   if (n_stages > 0) return absl::OkStatus();
-  const CutTask task = TaskOf(config, options);
+  const CutTask task = CutTaskOf(config, options);
   const std::vector<CutWorker> workers =
       CutWorkersOf(config, options, candidates);
   // Of each class, all of them together, or the largest if they are more than

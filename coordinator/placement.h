@@ -98,6 +98,13 @@ absl::Status CheckPlaceable(const ModelConfig& config,
                             const PlacementOptions& options,
                             absl::Span<const PlacementCandidate> candidates);
 
+// What stages are cut by: the model, the load, and what each of the candidates
+// brings, as PlacePipelines() takes it.
+CutTask CutTaskOf(const ModelConfig& config, const PlacementOptions& options);
+std::vector<CutWorker> CutWorkersOf(
+    const ModelConfig& config, const PlacementOptions& options,
+    absl::Span<const PlacementCandidate> candidates);
+
 // INVALID_ARGUMENT for options that no workers could satisfy: more stages than
 // layers, cuts that are none.
 absl::Status CheckPlacementOptions(const ModelConfig& config,
