@@ -8,6 +8,8 @@
 #include "absl/time/time.h"
 #include "coordinator/cluster_view.h"
 #include "coordinator/engine.h"
+#include "coordinator/placement.h"
+#include "coordinator/stage_cut.h"
 #include "google/protobuf/duration.pb.h"
 #include "model/step_times.h"
 #include "util/credentials.h"
@@ -85,6 +87,7 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
   capabilities->set_link_bytes_per_second(registration.link_bytes_per_second);
   out->set_slowdown(worker.slowdown);
   out->set_is_slow(worker.slow);
+  out->set_why_idle(from.why_idle);
   SetDuration(from.silence, out->mutable_time_since_heartbeat());
   out->set_finished_step_count(worker.finished_step_count);
   if (worker.lost || worker.unreachable) {
@@ -101,6 +104,42 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
                        : v1::WORKER_STATE_LOADING);
     out->set_pipeline_id(from.pipeline_id);
     out->set_stage_index(from.stage);
+  }
+}
+
+void ToProto(const Engine::PipelineStatus& from,
+             const Engine::Snapshot& snapshot, v1::PipelineForecast* out) {
+  const CutForecast& forecast = from.forecast;
+  out->set_pipeline_id(from.id);
+  out->set_wanted_count(snapshot.max_sequences);
+  out->set_running_count(forecast.n_running);
+  out->set_context_token_count(snapshot.context_tokens);
+  out->set_cycle_seconds(forecast.cycle_s);
+  out->set_tokens_per_second(forecast.tokens_per_second);
+  out->set_slowest_stage_index(forecast.slowest_stage);
+  out->set_is_round_bound(forecast.is_round_bound);
+  out->set_recut_gain(from.recut_gain);
+  for (size_t i = 0; i < from.stages.size(); ++i) {
+    const Engine::StageStatus& stage = from.stages[i];
+    v1::StageForecast* const to = out->add_stages();
+    to->set_worker_id(stage.placed.worker_id);
+    to->set_layer_begin(stage.placed.range.layer_begin);
+    to->set_layer_end(stage.placed.range.layer_end);
+    if (i < forecast.stage_s.size()) {
+      to->set_stage_seconds(forecast.stage_s[i]);
+      to->set_link_seconds(forecast.link_s[i]);
+    }
+    to->set_weight_bytes(stage.info.weight_bytes);
+    to->set_kv_bytes(stage.info.kv_bytes);
+    for (const Engine::WorkerStatus& worker : snapshot.workers) {
+      const WorkerRegistration& r = worker.worker.registration;
+      if (r.worker_id != stage.placed.worker_id) continue;
+      to->set_is_measured(r.step_times.is_known());
+      to->set_memory_bytes(UsableMemory(r.memory_bytes));
+    }
+    if (static_cast<int>(i) == from.fullest_stage) {
+      out->set_fullest_worker_id(stage.placed.worker_id);
+    }
   }
 }
 
@@ -168,6 +207,9 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::ListWorkers(
         if (snapshot.ok()) {
           for (const Engine::WorkerStatus& worker : snapshot->workers) {
             ToProto(worker, response->add_workers());
+          }
+          for (const Engine::PipelineStatus& pipeline : snapshot->pipelines) {
+            ToProto(pipeline, *snapshot, response->add_pipelines());
           }
         }
         reactor->Finish(ToGrpcStatus(snapshot.status()));

@@ -76,6 +76,13 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
         absl::StrCat("--lease is ", absl::FormatDuration(options.lease),
                      "; it must be in [100ms, 1h]"));
   }
+  if (options.recut.interval < absl::ZeroDuration() ||
+      !(options.recut.min_gain >= 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--recut_interval is ", absl::FormatDuration(options.recut.interval),
+        " and --recut_gain ", options.recut.min_gain,
+        "; neither may be negative"));
+  }
   if (options.hang_timeout < absl::Milliseconds(100)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--hang_timeout is ", absl::FormatDuration(options.hang_timeout),
@@ -167,6 +174,7 @@ absl::Status Coordinator::Start(const Options &options) {
   engine.scheduler.always_drafts = options.always_drafts;
   engine.scheduler.prefix_cache = options.prefix_cache;
   engine.cluster.lease_duration = options.lease;
+  engine.recut = options.recut;
   engine.hang_timeout = options.hang_timeout;
   engine.unavailable_after = options.unavailable_after;
   // Grows from one start of the coordinator to the next.

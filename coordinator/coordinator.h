@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "coordinator/engine.h"
 #include "coordinator/publisher.h"
+#include "coordinator/recut.h"
 #include "coordinator/request_validation.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
@@ -55,6 +56,7 @@ class Coordinator {
     bool always_drafts = false;
     bool prefix_cache = true;
     absl::Duration lease = absl::Seconds(10);
+    RecutOptions recut;
     absl::Duration hang_timeout = absl::Seconds(2);
     absl::Duration unavailable_after = absl::Seconds(30);
 

@@ -33,13 +33,6 @@ int MaxRequests(const Engine::Options& options) {
                    kPipelinesForeseen * options.scheduler.max_sequences;
 }
 
-std::vector<PlacementCandidate> CandidatesOf(
-    absl::Span<const Worker* const> workers) {
-  std::vector<PlacementCandidate> candidates;
-  for (const Worker* worker : workers) candidates.push_back({worker, {}});
-  return candidates;
-}
-
 absl::Status ShuttingDown() {
   return absl::UnavailableError("the coordinator is shutting down");
 }
@@ -252,6 +245,7 @@ void Engine::Turn() {
   }
   LoseHungPipelines();
   DrainPipelines();
+  RecutPipelines();
   Deliver(scheduler_.ExpireDeadlines(now_));
   if (now_ - last_loss_ >= options_.unavailable_after) {
     if (n_ready_ == 0 && scheduler_.n_sequences() > 0) EndAll(WhyNotReady());
@@ -406,7 +400,7 @@ std::vector<const Worker*> Engine::FreeWorkers() const {
 
 bool Engine::MayFormPipeline() const {
   return CheckPlaceable(options_.config, options_.placement,
-                        CandidatesOf(FreeWorkers()))
+                        Candidates(FreeWorkers()))
       .ok();
 }
 
@@ -421,9 +415,8 @@ Placements Engine::PlaceFree() const {
   Placements placements;
   for (size_t n = 1; n <= free.size(); ++n) {
     if (n < free.size() && n_failures(n) == n_failures(n - 1)) continue;
-    placements =
-        PlacePipelines(options_.config, options_.placement,
-                       CandidatesOf(absl::MakeConstSpan(free).first(n)));
+    placements = PlacePipelines(options_.config, options_.placement,
+                                Candidates(absl::MakeConstSpan(free).first(n)));
     if (!placements.pipelines.empty()) break;
   }
   return placements;
@@ -539,6 +532,7 @@ void Engine::OnPipelineReady(int index,
     load_failures_.erase(member.stages[i].placed.worker_id);
   }
   member.ready = true;
+  member.ready_since = now_;
   has_served_ = true;
   n_failures_ = 0;
   last_failure_ = absl::OkStatus();
@@ -632,7 +626,7 @@ bool Engine::MayLeave(int index, const Member& member) const {
     if (worker != nullptr && worker->IsAvailable()) workers.push_back(worker);
   }
   return CheckPlaceable(options_.config, options_.placement,
-                        CandidatesOf(workers))
+                        Candidates(workers))
       .ok();
 }
 
@@ -707,7 +701,7 @@ absl::Status Engine::WhyNotReady() const {
                          " registered")
           : absl::StrCat(prefix,
                          CheckPlaceable(options_.config, options_.placement,
-                                        CandidatesOf(available))
+                                        Candidates(available))
                              .message());
   if (n_known > n_available) {
     absl::StrAppend(&text, " (", n_known - n_available,
@@ -761,6 +755,7 @@ Engine::Snapshot Engine::MakeSnapshot() const {
     }
     snapshot.workers.push_back(std::move(view));
   }
+  AddForecasts(&snapshot);
   return snapshot;
 }
 

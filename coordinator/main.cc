@@ -70,6 +70,12 @@ ABSL_FLAG(bool, always_drafts, false,
           "time: for measurements.");
 ABSL_FLAG(absl::Duration, lease, absl::Seconds(10),
           "A worker is lost this long after its last heartbeat.");
+ABSL_FLAG(absl::Duration, recut_interval, absl::Seconds(60),
+          "A pipeline is cut anew at most once in so long, when its workers' "
+          "speeds have changed, or spares have come, so that it pays. 0: "
+          "never.");
+ABSL_FLAG(double, recut_gain, 0.2,
+          "By how much the tokens per second must grow for that.");
 ABSL_FLAG(absl::Duration, hang_timeout, absl::Seconds(2),
           "A worker that owes the result of a step and has computed nothing, "
           "not one layer, for so long, or for three times what the step "
@@ -111,6 +117,8 @@ int Run() {
   options.max_draft_tokens = absl::GetFlag(FLAGS_max_draft_tokens);
   options.always_drafts = absl::GetFlag(FLAGS_always_drafts);
   options.lease = absl::GetFlag(FLAGS_lease);
+  options.recut.interval = absl::GetFlag(FLAGS_recut_interval);
+  options.recut.min_gain = absl::GetFlag(FLAGS_recut_gain);
   options.hang_timeout = absl::GetFlag(FLAGS_hang_timeout);
   options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
   options.credentials = tern::CredentialOptionsFromFlags();

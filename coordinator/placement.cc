@@ -81,7 +81,7 @@ absl::Status TooFew(size_t n, int n_stages) {
       n, " of ", n_stages, " workers that a pipeline needs are ", "there"));
 }
 
-absl::Status TooSmall(const CutTask& task,
+absl::Status TooSmall(const PlacementOptions& options, const CutTask& task,
                       absl::Span<const PlacementCandidate> candidates,
                       absl::Span<const CutWorker> workers) {
   // The smallest say most.
@@ -112,7 +112,8 @@ absl::Status TooSmall(const CutTask& task,
       int64_t{task.kv_blocks_least} * task.kv_block_size, " tokens (",
       (task.kv_block_bytes * task.kv_blocks_least * task.n_layers) >> 20,
       " MiB) do not fit: ", absl::StrJoin(named, ", "),
-      ": use more stages, a smaller --kv_cache_tokens, or more memory"));
+      options.n_stages > 0 ? ": use more stages" : ": add workers",
+      ", a smaller --kv_cache_tokens, or more memory"));
 }
 
 Placement MakePlacement(absl::Span<const PlacementCandidate> candidates,
@@ -289,6 +290,14 @@ std::vector<StageCut> CutAsAsked(const ModelConfig& config,
 
 }  // namespace
 
+std::vector<PlacementCandidate> Candidates(
+    absl::Span<const Worker* const> workers) {
+  std::vector<PlacementCandidate> candidates;
+  candidates.reserve(workers.size());
+  for (const Worker* worker : workers) candidates.push_back({worker, {}});
+  return candidates;
+}
+
 CutTask CutTaskOf(const ModelConfig& config, const PlacementOptions& options) {
   const int64_t context = CeilDiv(config.context_length, options.kv_block_size);
   const int64_t wanted =
@@ -337,8 +346,7 @@ std::vector<CutWorker> CutWorkersOf(
                               ? WithHeadOf(config, options, r.step_times)
                               : assumed,
                           candidate.worker->slowdown);
-    // The rest is for activations and messages.
-    worker.memory_bytes = r.memory_bytes / 10 * 9;
+    worker.memory_bytes = UsableMemory(r.memory_bytes);
     worker.layer_bytes = bytes(false);
     worker.head_bytes = bytes(true) - bytes(false);
     worker.link_latency_s = candidate.worker->link_latency_s;
@@ -391,7 +399,7 @@ Placements PlacePipelines(const ModelConfig& config,
     }
   }
   if (placements.pipelines.empty()) {
-    placements.why_none = TooSmall(task, candidates, workers);
+    placements.why_none = TooSmall(options, task, candidates, workers);
   }
   return placements;
 }
@@ -433,7 +441,7 @@ absl::Status CheckPlaceable(const ModelConfig& config,
       return absl::OkStatus();
     }
   }
-  return TooSmall(task, candidates, workers);
+  return TooSmall(options, task, candidates, workers);
 }
 
 absl::Status CheckPlacementOptions(const ModelConfig& config,

@@ -98,6 +98,16 @@ absl::Status CheckPlaceable(const ModelConfig& config,
                             const PlacementOptions& options,
                             absl::Span<const PlacementCandidate> candidates);
 
+// Of a worker's memory, what weights and KV pool may take; the rest is for
+// activations and messages.
+inline int64_t UsableMemory(int64_t memory_bytes) {
+  return memory_bytes / 10 * 9;
+}
+
+// Workers that hold nothing yet.
+std::vector<PlacementCandidate> Candidates(
+    absl::Span<const Worker* const> workers);
+
 // What stages are cut by: the model, the load, and what each of the candidates
 // brings, as PlacePipelines() takes it.
 CutTask CutTaskOf(const ModelConfig& config, const PlacementOptions& options);

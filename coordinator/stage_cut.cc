@@ -489,6 +489,9 @@ CutForecast ForecastCut(const CutTask& task,
   }
   forecast.cycle_s =
       std::max(forecast.round_s, forecast.n_micro_batches * slowest);
+  forecast.is_round_bound =
+      forecast.round_s >
+      forecast.n_micro_batches * slowest * (1 + kRoundPrecision);
   if (forecast.cycle_s > 0) {
     forecast.tokens_per_second = forecast.n_running / forecast.cycle_s;
   }

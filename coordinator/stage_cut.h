@@ -55,6 +55,8 @@ struct CutForecast {
   int n_running = 0;            // sequences
   int n_micro_batches = 0;
   int slowest_stage = 0;
+  // Whether the round below is longer than the turns on that stage.
+  bool is_round_bound = false;
   double round_s = 0;  // of a micro-batch through all stages and links
   // In which every sequence gets a token: the longer of the round, and all
   // micro-batches on the slowest stage.
