@@ -399,9 +399,8 @@ std::vector<const Worker*> Engine::FreeWorkers() const {
 }
 
 bool Engine::MayFormPipeline() const {
-  return CheckPlaceable(options_.config, options_.placement,
-                        Candidates(FreeWorkers()))
-      .ok();
+  return CanPlace(options_.config, options_.placement,
+                  Candidates(FreeWorkers()));
 }
 
 // Who failed to load more often than others is asked when these cannot do
@@ -625,9 +624,7 @@ bool Engine::MayLeave(int index, const Member& member) const {
     const Worker* worker = cluster_.Find(stage.placed.worker_id);
     if (worker != nullptr && worker->IsAvailable()) workers.push_back(worker);
   }
-  return CheckPlaceable(options_.config, options_.placement,
-                        Candidates(workers))
-      .ok();
+  return CanPlace(options_.config, options_.placement, Candidates(workers));
 }
 
 void Engine::DrainPipelines() {

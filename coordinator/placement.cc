@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
 #include "model/step_times.h"
 
 namespace tern {
@@ -74,6 +75,34 @@ int64_t RoomOf(const CutTask& task, const CutWorker& worker, bool with_head) {
   const int64_t each =
       worker.layer_bytes + task.kv_blocks_least * task.kv_block_bytes;
   return std::clamp<int64_t>(left / each, 0, task.n_layers);
+}
+
+// Of each class, all of them together, or those with the most room if they are
+// more than layers; who loses least by it has the head.
+bool FitTogether(const CutTask& task,
+                 absl::Span<const PlacementCandidate> candidates,
+                 absl::Span<const CutWorker> workers) {
+  std::map<absl::string_view, std::vector<std::pair<int64_t, int64_t>>> rooms;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    const int64_t room = RoomOf(task, workers[i], false);
+    if (room == 0) continue;
+    rooms[candidates[i].worker->registration.numerics_class].push_back(
+        {room, RoomOf(task, workers[i], true)});
+  }
+  for (auto& [name, of_class] : rooms) {
+    std::sort(of_class.rbegin(), of_class.rend());
+    if (static_cast<int>(of_class.size()) > task.n_layers) {
+      of_class.resize(task.n_layers);
+    }
+    int64_t sum = 0;
+    int64_t least_lost = std::numeric_limits<int64_t>::max();
+    for (const auto& [room, with_head] : of_class) {
+      sum += room;
+      if (with_head > 0) least_lost = std::min(least_lost, room - with_head);
+    }
+    if (least_lost < sum && sum - least_lost >= task.n_layers) return true;
+  }
+  return false;
 }
 
 absl::Status TooFew(size_t n, int n_stages) {
@@ -404,44 +433,26 @@ Placements PlacePipelines(const ModelConfig& config,
   return placements;
 }
 
+bool CanPlace(const ModelConfig& config, const PlacementOptions& options,
+              absl::Span<const PlacementCandidate> candidates) {
+  const int n_stages = StageCount(options);
+  if (candidates.empty() || static_cast<int>(candidates.size()) < n_stages) {
+    return false;
+  }
+  return n_stages > 0 || FitTogether(CutTaskOf(config, options), candidates,
+                                     CutWorkersOf(config, options, candidates));
+}
+
 absl::Status CheckPlaceable(const ModelConfig& config,
                             const PlacementOptions& options,
                             absl::Span<const PlacementCandidate> candidates) {
+  if (CanPlace(config, options, candidates)) return absl::OkStatus();
   const int n_stages = StageCount(options);
   if (candidates.empty() || static_cast<int>(candidates.size()) < n_stages) {
     return TooFew(candidates.size(), std::max(1, n_stages));
   }
-  if (n_stages > 0) return absl::OkStatus();
-  const CutTask task = CutTaskOf(config, options);
-  const std::vector<CutWorker> workers =
-      CutWorkersOf(config, options, candidates);
-  // Of each class, all of them together, or the largest if they are more than
-  // layers; who loses least by it has the head.
-  std::map<std::string, std::vector<std::pair<int64_t, int64_t>>> rooms;
-  for (size_t i = 0; i < workers.size(); ++i) {
-    const int64_t room = RoomOf(task, workers[i], false);
-    const int64_t with_head = RoomOf(task, workers[i], true);
-    if (room > 0) {
-      rooms[candidates[i].worker->registration.numerics_class].push_back(
-          {room, with_head});
-    }
-  }
-  for (auto& [name, of_class] : rooms) {
-    std::sort(of_class.rbegin(), of_class.rend());
-    if (static_cast<int>(of_class.size()) > task.n_layers) {
-      of_class.resize(task.n_layers);
-    }
-    int64_t sum = 0;
-    int64_t least_lost = std::numeric_limits<int64_t>::max();
-    for (const auto& [room, with_head] : of_class) {
-      sum += room;
-      if (with_head > 0) least_lost = std::min(least_lost, room - with_head);
-    }
-    if (least_lost < sum && sum - least_lost >= task.n_layers) {
-      return absl::OkStatus();
-    }
-  }
-  return TooSmall(options, task, candidates, workers);
+  return TooSmall(options, CutTaskOf(config, options), candidates,
+                  CutWorkersOf(config, options, candidates));
 }
 
 absl::Status CheckPlacementOptions(const ModelConfig& config,

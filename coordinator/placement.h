@@ -92,8 +92,12 @@ Placements PlacePipelines(const ModelConfig& config,
                           const PlacementOptions& options,
                           absl::Span<const PlacementCandidate> candidates);
 
-// OK when the candidates can form a pipeline, else `why_none`; cheap. With
-// stages asked for, they are only counted.
+// Whether the candidates can form a pipeline; cheap. With stages asked for,
+// they are only counted.
+bool CanPlace(const ModelConfig& config, const PlacementOptions& options,
+              absl::Span<const PlacementCandidate> candidates);
+
+// OK when they can, else `why_none`.
 absl::Status CheckPlaceable(const ModelConfig& config,
                             const PlacementOptions& options,
                             absl::Span<const PlacementCandidate> candidates);
