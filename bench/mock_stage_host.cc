@@ -204,8 +204,11 @@ MockStageHost::MakeSession(const StageRequest& request) {
       request.kv_block_count, request.max_step_tokens, is_last};
   MockStage::Options stage;
   stage.cost = options_.cost;
-  stage.share = options_.stage_share > 0 ? options_.stage_share
-                                         : 1.0 / request.stage_count;
+  stage.share =
+      options_.layer_share > 0
+          ? options_.layer_share * (request.layer_end - request.layer_begin)
+      : options_.stage_share > 0 ? options_.stage_share
+                                 : 1.0 / request.stage_count;
   stage.answer_tokens = options_.answer_tokens;
   ASSIGN_OR_RETURN(std::unique_ptr<MockStage> mock,
                    MockStage::Create(stage, limits));

@@ -49,6 +49,8 @@ class MockStageHost : public StageBackend {
     CostModel cost;
     // Part of the model's time that a stage takes; 0 for 1 / stages.
     double stage_share = 0;
+    // Part of it that each layer takes instead, when it is not 0.
+    double layer_share = 0;
     int answer_tokens = 0;
     // Numbers that stages pass on for each token; at least 1. A real stage
     // passes the model's hidden size.

@@ -58,6 +58,11 @@ ABSL_FLAG(double, context_ns, 10,
           "For each position that a token attends to, in nanoseconds.");
 ABSL_FLAG(double, stage_share, 0,
           "Part of the model's time that each stage takes. 0: 1 / stages.");
+ABSL_FLAG(bool, by_layers, false,
+          "Whether each layer takes its part of the time, in place of each "
+          "stage, and the coordinator is told so.");
+ABSL_FLAG(double, slowdown, 1,
+          "How many times as long as stated steps take. Heartbeats say so.");
 ABSL_FLAG(int, answer_tokens, 0,
           "End answers with a stop token after so many tokens. 0: never.");
 ABSL_FLAG(int, link_width, 1,
@@ -141,14 +146,25 @@ class MockWorker {
     description.kernel_isa = "none";
     description.device = "mock";
     description.models = {options.model};
+    const double slowdown = absl::GetFlag(FLAGS_slowdown);
+    if (options.layer_share > 0) {
+      // What it would measure at its start, before it became slow.
+      const double share = options.layer_share / slowdown;
+      description.step_times.layer_step_s =
+          absl::ToDoubleSeconds(options.cost.per_step) * share;
+      description.step_times.layer_token_s =
+          absl::ToDoubleSeconds(options.cost.per_token) * share;
+      description.step_times.layer_context_s =
+          absl::ToDoubleSeconds(options.cost.per_context) * share;
+    }
     ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
                      credentials->CreateChannel(
                          absl::GetFlag(FLAGS_coordinator), kCoordinatorName));
     registration_ = std::make_unique<Registration>(
         Registration::Options(), description, std::move(channel),
-        [host = host_.get()] {
+        [host = host_.get(), slowdown] {
           return WorkDone{host->finished_step_count(),
-                          host->finished_step_count()};
+                          host->finished_step_count(), slowdown};
         },
         [](bool) {});
     return absl::OkStatus();
@@ -179,6 +195,7 @@ absl::Status CheckFlags() {
   RETURN_IF_ERROR(check("token_us", absl::GetFlag(FLAGS_token_us), 0, 1e6));
   RETURN_IF_ERROR(check("context_ns", absl::GetFlag(FLAGS_context_ns), 0, 1e6));
   RETURN_IF_ERROR(check("stage_share", absl::GetFlag(FLAGS_stage_share), 0, 1));
+  RETURN_IF_ERROR(check("slowdown", absl::GetFlag(FLAGS_slowdown), 0.1, 100));
   RETURN_IF_ERROR(
       check("answer_tokens", absl::GetFlag(FLAGS_answer_tokens), 0, 1 << 30));
   RETURN_IF_ERROR(
@@ -201,7 +218,13 @@ absl::StatusOr<MockStageHost::Options> OptionsFromFlags() {
   options.cost.per_step = absl::Microseconds(absl::GetFlag(FLAGS_step_us));
   options.cost.per_token = absl::Microseconds(absl::GetFlag(FLAGS_token_us));
   options.cost.per_context = absl::Nanoseconds(absl::GetFlag(FLAGS_context_ns));
+  options.cost.per_step *= absl::GetFlag(FLAGS_slowdown);
+  options.cost.per_token *= absl::GetFlag(FLAGS_slowdown);
+  options.cost.per_context *= absl::GetFlag(FLAGS_slowdown);
   options.stage_share = absl::GetFlag(FLAGS_stage_share);
+  if (absl::GetFlag(FLAGS_by_layers)) {
+    options.layer_share = 1.0 / source->config().n_layers;
+  }
   options.answer_tokens = absl::GetFlag(FLAGS_answer_tokens);
   options.link_width = absl::GetFlag(FLAGS_link_width);
   return options;

@@ -11,6 +11,7 @@
 #include "cli/readiness.h"
 #include "cli/report.h"
 #include "cli/status.h"
+#include "cli/status_why.h"
 #include "client/client.h"
 #include "util/credential_flags.h"
 
@@ -21,6 +22,9 @@ namespace {
 class Findings {
  public:
   void Good(const std::string& what) { std::cout << "ok    " << what << "\n"; }
+  void Note(const std::string& what, const std::string& remedy) {
+    std::cout << "note  " << what << "\n      " << remedy << "\n";
+  }
   void Bad(const std::string& what, const std::string& remedy) {
     std::cout << "FAIL  " << what << "\n      " << remedy << "\n";
     n_bad_++;
@@ -86,8 +90,9 @@ void CheckModels(Client* client, const CallOptions& call, Findings* findings) {
     } else {
       findings->Bad(
           absl::StrCat("model ", model.name(), ": ", readiness.progress),
-          "start as many workers as --stages of the coordinator says, with the "
-          "same model file and --coordinator, or wait until they have loaded");
+          "start workers with the same model file and --coordinator, as many "
+          "as --stages of the coordinator says or as their memory needs, or "
+          "wait until they have loaded");
     }
   }
 }
@@ -119,6 +124,13 @@ void CheckWorkers(Client* client, const CallOptions& call, Findings* findings) {
                     "restart it");
     } else {
       const v1::WorkerCapabilities& can = worker.capabilities();
+      // It serves on: worth knowing, and nothing that is wrong.
+      if (worker.is_slow()) {
+        findings->Note(DescribeSlowness(worker),
+                       "what else runs on its machine, or has it become hot? "
+                       "the pipeline is cut anew where that pays: `tern status "
+                       "--why`");
+      }
       findings->Good(can.thread_placement().empty()
                          ? what
                          : absl::StrCat(what, "; threads (", can.thread_count(),

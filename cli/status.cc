@@ -5,15 +5,20 @@
 #include <utility>
 #include <vector>
 
+#include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "cli/connection.h"
 #include "cli/report.h"
+#include "cli/status_why.h"
 #include "cli/text_table.h"
 #include "client/client.h"
 #include "util/credential_flags.h"
 #include "util/status_macros.h"
+
+ABSL_FLAG(bool, why, false,
+          "Also say why layers and workers are where they are.");
 
 namespace tern {
 namespace {
@@ -105,7 +110,7 @@ std::string FormatWorkers(const v1::ListWorkersResponse& workers) {
   return TextTable(rows);
 }
 
-absl::Status Status(const ClientOptions& options) {
+absl::Status Status(const ClientOptions& options, bool why) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                    Client::Create(options));
   CallOptions call;
@@ -114,7 +119,9 @@ absl::Status Status(const ClientOptions& options) {
                    client->ListModels(call));
   ASSIGN_OR_RETURN(const v1::ListWorkersResponse workers,
                    client->ListWorkers(call));
-  std::cout << FormatStatus(models, workers) << std::flush;
+  std::cout << FormatStatus(models, workers);
+  if (why) std::cout << FormatWhy(workers);
+  std::cout << std::flush;
   return absl::OkStatus();
 }
 
@@ -124,7 +131,7 @@ ExitCode Run(const Arguments& arguments) {
                                               arguments.positional[0], "\""));
   }
   const ClientOptions options = ClientOptionsFromFlags();
-  return Report(Status(options), options.server);
+  return Report(Status(options, absl::GetFlag(FLAGS_why)), options.server);
 }
 
 }  // namespace
@@ -160,12 +167,14 @@ std::string FormatStatus(const v1::ListModelsResponse& models,
 Command StatusCommand() {
   return {"status",
           "show models, pipelines and workers",
-          R"(usage: tern status [FLAGS]
+          R"(usage: tern status [--why] [FLAGS]
 
 Prints the models that the cluster serves, the pipelines of each with their
-stages, and the workers. A worker without a stage is a spare.
+stages, and the workers. A worker without a stage is a spare. With --why also
+what the stages are expected to take, what holds each pipeline back, why spares
+have no stage, and which workers have become slow.
 )",
-          {kConnectionFlagsFile, kCredentialFlagsFile},
+          {"cli/status.cc", kConnectionFlagsFile, kCredentialFlagsFile},
           &Run};
 }
 

@@ -336,11 +336,16 @@ TEST_F(TernTest, StatusShowsTheCluster) {
     auto* worker = response->add_workers();
     worker->set_worker_id("w-1");
     worker->set_state(v1::WORKER_STATE_LOADING);
+    worker->set_why_idle("nobody knows");
     return grpc::Status::OK;
   };
   EXPECT_EQ(Tern({"status"}), 0) << err_;
   EXPECT_TRUE(absl::StrContains(out_, "model demo:")) << out_;
   EXPECT_TRUE(absl::StrContains(out_, "w-1     LOADING")) << out_;
+  EXPECT_FALSE(absl::StrContains(out_, "nobody knows")) << out_;
+  EXPECT_EQ(Tern({"status", "--why"}), 0) << err_;
+  EXPECT_TRUE(absl::StrContains(out_, "w-1 has no stage: nobody knows"))
+      << out_;
 }
 
 TEST_F(TernTest, DoctorFindsNothingWrongWithAHealthyCluster) {

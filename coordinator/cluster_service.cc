@@ -10,8 +10,11 @@
 #include "coordinator/cluster_view.h"
 #include "coordinator/engine.h"
 #include "coordinator/model_registry.h"
+#include "coordinator/placement.h"
+#include "coordinator/stage_cut.h"
 #include "coordinator/worker_router.h"
 #include "google/protobuf/duration.pb.h"
+#include "model/step_times.h"
 #include "util/credentials.h"
 #include "util/grpc_status.h"
 #include "util/message_checksum.h"
@@ -46,6 +49,11 @@ WorkerRegistration FromProto(const v1::RegisterWorkerRequest& request) {
     out.packed_blocks = {from.packed_blocks().column_count(),
                          from.packed_blocks().byte_count()};
   }
+  const v1::StepTimes& times = from.step_times();
+  out.step_times = {times.layer_step_seconds(), times.layer_token_seconds(),
+                    times.layer_context_seconds(), times.head_step_seconds(),
+                    times.head_row_seconds()};
+  out.link_bytes_per_second = from.link_bytes_per_second();
   return out;
 }
 
@@ -71,6 +79,19 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
       registration.packed_blocks.columns);
   capabilities->mutable_packed_blocks()->set_byte_count(
       registration.packed_blocks.bytes);
+  if (registration.step_times.is_known()) {
+    const StepTimes& times = registration.step_times;
+    v1::StepTimes* const to = capabilities->mutable_step_times();
+    to->set_layer_step_seconds(times.layer_step_s);
+    to->set_layer_token_seconds(times.layer_token_s);
+    to->set_layer_context_seconds(times.layer_context_s);
+    to->set_head_step_seconds(times.head_step_s);
+    to->set_head_row_seconds(times.head_row_s);
+  }
+  capabilities->set_link_bytes_per_second(registration.link_bytes_per_second);
+  out->set_slowdown(worker.slowdown);
+  out->set_is_slow(worker.slow);
+  out->set_why_idle(from.why_idle);
   SetDuration(from.silence, out->mutable_time_since_heartbeat());
   out->set_finished_step_count(worker.finished_step_count);
   if (from.stage >= 0) {
@@ -89,6 +110,42 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
     out->set_state(from.phase == Engine::Phase::kReady
                        ? v1::WORKER_STATE_READY
                        : v1::WORKER_STATE_LOADING);
+  }
+}
+
+void ToProto(const Engine::PipelineStatus& from,
+             const Engine::Snapshot& snapshot, v1::PipelineForecast* out) {
+  const CutForecast& forecast = from.forecast;
+  out->set_pipeline_id(from.id);
+  out->set_wanted_count(snapshot.max_sequences);
+  out->set_running_count(forecast.n_running);
+  out->set_context_token_count(snapshot.context_tokens);
+  out->set_cycle_seconds(forecast.cycle_s);
+  out->set_tokens_per_second(forecast.tokens_per_second);
+  out->set_slowest_stage_index(forecast.slowest_stage);
+  out->set_is_round_bound(forecast.is_round_bound);
+  out->set_recut_gain(from.recut_gain);
+  for (size_t i = 0; i < from.stages.size(); ++i) {
+    const Engine::StageStatus& stage = from.stages[i];
+    v1::StageForecast* const to = out->add_stages();
+    to->set_worker_id(stage.placed.worker_id);
+    to->set_layer_begin(stage.placed.range.layer_begin);
+    to->set_layer_end(stage.placed.range.layer_end);
+    if (i < forecast.stage_s.size()) {
+      to->set_stage_seconds(forecast.stage_s[i]);
+      to->set_link_seconds(forecast.link_s[i]);
+    }
+    to->set_weight_bytes(stage.info.weight_bytes);
+    to->set_kv_bytes(stage.info.kv_bytes);
+    for (const Engine::WorkerStatus& worker : snapshot.workers) {
+      const WorkerRegistration& r = worker.worker.registration;
+      if (r.worker_id != stage.placed.worker_id) continue;
+      to->set_is_measured(r.step_times.is_known());
+      to->set_memory_bytes(UsableMemory(r.memory_bytes));
+    }
+    if (static_cast<int>(i) == from.fullest_stage) {
+      out->set_fullest_worker_id(stage.placed.worker_id);
+    }
   }
 }
 
@@ -138,6 +195,9 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::SendHeartbeat(
   heartbeat.finished_step_count = request->finished_step_count();
   heartbeat.progress = request->progress();
   heartbeat.is_draining = request->is_draining();
+  heartbeat.slowdown = request->slowdown();
+  heartbeat.round_trip = absl::Seconds(request->round_trip().seconds()) +
+                         absl::Nanoseconds(request->round_trip().nanos());
   context_.workers->SendHeartbeat(
       std::move(heartbeat),
       [reactor, response](const absl::StatusOr<bool>& released) {
@@ -163,6 +223,9 @@ grpc::ServerUnaryReactor* ClusterServiceImpl::ListWorkers(
             if (place == nullptr || worker.silence < place->silence) {
               place = &worker;
             }
+          }
+          for (const Engine::PipelineStatus& pipeline : snapshot.pipelines) {
+            ToProto(pipeline, snapshot, response->add_pipelines());
           }
         }
         for (const auto& [id, worker] : by_id) {

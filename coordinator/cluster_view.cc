@@ -19,6 +19,12 @@ constexpr size_t kMaxModels = 1024;
 // What bytes are computed of stays far below 2^63.
 constexpr int kMaxBlockColumns = 1024;
 constexpr int kMaxBlockBytes = 65536;
+// Seconds of one layer, or of a head, for one token.
+constexpr double kMaxStepTime = 1000;
+// What a worker says of its speed is believed up to these.
+constexpr double kMinSlowdown = 0.01;
+constexpr double kMaxSlowdown = 100;
+constexpr double kMaxLatency = 10;
 
 bool IsName(absl::string_view text, size_t max_bytes) {
   return !text.empty() && text.size() <= max_bytes &&
@@ -73,6 +79,21 @@ absl::Status CheckFields(const WorkerRegistration& r) {
                    r.packed_blocks.columns, " columns and ",
                    r.packed_blocks.bytes, " bytes; 1 to ", kMaxBlockColumns,
                    " and 1 to ", kMaxBlockBytes, " are taken");
+  }
+  const StepTimes& t = r.step_times;
+  for (const double seconds :
+       {t.layer_step_s, t.layer_token_s, t.layer_context_s, t.head_step_s,
+        t.head_row_s}) {
+    // Written so that NaN fails.
+    if (!(seconds >= 0 && seconds <= kMaxStepTime)) {
+      return invalid("capabilities.step_times of worker ", r.worker_id,
+                     " have ", seconds, " seconds; 0 to ", kMaxStepTime,
+                     " are taken");
+    }
+  }
+  if (!(r.link_bytes_per_second >= 0 && r.link_bytes_per_second <= 1e15)) {
+    return invalid("capabilities.link_bytes_per_second is ",
+                   r.link_bytes_per_second, "; 0 to 1e15 are taken");
   }
   if (r.models.size() > kMaxModels) {
     return invalid("capabilities.models has ", r.models.size(),
@@ -170,6 +191,17 @@ absl::Status ClusterView::Heartbeat(const WorkerHeartbeat& heartbeat,
     worker.progress = heartbeat.progress;
     worker.last_progress = now;
     worker.hung = false;
+  }
+  // Nonsense counts as not said.
+  if (heartbeat.slowdown > 0) {
+    worker.slowdown =
+        std::clamp(heartbeat.slowdown, kMinSlowdown, kMaxSlowdown);
+    if (worker.slowdown >= kSlow) worker.slow = true;
+    if (worker.slowdown <= kNoLongerSlow) worker.slow = false;
+  }
+  if (heartbeat.round_trip > absl::ZeroDuration()) {
+    worker.link_latency_s =
+        std::min(kMaxLatency, absl::ToDoubleSeconds(heartbeat.round_trip) / 2);
   }
   return absl::OkStatus();
 }

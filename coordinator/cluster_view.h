@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "model/stage_plan.h"
+#include "model/step_times.h"
 
 namespace tern {
 
@@ -34,10 +35,17 @@ struct WorkerRegistration {
   bool supports_step_token_source = false;
   int repeat_max_limit = 1;
   PackedBlocks packed_blocks;
+  StepTimes step_times;              // of the model it has, with an int8 head
+  double link_bytes_per_second = 0;  // to other stages; 0 for no limit known
 
   // Not the worker's: an operator has taken it out of service.
   bool cordoned = false;
 };
+
+// A worker whose steps take so many times as long as it measured at its start
+// is slow, until they take as little as this again.
+inline constexpr double kSlow = 2;
+inline constexpr double kNoLongerSlow = 1.5;
 
 // A sign of life; see cluster.proto for the fields.
 struct WorkerHeartbeat {
@@ -46,6 +54,8 @@ struct WorkerHeartbeat {
   int64_t finished_step_count = 0;
   int64_t progress = 0;
   bool is_draining = false;
+  double slowdown = 0;        // 0: not known
+  absl::Duration round_trip;  // zero: not known
 };
 
 // A worker as the coordinator knows it.
@@ -58,6 +68,13 @@ struct Worker {
   // What it has computed, in layers, and when that last grew.
   int64_t progress = 0;
   absl::Time last_progress;
+
+  // How many times as long as its step_times its latest steps have taken, and
+  // how long a message of it is under way.
+  double slowdown = 1;
+  double link_latency_s = 0;
+  // From kSlow times as long on, until it is kNoLongerSlow again.
+  bool slow = false;
 
   // It owed a step and did nothing. It gets no stage before it does something
   // again.

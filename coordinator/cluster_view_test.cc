@@ -1,5 +1,6 @@
 #include "coordinator/cluster_view.h"
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -48,6 +49,43 @@ TEST_F(ClusterViewTest, ListsAvailableWorkersOfAModelInOrder) {
   ASSERT_TRUE(view_.Register(Registration("a", 2), kMayNot, now_).ok());
   EXPECT_EQ(AvailableIds(), (Ids{"a", "b"}));
   EXPECT_EQ(AvailableIds("other"), Ids{});
+}
+
+TEST_F(ClusterViewTest, AWorkerIsSlowFromTwiceItsTimeOn) {
+  const int64_t epoch =
+      view_.Register(Registration("a", 1), kMayNot, now_).value();
+  const auto beat = [&](double slowdown, absl::Duration round_trip = {}) {
+    EXPECT_TRUE(
+        view_.Heartbeat({"a", epoch, 0, 0, false, slowdown, round_trip}, now_)
+            .ok());
+    return view_.Find("a");
+  };
+  EXPECT_EQ(beat(0)->slowdown, 1);
+  EXPECT_FALSE(beat(1.9)->slow);
+  EXPECT_TRUE(beat(2)->slow);
+  EXPECT_EQ(beat(0)->slowdown, 2);
+  // It takes more than a moment's relief.
+  EXPECT_TRUE(beat(1.6)->slow);
+  EXPECT_FALSE(beat(1.5)->slow);
+  EXPECT_LE(beat(1e300)->slowdown, 1000);
+  EXPECT_GE(beat(1e-300)->slowdown, 0.001);
+  EXPECT_EQ(beat(std::nan(""))->slowdown, beat(0)->slowdown);
+  EXPECT_EQ(beat(0, absl::Milliseconds(4))->link_latency_s, 0.002);
+  EXPECT_LE(beat(0, absl::InfiniteDuration())->link_latency_s, 60);
+}
+
+TEST_F(ClusterViewTest, TimesThatCannotBeAreRefused) {
+  WorkerRegistration r = Registration("a", 1);
+  for (const double bad : {-1.0, 1e9, std::nan("")}) {
+    r.step_times = {};
+    r.step_times.head_row_s = bad;
+    EXPECT_EQ(CodeOf(r), absl::StatusCode::kInvalidArgument);
+    r.step_times = {};
+    r.link_bytes_per_second = bad < 1 ? bad : 1e30;
+    EXPECT_EQ(CodeOf(r), absl::StatusCode::kInvalidArgument);
+    r.link_bytes_per_second = 0;
+  }
+  EXPECT_EQ(CodeOf(r), absl::StatusCode::kOk);
 }
 
 TEST_F(ClusterViewTest, HeartbeatsKeepALease) {

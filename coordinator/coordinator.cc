@@ -37,7 +37,6 @@ absl::Status CheckSpec(const ModelSpec& spec) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--head_mode is ", spec.head_mode, "; it must be int8 or stored"));
   }
-  RETURN_IF_ERROR(CheckPositive("stages", spec.n_stages));
   if (spec.kv_cache_tokens < 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("--kv_cache_tokens is ", spec.kv_cache_tokens,
@@ -78,6 +77,13 @@ absl::Status CheckOptions(const Coordinator::Options& options) {
     return absl::InvalidArgumentError(
         absl::StrCat("--lease is ", absl::FormatDuration(options.lease),
                      "; it must be in [100ms, 1h]"));
+  }
+  if (options.recut.interval < absl::ZeroDuration() ||
+      !(options.recut.min_gain >= 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--recut_interval is ", absl::FormatDuration(options.recut.interval),
+        " and --recut_gain ", options.recut.min_gain,
+        "; neither may be negative"));
   }
   if (options.hang_timeout < absl::Milliseconds(100)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -181,6 +187,7 @@ absl::StatusOr<std::shared_ptr<ModelInstance>> Coordinator::OpenModel(
   engine.scheduler.always_drafts = options.always_drafts;
   engine.scheduler.prefix_cache = options.prefix_cache;
   engine.cluster.lease_duration = options.lease;
+  engine.recut = options.recut;
   engine.hang_timeout = options.hang_timeout;
   engine.unavailable_after = options.unavailable_after;
   engine.last_epoch = last_epoch_;

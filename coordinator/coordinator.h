@@ -14,6 +14,7 @@
 #include "coordinator/model_instance.h"
 #include "coordinator/model_registry.h"
 #include "coordinator/publisher.h"
+#include "coordinator/recut.h"
 #include "coordinator/worker_router.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
@@ -47,6 +48,7 @@ class Coordinator {
     bool always_drafts = false;
     bool prefix_cache = true;
     absl::Duration lease = absl::Seconds(10);
+    RecutOptions recut;
     absl::Duration hang_timeout = absl::Seconds(2);
     absl::Duration unavailable_after = absl::Seconds(30);
 

@@ -791,7 +791,9 @@ TEST_F(CoordinatorTest, SenselessOptionsAreRefused) {
   EXPECT_EQ(code_of([](Options* o) { o->models[0].head_mode = "fp8"; }),
             kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->models[0].n_stages = 3; }), kInvalid);
-  EXPECT_EQ(code_of([](Options* o) { o->models[0].n_stages = 0; }), kInvalid);
+  EXPECT_EQ(code_of([](Options* o) { o->models[0].n_stages = -1; }), kInvalid);
+  EXPECT_EQ(code_of([](Options* o) { o->models[0].layer_cuts = {0}; }),
+            kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->models[0].kv_cache_tokens = -1; }),
             kInvalid);
   EXPECT_EQ(code_of([](Options* o) { o->max_sequences = 0; }), kInvalid);

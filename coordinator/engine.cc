@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "util/logging.h"
 
 namespace tern {
@@ -193,10 +194,19 @@ void Engine::RegisterWorker(WorkerRegistration registration,
 void Engine::SendHeartbeat(WorkerHeartbeat heartbeat,
                            std::function<void(absl::StatusOr<bool>)> done) {
   auto task = [this, heartbeat = std::move(heartbeat), done] {
+    const Worker* before = cluster_.Find(heartbeat.worker_id);
+    const bool was_slow = before != nullptr && before->slow;
     const absl::Status status = cluster_.Heartbeat(heartbeat, now_);
     if (!status.ok()) {
       done(status);
       return;
+    }
+    const Worker& worker = *cluster_.Find(heartbeat.worker_id);
+    if (worker.slow != was_slow) {
+      LOG(WARNING) << "event="
+                   << (was_slow ? "worker_recovered" : "worker_slow")
+                   << " worker=" << heartbeat.worker_id
+                   << " slowdown=" << worker.slowdown;
     }
     const bool may_go =
         heartbeat.is_draining && PipelineOf(heartbeat.worker_id) < 0;
@@ -283,6 +293,7 @@ void Engine::Turn() {
   LoseHungPipelines();
   DrainPipelines();
   if (has_released_) ForgetReleased();
+  RecutPipelines();
   Deliver(scheduler_.ExpireDeadlines(now_));
   if (now_ - last_loss_ >= options_.unavailable_after) {
     if (n_ready_ == 0 && scheduler_.n_sequences() > 0) EndAll(WhyNotReady());
@@ -436,55 +447,78 @@ std::vector<const Worker*> Engine::FreeWorkers() const {
 }
 
 bool Engine::MayFormPipeline() const {
-  return static_cast<int>(FreeWorkers().size()) >= options_.placement.n_stages;
+  return CanPlace(options_.config, options_.placement,
+                  Candidates(FreeWorkers()));
+}
+
+// Who failed to load more often than others is asked when these cannot do
+// without.
+Placements Engine::PlaceFree() const {
+  const std::vector<const Worker*> free = FreeWorkers();
+  const auto n_failures = [&](size_t i) {
+    const auto it = load_failures_.find(free[i]->registration.worker_id);
+    return it == load_failures_.end() ? 0 : it->second;
+  };
+  Placements placements;
+  for (size_t n = 1; n <= free.size(); ++n) {
+    if (n < free.size() && n_failures(n) == n_failures(n - 1)) continue;
+    placements = PlacePipelines(options_.config, options_.placement,
+                                Candidates(absl::MakeConstSpan(free).first(n)));
+    if (!placements.pipelines.empty()) break;
+  }
+  return placements;
 }
 
 void Engine::FormPipelines() {
   while (MayFormPipeline()) {
-    absl::StatusOr<Placement> placement =
-        PlacePipeline(options_.config, options_.placement, FreeWorkers());
-    if (!placement.ok()) {
-      last_failure_ = placement.status();
+    Placements placements = PlaceFree();
+    if (placements.pipelines.empty()) {
+      last_failure_ = placements.why_none;
       retry_at_ = now_ + kLongestRetry;
       LOG(WARNING) << "event=pipeline_not_placed status=" << last_failure_;
       return;
     }
-    int index = 0;
-    while (pipelines_.count(index) > 0) ++index;
-    Member& member = pipelines_[index];
-    member.id = absl::StrCat(options_.model, "/", index);
-    member.epoch = ++*last_epoch_;
-    member.kv_block_count = placement->kv_block_count;
-    numerics_id_ =
-        absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
-    member.looks_ahead = true;
-    for (const PlacedStage& stage : placement->stages) {
-      const Worker* worker = cluster_.Find(stage.worker_id);
-      CHECK(worker != nullptr);  // It is free.
-      if (!worker->registration.supports_step_token_source) {
-        member.looks_ahead = false;
-      }
-      member.stages.push_back({stage, {}, 0});
-      LOG(INFO) << "event=stage_placed pipeline=" << member.id
-                << " epoch=" << member.epoch << " worker=" << stage.worker_id
-                << " layers=" << stage.range.layer_begin << "-"
-                << stage.range.layer_end
-                << " kv_blocks=" << member.kv_block_count;
+    for (Placement& placement : placements.pipelines) {
+      FormPipeline(std::move(placement));
     }
-    Pipeline::Spec spec;
-    spec.model = options_.model;
-    spec.pipeline_id = member.id;
-    spec.epoch = member.epoch;
-    spec.model_fingerprint = options_.model_fingerprint;
-    spec.numerics_id = numerics_id_;
-    spec.vocab_size = options_.config.vocab_size;
-    spec.kv_block_size = options_.placement.kv_block_size;
-    spec.max_step_tokens = options_.scheduler.max_step_tokens;
-    spec.looks_ahead = member.looks_ahead;
-    spec.placement = *std::move(placement);
-    member.pipeline =
-        factory_(std::move(spec), ListenerOf(index, member.epoch));
   }
+}
+
+void Engine::FormPipeline(Placement placement) {
+  int index = 0;
+  while (pipelines_.count(index) > 0) ++index;
+  Member& member = pipelines_[index];
+  member.id = absl::StrCat(options_.model, "/", index);
+  member.epoch = ++*last_epoch_;
+  member.kv_block_count = placement.kv_block_count;
+  numerics_id_ =
+      absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+  member.looks_ahead = true;
+  for (const PlacedStage& stage : placement.stages) {
+    const Worker* worker = cluster_.Find(stage.worker_id);
+    CHECK(worker != nullptr);  // It is free.
+    if (!worker->registration.supports_step_token_source) {
+      member.looks_ahead = false;
+    }
+    member.stages.push_back({stage, {}, 0});
+    LOG(INFO) << "event=stage_placed pipeline=" << member.id
+              << " epoch=" << member.epoch << " worker=" << stage.worker_id
+              << " layers=" << stage.range.layer_begin << "-"
+              << stage.range.layer_end
+              << " kv_blocks=" << member.kv_block_count;
+  }
+  Pipeline::Spec spec;
+  spec.model = options_.model;
+  spec.pipeline_id = member.id;
+  spec.epoch = member.epoch;
+  spec.model_fingerprint = options_.model_fingerprint;
+  spec.numerics_id = numerics_id_;
+  spec.vocab_size = options_.config.vocab_size;
+  spec.kv_block_size = options_.placement.kv_block_size;
+  spec.max_step_tokens = options_.scheduler.max_step_tokens;
+  spec.looks_ahead = member.looks_ahead;
+  spec.placement = std::move(placement);
+  member.pipeline = factory_(std::move(spec), ListenerOf(index, member.epoch));
 }
 
 // What a pipeline says of itself goes through the mailbox, and is of no
@@ -545,6 +579,7 @@ void Engine::OnPipelineReady(int index,
     load_failures_.erase(member.stages[i].placed.worker_id);
   }
   member.ready = true;
+  member.ready_since = now_;
   has_served_ = true;
   n_failures_ = 0;
   last_failure_ = absl::OkStatus();
@@ -632,12 +667,12 @@ bool Engine::MayLeave(int index, const Member& member) const {
     other_loads = true;
   }
   if (other_loads || MayFormPipeline()) return false;
-  int n_workers = static_cast<int>(FreeWorkers().size());
+  std::vector<const Worker*> workers = FreeWorkers();
   for (const StageStatus& stage : member.stages) {
     const Worker* worker = cluster_.Find(stage.placed.worker_id);
-    n_workers += worker != nullptr && worker->IsAvailable();
+    if (worker != nullptr && worker->IsAvailable()) workers.push_back(worker);
   }
-  return n_workers >= options_.placement.n_stages;
+  return CanPlace(options_.config, options_.placement, Candidates(workers));
 }
 
 void Engine::DrainPipelines() {
@@ -714,14 +749,23 @@ absl::Status Engine::WhyNotReady() const {
     }
     return absl::UnavailableError(absl::StrCat(prefix, loading));
   }
-  const size_t n_available = cluster_.Available(options_.model).size();
+  const std::vector<const Worker*> available =
+      cluster_.Available(options_.model);
+  const size_t n_available = available.size();
   const size_t n_known =
       std::count_if(cluster_.workers().begin(), cluster_.workers().end(),
                     [](const auto& w) { return w.second.IsAvailable(); });
-  std::string text = absl::StrCat(
-      prefix, n_available, " of ", options_.placement.n_stages,
-      options_.placement.n_stages == 1 ? " worker" : " workers",
-      " that it needs ", n_available == 1 ? "is" : "are", " registered");
+  const int n_needed = std::max(1, options_.placement.n_stages);
+  std::string text =
+      options_.placement.n_stages > 0 || n_available == 0
+          ? absl::StrCat(prefix, n_available, " of ", n_needed,
+                         n_needed == 1 ? " worker" : " workers",
+                         " that it needs ", n_available == 1 ? "is" : "are",
+                         " registered")
+          : absl::StrCat(prefix,
+                         CheckPlaceable(options_.config, options_.placement,
+                                        Candidates(available))
+                             .message());
   if (n_known > n_available) {
     absl::StrAppend(&text, " (", n_known - n_available,
                     " more do not have the model's file)");
@@ -774,6 +818,7 @@ Engine::Snapshot Engine::MakeSnapshot() const {
     }
     snapshot.workers.push_back(std::move(view));
   }
+  AddForecasts(&snapshot);
   return snapshot;
 }
 

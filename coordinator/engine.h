@@ -21,8 +21,10 @@
 #include "coordinator/cluster_view.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/placement.h"
+#include "coordinator/recut.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/sequence.h"
+#include "coordinator/stage_cut.h"
 #include "coordinator/token_stream.h"
 #include "model/model_config.h"
 #include "util/bounded_queue.h"
@@ -56,6 +58,7 @@ class Engine {
     PlacementOptions placement;
     Scheduler::Options scheduler;
     ClusterView::Options cluster;  // without suspect_after: a few heartbeats
+    RecutOptions recut;
 
     // How long requests wait for a lost pipeline to come back, when there is no
     // other that could take them, before they end with UNAVAILABLE; those that
@@ -114,6 +117,11 @@ class Engine {
     int kv_block_cached_count = 0;
     int n_running = 0;
     Scheduler::Counters counters;
+    // What is expected of it under the load it was cut for, with what is known
+    // of its workers now, and how much faster it would be if it were cut anew.
+    CutForecast forecast;
+    double recut_gain = 0;
+    int fullest_stage = 0;  // that has the least memory left for KV blocks
   };
   struct WorkerStatus {
     Worker worker;
@@ -121,11 +129,16 @@ class Engine {
     std::string pipeline_id;        // where it has a stage, or empty
     int stage = -1;                 // which, or -1
     Phase phase = Phase::kWaiting;  // of the pipeline
+    std::string why_idle;  // has no stage, though it may have one; for people
   };
   struct Snapshot {
     Phase phase = Phase::kWaiting;  // of the pipeline that is furthest
     std::string phase_text;         // for people: what is missing
     std::string numerics_id;        // empty before the first worker
+    // The load that pipelines are cut for: sequences on each, and tokens of
+    // context of each of these.
+    int max_sequences = 0;
+    int context_tokens = 0;
     std::vector<PipelineStatus> pipelines;
     int n_waiting = 0;
     int n_running = 0;
@@ -211,6 +224,8 @@ class Engine {
     std::unique_ptr<Pipeline> pipeline;
     bool ready = false;        // it has loaded
     bool looks_ahead = false;  // steps are planned ahead, all workers can
+    absl::Time ready_since;
+    int n_recut_looks = 0;  // in a row that found that another cut pays
     // Since when it owes the result of its oldest step in flight.
     absl::Time owes_since;
     std::vector<StageStatus> stages;
@@ -234,7 +249,18 @@ class Engine {
 
   std::vector<const Worker*> FreeWorkers() const;
   bool MayFormPipeline() const;
+  // Of the free workers.
+  Placements PlaceFree() const;
   void FormPipelines();
+  void FormPipeline(Placement placement);
+  // Lets a pipeline go whose workers, or spares with them, would be faster with
+  // another cut; it is formed again at once.
+  void RecutPipelines();
+  // Its workers, in the order of its stages. Empty when one is not known any
+  // more.
+  std::vector<PlacementCandidate> CandidatesOf(const Member& member) const;
+  RecutForecast ForecastRecutOf(int index, const Member& member) const;
+  void AddForecasts(Snapshot* snapshot) const;
   void OnPipelineReady(int index, std::vector<Pipeline::StageInfo> infos);
   void LosePipeline(int index, const absl::Status& why);
   void LosePipelineOf(const std::string& worker_id, const absl::Status& why);
@@ -288,6 +314,8 @@ class Engine {
   std::map<std::string, int> load_failures_;
   absl::Time retry_at_ = absl::InfinitePast();
   bool has_released_ = false;  // workers not yet forgotten
+  absl::Time last_recut_ = absl::InfinitePast();
+  absl::Time recut_look_at_ = absl::InfinitePast();  // for one that pays
   bool stopped_ = false;
 
   absl::Mutex shutdown_mu_;

@@ -25,6 +25,7 @@
 #include "coordinator/token_stream.h"
 #include "gtest/gtest.h"
 #include "model/model_config.h"
+#include "model/step_times.h"
 #include "util/fake_clock.h"
 
 // An engine with toy workers behind fake pipelines, and a clock that the test
@@ -194,10 +195,11 @@ class EngineFixture : public ::testing::Test {
     r.protocol_version = kProtocolVersion;
     r.address = absl::StrCat("127.0.0.1:", 7000 + id.back());
     r.numerics_class = "cpu-1";
-    r.memory_bytes = int64_t{1} << 30;
     r.thread_count = 1;
     r.supports_step_token_source = takes_sampled_tokens;
     r.models = {"toy"};
+    r.step_times = step_times_;
+    r.memory_bytes = memory_bytes_;
     absl::Status status;
     absl::Notification done;
     engine_->RegisterWorker(r, [&](absl::StatusOr<Engine::Lease> lease) {
@@ -222,6 +224,17 @@ class EngineFixture : public ::testing::Test {
                            });
     done.WaitForNotification();
     return released;
+  }
+
+  // Its steps take so many times as long as its step times say.
+  void SlowDown(const std::string& id, double slowdown) {
+    absl::Notification done;
+    engine_->SendHeartbeat({id, leases_.at(id), 0, 0, false, slowdown},
+                           [&](const absl::StatusOr<bool>& is_released) {
+                             EXPECT_TRUE(is_released.ok());
+                             done.Notify();
+                           });
+    done.WaitForNotification();
   }
 
   Engine::Snapshot Inspect() {
@@ -311,6 +324,10 @@ class EngineFixture : public ::testing::Test {
   static std::vector<int32_t> Answer(int n_prompt, int n) {
     return ToyAnswer(Prompt(n_prompt), 5, n, kVocab);
   }
+
+  // Of workers that register from now on.
+  StepTimes step_times_;
+  int64_t memory_bytes_ = int64_t{1} << 30;
 
   Engine::Options options_;
   FakeClock clock_;

@@ -9,6 +9,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
 #include "absl/time/time.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/model_instance.h"
@@ -33,9 +34,15 @@ ABSL_FLAG(std::string, models_dir, "",
 ABSL_FLAG(std::string, chat_template, "",
           "File with a chat template (Jinja) to take in place of the models'. "
           "Empty: the models' own; without one it takes no conversations.");
-ABSL_FLAG(int, stages, 1,
+ABSL_FLAG(int, stages, 0,
           "Number of workers that share the model, each with a part of its "
-          "layers.");
+          "layers. 0: one where the model fits a worker, else as many as give "
+          "the most tokens per second.");
+ABSL_FLAG(
+    std::vector<std::string>, layer_cuts, {},
+    "Where the model is cut into stages: --layer_cuts=24 makes one of the "
+    "first 24 layers and one of the others. Empty: by what workers are "
+    "measured to take.");
 ABSL_FLAG(std::string, head_mode, "int8",
           "Precision of the output head: int8, or stored for the file's own. "
           "Part of the numerics id: answers differ between the two.");
@@ -69,6 +76,12 @@ ABSL_FLAG(bool, always_drafts, false,
           "time: for measurements.");
 ABSL_FLAG(absl::Duration, lease, absl::Seconds(10),
           "A worker is lost this long after its last heartbeat.");
+ABSL_FLAG(absl::Duration, recut_interval, absl::Seconds(60),
+          "A pipeline is cut anew at most once in so long, when its workers' "
+          "speeds have changed, or spares have come, so that it pays. 0: "
+          "never.");
+ABSL_FLAG(double, recut_gain, 0.2,
+          "By how much the tokens per second must grow for that.");
 ABSL_FLAG(absl::Duration, hang_timeout, absl::Seconds(2),
           "A worker that owes the result of a step and has computed nothing, "
           "not one layer, for so long, or for three times what the step "
@@ -92,6 +105,14 @@ int Run() {
   options.defaults.n_stages = absl::GetFlag(FLAGS_stages);
   options.defaults.head_mode = absl::GetFlag(FLAGS_head_mode);
   options.defaults.kv_cache_tokens = absl::GetFlag(FLAGS_kv_cache_tokens);
+  for (const std::string& text : absl::GetFlag(FLAGS_layer_cuts)) {
+    int cut = 0;
+    if (!absl::SimpleAtoi(text, &cut)) {
+      LOG(ERROR) << "--layer_cuts: \"" << text << "\" is no number of layers";
+      return EXIT_FAILURE;
+    }
+    options.defaults.layer_cuts.push_back(cut);
+  }
   const std::vector<std::string> names = absl::GetFlag(FLAGS_model_name);
   for (const std::string& path : absl::GetFlag(FLAGS_model)) {
     tern::ModelSpec spec = options.defaults;
@@ -116,6 +137,8 @@ int Run() {
   options.max_draft_tokens = absl::GetFlag(FLAGS_max_draft_tokens);
   options.always_drafts = absl::GetFlag(FLAGS_always_drafts);
   options.lease = absl::GetFlag(FLAGS_lease);
+  options.recut.interval = absl::GetFlag(FLAGS_recut_interval);
+  options.recut.min_gain = absl::GetFlag(FLAGS_recut_gain);
   options.hang_timeout = absl::GetFlag(FLAGS_hang_timeout);
   options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
   options.credentials = tern::CredentialOptionsFromFlags();

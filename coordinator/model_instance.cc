@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "coordinator/placement.h"
 #include "model/chat_template.h"
-#include "model/stage_plan.h"
 #include "model/weights.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
@@ -69,19 +69,22 @@ absl::Status ModelInstance::Read(const ModelSpec& spec,
   }
   served_.tokenizer = tokenizer_.get();
   served_.head_mode = spec.head_mode;
-  n_stages_ = spec.n_stages;
+  n_stages_ = spec.layer_cuts.empty()
+                  ? spec.n_stages
+                  : static_cast<int>(spec.layer_cuts.size()) + 1;
 
   engine->model = served_.name;
   engine->config = served_.config;
   engine->head_mode = spec.head_mode;
   engine->placement.n_stages = spec.n_stages;
+  engine->placement.layer_cuts = spec.layer_cuts;
   engine->placement.head_int8 = spec.head_mode == "int8";
   engine->placement.kv_block_size = kKvBlockSize;
   engine->placement.kv_cache_tokens = spec.kv_cache_tokens;
   // An impossible cut is better said now than when the workers are there.
-  return PlanStages(served_.config, spec.n_stages, engine->placement.head_int8,
-                    engine->placement.head_row_bytes)
-      .status();
+  RETURN_IF_ERROR(CheckPlacementOptions(served_.config, engine->placement));
+  engine->placement.n_stages = n_stages_;
+  return absl::OkStatus();
 }
 
 absl::Status ModelInstance::LoadChat(const ModelSpec& spec,

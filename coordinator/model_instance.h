@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -28,7 +29,9 @@ struct ModelSpec {
   // model's own, if it has one.
   std::string chat_template_path;
 
-  int n_stages = 1;
+  // Stages of a pipeline, or 0, and where they are cut; see PlacementOptions.
+  int n_stages = 0;
+  std::vector<int> layer_cuts;
   std::string head_mode = "int8";  // or "stored"
   int64_t kv_cache_tokens = 0;     // 0 decides, see PlacementOptions
 };
@@ -50,6 +53,7 @@ class ModelInstance {
   const std::string& name() const { return served_.name; }
   const ServedModel& served() const { return served_; }
   Engine* engine() { return engine_.get(); }
+  // Of each pipeline; 0 where the workers decide.
   int n_stages() const { return n_stages_; }
 
  private:
@@ -61,7 +65,7 @@ class ModelInstance {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatEncoder> chat_;
   ServedModel served_;
-  int n_stages_ = 1;
+  int n_stages_ = 0;
   std::unique_ptr<Engine> engine_;
 };
 

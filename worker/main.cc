@@ -47,6 +47,13 @@ ABSL_FLAG(std::string, weights_packing, "2bit",
           "and a CPU with VBMI) or tl2 (x86), which take 5/6 of the room; tl1 "
           "(ARM), which takes as much; auto measures which is read fastest. "
           "All give the same bits.");
+ABSL_FLAG(bool, measure_step_times, true,
+          "Whether to measure at the start, in some 0.3 s, how long stages of "
+          "the model take here, for the coordinator to cut the model by. "
+          "Without, it goes by bytes.");
+ABSL_FLAG(double, link_gbits, 0,
+          "Bandwidth to other workers in Gbit/s, for the same purpose. 0: more "
+          "than matters.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "How long SIGTERM and SIGINT wait until what runs here has moved to "
           "other workers or, where none can take it, has ended. A second "
@@ -72,6 +79,8 @@ int main(int argc, char** argv) {
   options.memory_bytes = absl::GetFlag(FLAGS_memory_bytes);
   options.isa = absl::GetFlag(FLAGS_isa);
   options.weights_packing = absl::GetFlag(FLAGS_weights_packing);
+  options.measure_step_times = absl::GetFlag(FLAGS_measure_step_times);
+  options.link_bytes_per_second = absl::GetFlag(FLAGS_link_gbits) * 1e9 / 8;
   options.credentials = tern::CredentialOptionsFromFlags();
   if (options.model_path.empty()) {
     LOG(ERROR) << "--model is required: the file or directory to serve";

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "google/protobuf/duration.pb.h"
 #include "proto/tern/v1/cluster.pb.h"
 #include "util/grpc_status.h"
@@ -41,6 +42,15 @@ v1::RegisterWorkerRequest MakeRequest(const WorkerDescription& d) {
   c->set_repeat_max_limit(1);
   c->mutable_packed_blocks()->set_column_count(d.packed_blocks.columns);
   c->mutable_packed_blocks()->set_byte_count(d.packed_blocks.bytes);
+  if (d.step_times.is_known()) {
+    v1::StepTimes* const times = c->mutable_step_times();
+    times->set_layer_step_seconds(d.step_times.layer_step_s);
+    times->set_layer_token_seconds(d.step_times.layer_token_s);
+    times->set_layer_context_seconds(d.step_times.layer_context_s);
+    times->set_head_step_seconds(d.step_times.head_step_s);
+    times->set_head_row_seconds(d.step_times.head_row_s);
+  }
+  c->set_link_bytes_per_second(d.link_bytes_per_second);
   SetChecksum(&request);
   return request;
 }
@@ -176,12 +186,23 @@ absl::Status Registration::SendHeartbeat(const Lease& lease) {
   request.set_finished_step_count(work_done.finished_step_count);
   request.set_progress(work_done.progress);
   request.set_is_draining(IsDraining());
+  request.set_slowdown(work_done.slowdown);
+  if (round_trip_ < absl::InfiniteDuration()) {
+    request.mutable_round_trip()->set_seconds(
+        absl::ToInt64Seconds(round_trip_));
+    request.mutable_round_trip()->set_nanos(static_cast<int32_t>(
+        absl::ToInt64Nanoseconds(round_trip_ % absl::Seconds(1))));
+  }
   SetChecksum(&request);
   v1::SendHeartbeatResponse response;
+  const absl::Time begin = absl::Now();
   const grpc::Status status =
       stub_->SendHeartbeat(&context, request, &response);
   EndCall();
-  if (status.ok() && response.released()) SetReleased();
+  if (status.ok()) {
+    round_trip_ = std::min(round_trip_, absl::Now() - begin);
+    if (response.released()) SetReleased();
+  }
   return FromGrpcStatus(status);
 }
 

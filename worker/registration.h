@@ -15,6 +15,7 @@
 #include "grpcpp/channel.h"
 #include "grpcpp/client_context.h"
 #include "model/stage_plan.h"
+#include "model/step_times.h"
 #include "proto/tern/v1/cluster.grpc.pb.h"
 
 namespace tern {
@@ -35,12 +36,15 @@ struct WorkerDescription {
   std::string thread_placement;
   std::vector<std::string> models;
   PackedBlocks packed_blocks;
+  StepTimes step_times;  // unknown when nobody measured
+  double link_bytes_per_second = 0;
 };
 
 // What a heartbeat tells; see cluster.proto.
 struct WorkDone {
   int64_t finished_step_count = 0;
   int64_t progress = 0;
+  double slowdown = 0;
 };
 
 // Makes the worker known to the coordinator and keeps it so, on a thread of its
@@ -106,6 +110,9 @@ class Registration {
   bool drain_begun_ ABSL_GUARDED_BY(mu_) = false;  // by the thread
   bool released_ ABSL_GUARDED_BY(mu_) = false;
   grpc::ClientContext* call_ ABSL_GUARDED_BY(mu_) = nullptr;
+
+  // Of the thread: the fastest heartbeat so far.
+  absl::Duration round_trip_ = absl::InfiniteDuration();
 
   std::thread thread_;
 };

@@ -135,6 +135,8 @@ class RegistrationTest : public ::testing::Test {
     description.thread_placement = "not bound: no nails";
     description.models = {"m"};
     description.packed_blocks = {48, 320};
+    description.step_times = {1, 2, 3, 4, 5};
+    description.link_bytes_per_second = 6;
     auto credentials = Credentials::Create({});
     CHECK(credentials.ok());
     auto channel =
@@ -143,7 +145,7 @@ class RegistrationTest : public ::testing::Test {
     return std::make_unique<Registration>(
         options, description, *channel,
         [] {
-          return WorkDone{42, 43};
+          return WorkDone{42, 43, 1.5};
         },
         [this](bool is_registered) {
           absl::MutexLock lock(&mu_);
@@ -189,11 +191,20 @@ TEST_F(RegistrationTest, IntroducesTheWorkerAndKeepsItsLease) {
   EXPECT_EQ(r.capabilities().repeat_max_limit(), 1);
   EXPECT_EQ(r.capabilities().packed_blocks().column_count(), 48);
   EXPECT_EQ(r.capabilities().packed_blocks().byte_count(), 320);
+  const v1::StepTimes& times = r.capabilities().step_times();
+  EXPECT_EQ(times.layer_step_seconds(), 1);
+  EXPECT_EQ(times.layer_token_seconds(), 2);
+  EXPECT_EQ(times.layer_context_seconds(), 3);
+  EXPECT_EQ(times.head_step_seconds(), 4);
+  EXPECT_EQ(times.head_row_seconds(), 5);
+  EXPECT_EQ(r.capabilities().link_bytes_per_second(), 6);
   const v1::SendHeartbeatRequest h = coordinator.last_heartbeat();
   EXPECT_EQ(h.worker_id(), "w");
   EXPECT_EQ(h.lease_epoch(), 1);
   EXPECT_EQ(h.finished_step_count(), 42);
   EXPECT_EQ(h.progress(), 43);
+  EXPECT_EQ(h.slowdown(), 1.5);
+  EXPECT_TRUE(h.has_round_trip());
 }
 
 TEST_F(RegistrationTest, RegistersAgainWhenForgotten) {

@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
+#include "model/step_times.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 
@@ -142,6 +143,7 @@ void Runner::Record(int32_t token, SequenceState* sequence) {
 absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
   rows_.clear();
   int n_tokens = 0;
+  StepLoad load;
   for (const StepRow& row : plan.rows) {
     const int32_t n = static_cast<int32_t>(row.tokens.size());
     const SamplerParams& sampler =
@@ -158,7 +160,10 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
                      n_scored + (row.samples ? 1 + row.draft_count : 0),
                      wanted});
     n_tokens += n;
+    // Each token attends to those before it and to itself.
+    load.n_context += n * (row.position + (n + 1) / 2.0);
   }
+  load.n_tokens = n_tokens;
 
   const absl::Time begin = clock_->Now();
   float* hidden = stage_->hidden();
@@ -174,6 +179,13 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
     if (links_.is_last_stage()) Sample(plan, hidden, result);
   }
   const absl::Time computed = clock_->Now();
+  if (options_.slowdown != nullptr) {
+    load.n_rows = stage_->logit_row_count();
+    options_.slowdown->Observe(
+        static_cast<int>(stage_->weights().layers.size()),
+        links_.is_last_stage(), load,
+        absl::ToDoubleSeconds(computed - computing));
+  }
   absl::Duration waited = computing - begin;
   if (links_.is_last_stage()) {
     RETURN_IF_ERROR(ring_.Send(plan.step_id, result->sampled));

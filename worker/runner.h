@@ -14,6 +14,7 @@
 #include "util/clock.h"
 #include "worker/kv_cache.h"
 #include "worker/sampler.h"
+#include "worker/slowdown.h"
 #include "worker/stage.h"
 #include "worker/stage_links.h"
 #include "worker/step.h"
@@ -36,6 +37,8 @@ class Runner {
   struct Options {
     // How long hidden states, and tokens of the last stage, may take to come.
     absl::Duration hidden_states_timeout = absl::Seconds(60);
+    // Told of every step. Outlives the runner; may be null.
+    Slowdown* slowdown = nullptr;
   };
 
   // Starts the thread. Everything borrowed must outlive the runner, and belongs

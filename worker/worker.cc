@@ -13,6 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -20,13 +22,16 @@
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
 #include "kernels/ternary_layout.h"
+#include "model/model_config.h"
 #include "model/model_source.h"
+#include "model/step_times.h"
 #include "util/clock.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 #include "worker/grpc_stage_link.h"
 #include "worker/machine.h"
 #include "worker/packing_choice.h"
+#include "worker/step_times_measurement.h"
 #include "worker/thread_placement.h"
 #include "worker/thread_pool.h"
 #include "worker/topology.h"
@@ -36,6 +41,8 @@ namespace {
 
 constexpr double kMemoryShare = 0.8;
 constexpr int kThreadsMax = 1024;
+// After which nothing is measured a second time.
+constexpr absl::Duration kMeasuringBudget = absl::Milliseconds(500);
 // How long calls may take to end when the worker shuts down.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
 
@@ -94,6 +101,33 @@ absl::StatusOr<TernaryPacking> ChooseWeightsPacking(
   return ChoosePacking(name, KernelsFor(isa), &pool);
 }
 
+// Without them the coordinator goes by bytes.
+StepTimes MeasureOrNot(const Worker::Options& options,
+                       const ModelConfig& config, Isa isa,
+                       TernaryPacking packing,
+                       const ThreadPlacement& placement) {
+  // The oracle's speed matters to nobody, and would take minutes to measure.
+  if (!options.measure_step_times || isa == Isa::kRef) return {};
+  ThreadPool pool(placement);
+  const ThreadPool::CallerBinding binding(pool);
+  const absl::Time begin = absl::Now();
+  const absl::StatusOr<StepTimes> times = MeasureStepTimes(
+      config, packing, KernelsFor(isa), &pool, kMeasuringBudget);
+  if (!times.ok()) {
+    LOG(WARNING) << "event=step_times_not_measured status=\""
+                 << times.status().ToString() << "\"";
+    return {};
+  }
+  LOG(INFO) << "event=step_times_measured layer_step_us="
+            << times->layer_step_s * 1e6
+            << " layer_token_us=" << times->layer_token_s * 1e6
+            << " layer_context_ns=" << times->layer_context_s * 1e9
+            << " head_step_us=" << times->head_step_s * 1e6
+            << " head_row_us=" << times->head_row_s * 1e6
+            << " took_ms=" << absl::ToInt64Milliseconds(absl::Now() - begin);
+  return *times;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const Options& options) {
@@ -129,6 +163,14 @@ absl::Status Worker::Start(const Options& options) {
                  << " warning=\"" << warning << "\"";
   }
 
+  if (!(options.link_bytes_per_second >= 0)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "links of ", options.link_bytes_per_second, " bytes a second"));
+  }
+  const StepTimes step_times =
+      MeasureOrNot(options, source->config(), isa, packing, placement);
+  slowdown_ = std::make_unique<Slowdown>(step_times);
+
   StageHost::Options host;
   host.model_name = options.model_name.empty() ? ModelNameOf(options.model_path)
                                                : options.model_name;
@@ -140,6 +182,7 @@ absl::Status Worker::Start(const Options& options) {
   host.isa = isa;
   host.packing = packing;
   host.runner = options.runner;
+  host.runner.slowdown = slowdown_.get();
   const Credentials* const credentials = credentials_.get();
   host_ = std::make_unique<StageHost>(
       host, std::move(source),
@@ -184,6 +227,8 @@ absl::Status Worker::Start(const Options& options) {
   description.thread_placement = Describe(placement);
   description.models = {host.model_name};
   description.packed_blocks = {BlockColumns(packing), BlockBytes(packing)};
+  description.step_times = step_times;
+  description.link_bytes_per_second = options.link_bytes_per_second;
   LOG(INFO) << "event=worker_started worker=" << description.worker_id
             << " address=" << address_ << " model=" << host.model_name
             << " threads=" << n_threads << " memory_bytes=" << host.memory_bytes
@@ -196,7 +241,8 @@ absl::Status Worker::Start(const Options& options) {
   registration_ = std::make_unique<Registration>(
       options.registration, description, std::move(channel),
       [this] {
-        return WorkDone{host_->finished_step_count(), host_->progress()};
+        return WorkDone{host_->finished_step_count(), host_->progress(),
+                        slowdown_->factor()};
       },
       [health](bool is_registered) {
         health->SetServingStatus("readiness", is_registered);

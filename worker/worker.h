@@ -11,6 +11,7 @@
 #include "util/credentials.h"
 #include "worker/registration.h"
 #include "worker/runner.h"
+#include "worker/slowdown.h"
 #include "worker/stage_host.h"
 #include "worker/worker_service.h"
 
@@ -46,6 +47,10 @@ class Worker {
     std::string isa = "auto";
     // "auto" or the name of a packing, see kernels/ternary_layout.h.
     std::string weights_packing = "2bit";
+    // Whether to measure at the start how long stages of the model take here.
+    bool measure_step_times = true;
+    // Bytes a second to other stages; 0 for no limit known.
+    double link_bytes_per_second = 0;
     CredentialOptions credentials;
     Registration::Options registration;
     Runner::Options runner;
@@ -80,6 +85,7 @@ class Worker {
   absl::Status Start(const Options& options);
 
   std::unique_ptr<Credentials> credentials_;
+  std::unique_ptr<Slowdown> slowdown_;
   std::unique_ptr<StageHost> host_;
   std::unique_ptr<WorkerServiceImpl> service_;
   std::unique_ptr<grpc::Server> server_;

@@ -1,0 +1,562 @@
+#include "coordinator/stage_cut.h"
+
+#include <algorithm>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <set>
+#include <utility>
+
+#include "util/logging.h"
+
+namespace tern {
+namespace {
+
+// Times are compared to this part of them.
+constexpr double kPrecision = 1e-10;
+// A round that is shorter by less is not looked for.
+constexpr double kRoundPrecision = 1e-6;
+
+// Sequences that `kv_blocks` have room for.
+int RunningWith(const CutTask& task, int64_t kv_blocks) {
+  const int64_t each =
+      (task.context_tokens + task.kv_block_size - 1) / task.kv_block_size;
+  return static_cast<int>(
+      std::clamp<int64_t>(kv_blocks / each, 1, task.n_sequences));
+}
+
+// One stage of a micro-batch, when `n_running` share `n_stages`.
+StepLoad LoadOf(const CutTask& task, int n_running, int n_stages) {
+  const double n_tokens =
+      static_cast<double>(n_running) / std::min(n_running, n_stages);
+  return {n_tokens, n_tokens * task.context_tokens, n_tokens};
+}
+
+double LinkSeconds(const CutTask& task, const CutWorker& worker,
+                   double n_tokens) {
+  return n_tokens * static_cast<double>(task.hidden_bytes) *
+         worker.link_s_per_byte;
+}
+
+// Layers for each worker, and whose are the last.
+struct Shares {
+  std::vector<int> n_layers;
+  int head = -1;
+  double slowest_s = 0;
+  double cycle_s = std::numeric_limits<double>::infinity();
+  // Whether more memory might have made the slowest stage faster.
+  bool memory_binds = true;
+};
+
+// Shares layers out for one size of the KV pool. "Time" is that of a stage for
+// one micro-batch.
+class Solver {
+ public:
+  Solver(const CutTask& task, absl::Span<const CutWorker> all,
+         absl::Span<const int> chosen, int64_t kv_blocks)
+      : n_layers_(task.n_layers),
+        n_(static_cast<int>(chosen.size())),
+        n_micro_(std::min(RunningWith(task, kv_blocks), n_)) {
+    const StepLoad load = LoadOf(task, RunningWith(task, kv_blocks), n_);
+    workers_.reserve(n_);
+    for (const int index : chosen) {
+      const CutWorker& from = all[index];
+      Item w;
+      w.layer_s = LayerSeconds(from.times, load);
+      w.head_s = HeadSeconds(from.times, load);
+      if (n_ > 1) {
+        w.link_s = LinkSeconds(task, from, load.n_tokens);
+        w.latency_s = from.link_latency_s;
+      }
+      const int64_t each = from.layer_bytes + kv_blocks * task.kv_block_bytes;
+      const auto most = [&](int64_t bytes) {
+        return static_cast<int>(
+            bytes <= 0 ? 0 : std::min<int64_t>(bytes / each, n_layers_));
+      };
+      w.most = most(from.memory_bytes);
+      w.most_with_head = most(from.memory_bytes - from.head_bytes);
+      workers_.push_back(w);
+    }
+    by_speed_.resize(n_);
+    std::iota(by_speed_.begin(), by_speed_.end(), 0);
+    std::stable_sort(by_speed_.begin(), by_speed_.end(), [&](int a, int b) {
+      return workers_[a].layer_s < workers_[b].layer_s;
+    });
+  }
+
+  // No cycle is shorter.
+  double LeastCycle() const {
+    double speed = 0, links = 0;
+    for (const Item& w : workers_) {
+      speed += 1 / w.layer_s;
+      links += w.latency_s;
+    }
+    const double round_s = n_layers_ * workers_[by_speed_[0]].layer_s + links;
+    return std::max(n_micro_ * n_layers_ / speed, round_s);
+  }
+
+  // Without shares when the workers lack memory.
+  Shares Solve() const {
+    Shares best;
+    if (n_ > n_layers_) return best;
+    double longest = 0;
+    for (const Item& w : workers_) {
+      longest = std::max(longest, n_layers_ * w.layer_s + w.head_s + w.link_s);
+    }
+    // A shortest time of 0 means that nothing costs anything.
+    double hi = std::max(longest, 1e-9);
+    if (HeadWithin(hi) < 0) return best;
+    const double all = hi;
+    double lo = 0;
+    while (hi - lo > kPrecision * hi) {
+      const double middle = (lo + hi) / 2;
+      (HeadWithin(middle) >= 0 ? hi : lo) = middle;
+    }
+    best = SharesWithin(hi, HeadWithin(hi));
+    // The slowest stage cannot be faster; so when the round does not hold up,
+    // this is the shortest cycle.
+    if (Round(best) <= n_micro_ * best.slowest_s * (1 + kPrecision)) {
+      return best;
+    }
+    for (int head = 0; head < n_; ++head) {
+      const auto is_like_head = [&](const Item& w) {
+        return w == workers_[head];
+      };
+      // One of those that are alike in all is enough.
+      if (std::find_if(workers_.begin(), workers_.begin() + head,
+                       is_like_head) == workers_.begin() + head) {
+        ShortenRound(head, hi, all, &best);
+      }
+    }
+    best.memory_binds = true;
+    return best;
+  }
+
+  // The cut of `order` (indices into the chosen) that keeps the most layers of
+  // `holds` while its cycle is at most `cycle_s`; no layers when there is none.
+  struct Kept {
+    std::vector<int> n_layers;  // by place in the order
+    int64_t score = -1;
+  };
+  Kept Keep(absl::Span<const int> order,
+            absl::Span<const absl::optional<StageRange>> holds,
+            double cycle_s) const {
+    double hi = cycle_s / n_micro_;
+    Kept best = KeepWithin(order, holds, hi);
+    if (best.score < 0 || RoundOf(order, best.n_layers) > cycle_s) return {};
+    double lo = 0;
+    while (hi - lo > 1e-6 * hi) {
+      const double middle = (lo + hi) / 2;
+      Kept kept = KeepWithin(order, holds, middle);
+      if (kept.score == best.score &&
+          RoundOf(order, kept.n_layers) <= cycle_s) {
+        best = std::move(kept);
+        hi = middle;
+      } else {
+        lo = middle;
+      }
+    }
+    return best;
+  }
+
+ private:
+  struct Item {
+    double layer_s = 0;
+    double head_s = 0;
+    double link_s = 0;  // when it is not the last
+    double latency_s = 0;
+    int most = 0;  // layers that fit its memory
+    int most_with_head = 0;
+
+    bool operator==(const Item& o) const {
+      return layer_s == o.layer_s && head_s == o.head_s && link_s == o.link_s &&
+             latency_s == o.latency_s && most == o.most &&
+             most_with_head == o.most_with_head;
+    }
+  };
+
+  static int Quotient(double time, double each, int most) {
+    // A time that is a multiple of `each` is one for as many.
+    const double n = time * (1 + kPrecision) / each;
+    return n >= most ? most : static_cast<int>(n);
+  }
+  int MostWithin(const Item& w, double time) const {
+    if (w.link_s > time * (1 + kPrecision)) return 0;
+    return Quotient(time, w.layer_s, w.most);
+  }
+  int MostWithHeadWithin(const Item& w, double time) const {
+    if (w.head_s > time) return 0;
+    return Quotient(time - w.head_s, w.layer_s, w.most_with_head);
+  }
+
+  // Who can have the head, when no stage takes longer than `time`; of several
+  // who then have the most room for layers the last. -1 when nobody can.
+  int HeadWithin(double time) const {
+    int64_t sum = 0;
+    int n_without = 0, without = -1;
+    for (int i = 0; i < n_; ++i) {
+      const int most = MostWithin(workers_[i], time);
+      if (most == 0) ++n_without, without = i;
+      sum += most;
+    }
+    if (n_without > 1) return -1;
+    int head = -1, most_gained = 0;
+    for (int i = 0; i < n_; ++i) {
+      if (n_without == 1 && i != without) continue;
+      const int with_head = MostWithHeadWithin(workers_[i], time);
+      if (with_head == 0) continue;
+      const int gained = with_head - MostWithin(workers_[i], time);
+      if (head < 0 || gained >= most_gained) head = i, most_gained = gained;
+    }
+    return head >= 0 && sum + most_gained >= n_layers_ ? head : -1;
+  }
+
+  bool MemoryBinds(double time) const {
+    return std::any_of(workers_.begin(), workers_.end(), [&](const Item& w) {
+      return Quotient(time, w.layer_s, n_layers_) > w.most ||
+             (w.head_s <= time && Quotient(time - w.head_s, w.layer_s,
+                                           n_layers_) > w.most_with_head);
+    });
+  }
+
+  // Whether it can be `head` itself.
+  bool IsPossible(int head, double time) const {
+    int64_t sum = 0;
+    for (int i = 0; i < n_; ++i) {
+      const int most = i == head ? MostWithHeadWithin(workers_[i], time)
+                                 : MostWithin(workers_[i], time);
+      if (most == 0) return false;
+      sum += most;
+    }
+    return sum >= n_layers_;
+  }
+
+  // One layer for each, the others to the fastest that have room: the shortest
+  // round. REQUIRES: IsPossible(head, time).
+  Shares SharesWithin(double time, int head) const {
+    Shares shares;
+    shares.head = head;
+    shares.n_layers.assign(n_, 1);
+    int left = n_layers_ - n_;
+    for (const int i : by_speed_) {
+      const int most = i == head ? MostWithHeadWithin(workers_[i], time)
+                                 : MostWithin(workers_[i], time);
+      const int more = std::min(left, most - 1);
+      shares.n_layers[i] += more;
+      left -= more;
+    }
+    CHECK(left == 0);
+    double slowest = 0;
+    for (int i = 0; i < n_; ++i) {
+      const Item& w = workers_[i];
+      slowest = std::max(
+          slowest, shares.n_layers[i] * w.layer_s + (i == head ? w.head_s : 0));
+      if (i != head) slowest = std::max(slowest, w.link_s);
+    }
+    shares.cycle_s = std::max(n_micro_ * slowest, Round(shares));
+    return shares;
+  }
+
+  double Round(const Shares& shares) const {
+    double sum = 0;
+    for (int i = 0; i < n_; ++i) {
+      const Item& w = workers_[i];
+      sum += shares.n_layers[i] * w.layer_s + w.latency_s +
+             (i == shares.head ? w.head_s : w.link_s);
+    }
+    return sum;
+  }
+  double RoundOf(absl::Span<const int> order,
+                 const std::vector<int>& n_layers) const {
+    Shares shares;
+    shares.n_layers.assign(n_, 0);
+    for (int place = 0; place < n_; ++place) {
+      shares.n_layers[order[place]] = n_layers[place];
+    }
+    shares.head = order.back();
+    return Round(shares);
+  }
+
+  // With a longer slowest stage the round gets shorter: the best is where the
+  // two meet, or just before.
+  void ShortenRound(int head, double lo, double hi, Shares* best) const {
+    if (!IsPossible(head, hi)) return;
+    const auto take = [&](double time) {
+      Shares shares = SharesWithin(time, head);
+      if (shares.cycle_s < best->cycle_s * (1 - kPrecision)) {
+        *best = std::move(shares);
+      }
+    };
+    double round_s = Round(SharesWithin(hi, head));
+    while (hi - lo > kPrecision * hi) {
+      // Nothing in between is better by more than a hair.
+      if (std::max(n_micro_ * lo, round_s) >=
+          best->cycle_s * (1 - kRoundPrecision)) {
+        return;
+      }
+      const double middle = (lo + hi) / 2;
+      if (!IsPossible(head, middle)) {
+        lo = middle;
+        continue;
+      }
+      const double with_middle = Round(SharesWithin(middle, head));
+      if (with_middle <= n_micro_ * middle) {
+        hi = middle;
+        round_s = with_middle;
+      } else {
+        lo = middle;
+      }
+    }
+    if (IsPossible(head, lo)) take(lo);
+    take(hi);
+  }
+
+  Kept KeepWithin(absl::Span<const int> order,
+                  absl::Span<const absl::optional<StageRange>> holds,
+                  double time) const {
+    // best[place][l]: of the first `place` workers that have l layers.
+    struct Entry {
+      int64_t score = -1;
+      int n = 0;  // of the last of them
+    };
+    std::vector<std::vector<Entry>> best(n_ + 1,
+                                         std::vector<Entry>(n_layers_ + 1));
+    best[0][0].score = 0;
+    for (int place = 0; place < n_; ++place) {
+      const Item& w = workers_[order[place]];
+      const bool is_last = place == n_ - 1;
+      const int most =
+          is_last ? MostWithHeadWithin(w, time) : MostWithin(w, time);
+      for (int begin = 0; begin < n_layers_; ++begin) {
+        const int64_t before = best[place][begin].score;
+        if (before < 0) continue;
+        for (int n = std::min(most, n_layers_ - begin); n >= 1; --n) {
+          Entry& entry = best[place + 1][begin + n];
+          const int64_t score =
+              before + LayersKept(holds[order[place]],
+                                  {begin, begin + n, place == 0, is_last});
+          if (score > entry.score) entry = {score, n};
+        }
+      }
+    }
+    Kept kept;
+    kept.score = best[n_][n_layers_].score;
+    if (kept.score < 0) return kept;
+    kept.n_layers.resize(n_);
+    int end = n_layers_;
+    for (int place = n_; place > 0; --place) {
+      kept.n_layers[place - 1] = best[place][end].n;
+      end -= best[place][end].n;
+    }
+    return kept;
+  }
+
+  // Layers kept; a range that stays as it is counts more than any part.
+  int64_t LayersKept(const absl::optional<StageRange>& holds,
+                     const StageRange& range) const {
+    if (!holds.has_value()) return 0;
+    const int overlap = std::min(holds->layer_end, range.layer_end) -
+                        std::max(holds->layer_begin, range.layer_begin);
+    const bool is_same = holds->layer_begin == range.layer_begin &&
+                         holds->layer_end == range.layer_end &&
+                         holds->has_embedding == range.has_embedding &&
+                         holds->has_head == range.has_head;
+    return std::max(overlap, 0) + (is_same ? n_layers_ : 0);
+  }
+
+  const int n_layers_;
+  const int n_;
+  const int n_micro_;
+  std::vector<Item> workers_;
+  std::vector<int> by_speed_;  // indices, fastest first
+};
+
+// Sizes of the KV pool that are tried, the largest first.
+std::set<int64_t, std::greater<int64_t>> PoolSizes(const CutTask& task) {
+  const int64_t each =
+      (task.context_tokens + task.kv_block_size - 1) / task.kv_block_size;
+  const int64_t all = each * task.n_sequences;
+  std::set<int64_t, std::greater<int64_t>> sizes;
+  for (const int64_t size : {all, all * 3 / 4, all / 2, all / 4, all / 8}) {
+    sizes.insert(
+        std::clamp<int64_t>(size, task.kv_blocks_least, task.kv_blocks_most));
+  }
+  sizes.insert(task.kv_blocks_least);
+  return sizes;
+}
+
+struct Solved {
+  Shares shares;
+  int64_t kv_blocks = 0;
+  double tokens_per_second = 0;
+};
+
+// Without shares when no cut gives more than `more_than` tokens per second.
+Solved SolveAll(const CutTask& task, absl::Span<const CutWorker> workers,
+                absl::Span<const int> chosen, double more_than) {
+  Solved best;
+  for (const int64_t kv_blocks : PoolSizes(task)) {
+    const Solver solver(task, workers, chosen, kv_blocks);
+    const int n_running = RunningWith(task, kv_blocks);
+    if (n_running / solver.LeastCycle() <=
+        std::max(best.tokens_per_second, more_than)) {
+      continue;
+    }
+    Shares shares = solver.Solve();
+    if (shares.head < 0) continue;
+    const double rate = n_running / shares.cycle_s;
+    const bool memory_binds = shares.memory_binds;
+    if (rate > best.tokens_per_second * (1 + kPrecision)) {
+      best = {std::move(shares), kv_blocks, rate};
+    }
+    // Fewer sequences are never more tokens per second but for memory: no
+    // part of a cycle grows faster than their number.
+    if (!memory_binds) break;
+  }
+  return best;
+}
+
+// By the first layer held; those that hold none where layers are missing.
+std::vector<int> OrderOfHolders(absl::Span<const CutWorker> workers,
+                                int n_layers) {
+  std::vector<int> holders, others;
+  for (int i = 0; i < static_cast<int>(workers.size()); ++i) {
+    (workers[i].holds.has_value() ? holders : others).push_back(i);
+  }
+  std::stable_sort(holders.begin(), holders.end(), [&](int a, int b) {
+    return workers[a].holds->layer_begin < workers[b].holds->layer_begin;
+  });
+  std::vector<int> order;
+  size_t next = 0;
+  int covered = 0;
+  for (const int i : holders) {
+    const StageRange& range = *workers[i].holds;
+    if (range.layer_begin > covered && next < others.size()) {
+      order.push_back(others[next++]);
+    }
+    order.push_back(i);
+    covered = std::max(covered, range.layer_end);
+  }
+  // The rest goes behind the first, unless the last layers are missing too.
+  const bool is_complete = covered >= n_layers;
+  const auto place =
+      is_complete && !order.empty() ? order.end() - 1 : order.end();
+  order.insert(place, others.begin() + next, others.end());
+  return order;
+}
+
+std::vector<CutStage> StagesOf(absl::Span<const int> order,
+                               absl::Span<const int> n_layers) {
+  std::vector<CutStage> stages;
+  int begin = 0;
+  for (size_t place = 0; place < order.size(); ++place) {
+    stages.push_back({order[place], begin, begin + n_layers[place]});
+    begin += n_layers[place];
+  }
+  return stages;
+}
+
+}  // namespace
+
+CutForecast ForecastCut(const CutTask& task,
+                        absl::Span<const CutWorker> workers,
+                        absl::Span<const CutStage> stages, int kv_blocks) {
+  const int n_stages = static_cast<int>(stages.size());
+  CutForecast forecast;
+  forecast.n_running = RunningWith(task, kv_blocks);
+  forecast.n_micro_batches = std::min(forecast.n_running, n_stages);
+  const StepLoad load = LoadOf(task, forecast.n_running, n_stages);
+  double slowest = 0;
+  for (int i = 0; i < n_stages; ++i) {
+    const CutWorker& worker = workers[stages[i].worker];
+    const bool is_last = i == n_stages - 1;
+    const double stage_s =
+        StageSeconds(worker.times, stages[i].layer_end - stages[i].layer_begin,
+                     is_last, load);
+    double link_s = n_stages == 1 ? 0 : worker.link_latency_s;
+    if (!is_last) link_s += LinkSeconds(task, worker, load.n_tokens);
+    forecast.stage_s.push_back(stage_s);
+    forecast.link_s.push_back(link_s);
+    forecast.round_s += stage_s + link_s;
+    // While one micro-batch is on its way the next is computed.
+    const double busy =
+        is_last ? stage_s
+                : std::max(stage_s, LinkSeconds(task, worker, load.n_tokens));
+    if (busy > slowest) {
+      slowest = busy;
+      forecast.slowest_stage = i;
+    }
+  }
+  forecast.cycle_s =
+      std::max(forecast.round_s, forecast.n_micro_batches * slowest);
+  forecast.is_round_bound =
+      forecast.round_s >
+      forecast.n_micro_batches * slowest * (1 + kRoundPrecision);
+  if (forecast.cycle_s > 0) {
+    forecast.tokens_per_second = forecast.n_running / forecast.cycle_s;
+  }
+  return forecast;
+}
+
+int64_t KvBlocksThatFit(const CutTask& task,
+                        absl::Span<const CutWorker> workers,
+                        absl::Span<const CutStage> stages) {
+  int64_t n_blocks = task.kv_blocks_most;
+  for (const CutStage& stage : stages) {
+    const CutWorker& worker = workers[stage.worker];
+    const int64_t n_layers = stage.layer_end - stage.layer_begin;
+    const int64_t left =
+        worker.memory_bytes - n_layers * worker.layer_bytes -
+        (stage.layer_end == task.n_layers ? worker.head_bytes : 0);
+    if (left < 0) return 0;
+    n_blocks = std::min(n_blocks, left / (n_layers * task.kv_block_bytes));
+  }
+  return n_blocks;
+}
+
+absl::optional<StageCut> CutStages(const CutTask& task,
+                                   absl::Span<const CutWorker> workers) {
+  std::vector<int> chosen(workers.size());
+  std::iota(chosen.begin(), chosen.end(), 0);
+  const Solved solved = SolveAll(task, workers, chosen, 0);
+  const Shares& shares = solved.shares;
+  if (shares.head < 0) return absl::nullopt;
+  // The last one last.
+  std::vector<int> order = chosen;
+  order.erase(order.begin() + shares.head);
+  order.push_back(shares.head);
+  std::vector<int> n_layers;
+  n_layers.reserve(order.size());
+  for (const int i : order) n_layers.push_back(shares.n_layers[i]);
+
+  std::vector<absl::optional<StageRange>> holds;
+  bool any_holds = false;
+  for (const CutWorker& worker : workers) {
+    holds.push_back(worker.holds);
+    any_holds |= worker.holds.has_value();
+  }
+  if (any_holds) {
+    const Solver solver(task, workers, chosen, solved.kv_blocks);
+    const double cycle_s = shares.cycle_s * (1 + task.keep_slack);
+    Solver::Kept best = solver.Keep(order, holds, cycle_s);
+    const std::vector<int> by_range = OrderOfHolders(workers, task.n_layers);
+    Solver::Kept other = solver.Keep(by_range, holds, cycle_s);
+    if (other.score > std::max<int64_t>(best.score, 0)) {
+      best = std::move(other);
+      order = by_range;
+    }
+    if (best.score > 0) n_layers = best.n_layers;
+  }
+  StageCut cut;
+  cut.stages = StagesOf(order, n_layers);
+  cut.kv_blocks = static_cast<int>(KvBlocksThatFit(task, workers, cut.stages));
+  cut.forecast = ForecastCut(task, workers, cut.stages, cut.kv_blocks);
+  return cut;
+}
+
+double CutRate(const CutTask& task, absl::Span<const CutWorker> workers,
+               absl::Span<const int> chosen, double more_than) {
+  return SolveAll(task, workers, chosen, more_than).tokens_per_second;
+}
+
+}  // namespace tern
