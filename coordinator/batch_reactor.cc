@@ -202,6 +202,11 @@ void BatchReactor::OnReadDone(bool ok) {
           "index ", index, " came twice; each prompt of a call has its own"));
     } else {
       checked = CheckRequest(request_.request(), *context_.model);
+      if (checked.ok()) {
+        const absl::Status is_free =
+            context_.resumables->CheckIsFree(principal_, checked->request_id);
+        if (!is_free.ok()) checked = is_free;
+      }
     }
   }
   Items to_cancel;

@@ -125,6 +125,7 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
 absl::Status Coordinator::Start(const Options &options) {
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
   Engine::Options engine;
+  ResumableRequests::Options resumables;
   {
     // The model is needed no longer than this: the coordinator keeps no
     // weights.
@@ -138,6 +139,7 @@ absl::Status Coordinator::Start(const Options &options) {
     ASSIGN_OR_RETURN(tokenizer_, source->LoadTokenizer());
     RETURN_IF_ERROR(LoadChat(options, *source));
     engine.model_fingerprint = source->fingerprint();
+    resumables.model_fingerprint = source->fingerprint();
     ASSIGN_OR_RETURN(const DenseTensor head, source->FindHead());
     engine.placement.head_row_bytes = head.row_bytes();
   }
@@ -189,8 +191,13 @@ absl::Status Coordinator::Start(const Options &options) {
       },
       Clock::System());
 
+  resumables_ = std::make_unique<ResumableRequests>(
+      resumables, engine_.get(), /*journal=*/nullptr, publisher_.get(), &model_,
+      Clock::System());
+
   ServiceContext context;
   context.engine = engine_.get();
+  context.resumables = resumables_.get();
   context.publisher = publisher_.get();
   context.model = &model_;
   context.credentials = credentials_.get();
@@ -267,6 +274,7 @@ Coordinator::~Coordinator() { Shutdown(); }
 void Coordinator::Shutdown() {
   absl::MutexLock lock(&mu_);
   // First the requests, whose calls then end by themselves; then the calls.
+  if (resumables_ != nullptr) resumables_->Close();
   if (engine_ != nullptr) engine_->Shutdown();
   if (server_ == nullptr) return;
   {

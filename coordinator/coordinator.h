@@ -11,6 +11,7 @@
 #include "coordinator/engine.h"
 #include "coordinator/publisher.h"
 #include "coordinator/request_validation.h"
+#include "coordinator/resumable_requests.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
 #include "model/chat_encoder.h"
@@ -92,6 +93,7 @@ class Coordinator {
   ServedModel model_;
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<ResumableRequests> resumables_;
   std::unique_ptr<Services> services_;
   int port_ = 0;
 

@@ -10,12 +10,14 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/optional.h"
 #include "coordinator/generation.h"
 #include "coordinator/grpc_retry_delay.h"
 #include "coordinator/publisher.h"
 #include "util/grpc_status.h"
+#include "util/status_macros.h"
 
 namespace tern {
 namespace {
@@ -35,6 +37,17 @@ grpc::Status Cancelled() {
   return grpc::Status(grpc::StatusCode::CANCELLED, "the call was cancelled");
 }
 
+// A request whose name is not that of one that may be resumed.
+absl::StatusOr<CheckedRequest> CheckUnkept(const v1::GenerateRequest& request,
+                                           const std::string& principal,
+                                           const ServiceContext& context) {
+  ASSIGN_OR_RETURN(CheckedRequest checked,
+                   CheckRequest(request, *context.model));
+  RETURN_IF_ERROR(
+      context.resumables->CheckIsFree(principal, checked.request_id));
+  return checked;
+}
+
 // Both reactors decide under their lock what to do next, and do it after
 // letting go of it: `writing_` and `finished_` make sure that one thread acts
 // at a time.
@@ -48,14 +61,14 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
              const ServiceContext& context, grpc::CallbackServerContext* call,
              const v1::GenerateRequest& request) {
     self_ = self;
+    const std::string principal = context.credentials->PrincipalOf(*call).name;
     absl::StatusOr<CheckedRequest> checked =
-        CheckRequest(request, *context.model);
+        CheckUnkept(request, principal, context);
     {
       absl::MutexLock lock(&mu_);
       if (checked.ok()) {
         generation_.emplace(context.engine, context.model, *std::move(checked));
-        generation_->Start(context.credentials->PrincipalOf(*call).name,
-                           SequenceClass::kInteractive,
+        generation_->Start(principal, SequenceClass::kInteractive,
                            DeadlineOf(*call, context.clock),
                            WakerOf(self, context.publisher));
         return;
@@ -121,22 +134,19 @@ class StreamReactor
              const v1::StreamGenerateRequest& request) {
     self_ = self;
     publisher_ = context.publisher;
-    absl::StatusOr<CheckedRequest> checked =
-        CheckRequest(request.request(), *context.model);
-    {
-      absl::MutexLock lock(&mu_);
-      if (checked.ok()) {
-        pending_.resize(checked->sample_count);
-        generation_.emplace(context.engine, context.model, *std::move(checked));
-        generation_->Start(context.credentials->PrincipalOf(*call).name,
-                           SequenceClass::kInteractive,
-                           DeadlineOf(*call, context.clock),
-                           WakerOf(self, context.publisher));
-        return;
-      }
-      finished_ = true;
-    }
-    Finish(ToGrpcStatus(checked.status()));
+    const absl::Status status = request.has_resume_window()
+                                    ? Begin(self, context, call, request)
+                                    : Generate(self, context, call, request);
+    if (!status.ok()) FinishAtOnce(status);
+  }
+
+  void Resume(std::shared_ptr<StreamReactor> self,
+              const ServiceContext& context, grpc::CallbackServerContext* call,
+              const v1::ResumeGenerateRequest& request) {
+    self_ = self;
+    publisher_ = context.publisher;
+    const absl::Status status = GoOn(self, context, call, request);
+    if (!status.ok()) FinishAtOnce(status);
   }
 
   void Publish() override { Act(); }
@@ -164,6 +174,85 @@ class StreamReactor
 
  private:
   enum class Action { kNone, kWrite, kWriteAndFinish, kFinish };
+
+  // A request that ends with the call.
+  absl::Status Generate(const std::shared_ptr<StreamReactor>& self,
+                        const ServiceContext& context,
+                        grpc::CallbackServerContext* call,
+                        const v1::StreamGenerateRequest& request)
+      ABSL_LOCKS_EXCLUDED(mu_) {
+    const std::string principal = context.credentials->PrincipalOf(*call).name;
+    ASSIGN_OR_RETURN(CheckedRequest checked,
+                     CheckUnkept(request.request(), principal, context));
+    absl::MutexLock lock(&mu_);
+    pending_.resize(checked.sample_count);
+    generation_.emplace(context.engine, context.model, std::move(checked));
+    generation_->Start(principal, SequenceClass::kInteractive,
+                       DeadlineOf(*call, context.clock),
+                       WakerOf(self, context.publisher));
+    return absl::OkStatus();
+  }
+
+  // One that may be resumed.
+  absl::Status Begin(const std::shared_ptr<StreamReactor>& self,
+                     const ServiceContext& context,
+                     grpc::CallbackServerContext* call,
+                     const v1::StreamGenerateRequest& request)
+      ABSL_LOCKS_EXCLUDED(mu_) {
+    ASSIGN_OR_RETURN(const absl::Duration window,
+                     CheckResumeWindow(request.resume_window()));
+    ASSIGN_OR_RETURN(CheckedRequest checked,
+                     CheckRequest(request.request(), *context.model));
+    ASSIGN_OR_RETURN(
+        const std::shared_ptr<KeptRequest> kept,
+        context.resumables->Begin(context.credentials->PrincipalOf(*call).name,
+                                  std::move(checked), window,
+                                  DeadlineOf(*call, context.clock)));
+    Read(self, context, kept, {});
+    kept->Submit();
+    return absl::OkStatus();
+  }
+
+  absl::Status GoOn(const std::shared_ptr<StreamReactor>& self,
+                    const ServiceContext& context,
+                    grpc::CallbackServerContext* call,
+                    const v1::ResumeGenerateRequest& request)
+      ABSL_LOCKS_EXCLUDED(mu_) {
+    RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+    ASSIGN_OR_RETURN(
+        const std::shared_ptr<KeptRequest> kept,
+        context.resumables->Find(context.credentials->PrincipalOf(*call).name,
+                                 request.request_id()));
+    ASSIGN_OR_RETURN(const std::vector<int> from,
+                     CheckFromTokens(request, kept->request()));
+    const KeptRequest::State state = kept->state();
+    for (size_t i = 0; i < from.size() && state.has_ended; ++i) {
+      if (from[i] <= state.n_tokens[i]) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("the caller has ", from[i], " tokens of candidate ", i,
+                       ", which has ended with ", state.n_tokens[i]));
+    }
+    Read(self, context, kept, from);
+    return absl::OkStatus();
+  }
+
+  void Read(const std::shared_ptr<StreamReactor>& self,
+            const ServiceContext& context,
+            const std::shared_ptr<KeptRequest>& kept,
+            const std::vector<int>& skip) ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    pending_.resize(kept->request().sample_count);
+    generation_.emplace(context.model, kept, skip);
+    generation_->Attach(WakerOf(self, context.publisher));
+  }
+
+  void FinishAtOnce(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mu_) {
+    {
+      absl::MutexLock lock(&mu_);
+      finished_ = true;
+    }
+    Finish(ToGrpcStatus(status));
+  }
 
   void CancelLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (ended_) return;
@@ -307,6 +396,14 @@ grpc::ServerWriteReactor<v1::StreamGenerateResponse>* NewStreamReactor(
     const v1::StreamGenerateRequest* request) {
   auto reactor = std::make_shared<StreamReactor>();
   reactor->Start(reactor, context, call, *request);
+  return reactor.get();
+}
+
+grpc::ServerWriteReactor<v1::StreamGenerateResponse>* NewResumeReactor(
+    const ServiceContext& context, grpc::CallbackServerContext* call,
+    const v1::ResumeGenerateRequest* request) {
+  auto reactor = std::make_shared<StreamReactor>();
+  reactor->Resume(reactor, context, call, *request);
   return reactor.get();
 }
 

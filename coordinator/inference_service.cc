@@ -114,6 +114,18 @@ void Describe(const ServedModel& model, const Engine::Snapshot& snapshot,
   }
 }
 
+void DescribeJournal(const ServiceContext& context, v1::Journal* out) {
+  out->set_state(v1::JOURNAL_STATE_NONE);
+  out->set_request_count(context.resumables->size());
+  if (context.journal == nullptr) return;
+  const Journal::Health health = context.journal->health();
+  out->set_state(health.is_writing ? v1::JOURNAL_STATE_WRITING
+                                   : v1::JOURNAL_STATE_GIVEN_UP);
+  out->set_problem(health.problem);
+  out->set_byte_count(health.n_bytes);
+  out->set_lost_event_count(health.n_lost_events);
+}
+
 // Finishes `call` at once.
 grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* call,
                                  const absl::Status& status) {
@@ -136,6 +148,12 @@ InferenceServiceImpl::StreamGenerate(grpc::CallbackServerContext* call,
   return NewStreamReactor(context_, call, request);
 }
 
+grpc::ServerWriteReactor<v1::StreamGenerateResponse>*
+InferenceServiceImpl::ResumeGenerate(grpc::CallbackServerContext* call,
+                                     const v1::ResumeGenerateRequest* request) {
+  return NewResumeReactor(context_, call, request);
+}
+
 grpc::ServerBidiReactor<v1::BatchGenerateRequest, v1::BatchGenerateResponse>*
 InferenceServiceImpl::BatchGenerate(grpc::CallbackServerContext* call) {
   return NewBatchReactor(context_, call);
@@ -147,8 +165,15 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::Abort(
   const absl::Status valid = CheckRequestId(request->request_id());
   if (!valid.ok()) return Answer(call, valid);
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  context_.engine->Abort(context_.credentials->PrincipalOf(*call).name,
-                         request->request_id(), [reactor](absl::Status status) {
+  const std::string principal = context_.credentials->PrincipalOf(*call).name;
+  // First the name, so that nobody resumes what is about to end.
+  const bool was_kept =
+      context_.resumables->Forget(principal, request->request_id());
+  context_.engine->Abort(principal, request->request_id(),
+                         [reactor, was_kept](absl::Status status) {
+                           // An answer that was kept is ended already.
+                           if (was_kept && absl::IsNotFound(status))
+                             status = absl::OkStatus();
                            reactor->Finish(ToGrpcStatus(status));
                          });
   return reactor;
@@ -175,6 +200,7 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::ListModels(
         if (snapshot.ok()) {
           Describe(*context_.model, *snapshot, context_.kv_block_size,
                    response->add_models());
+          DescribeJournal(context_, response->mutable_journal());
         }
         reactor->Finish(ToGrpcStatus(snapshot.status()));
       });
@@ -192,6 +218,7 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::GetModel(
         if (snapshot.ok()) {
           Describe(*context_.model, *snapshot, context_.kv_block_size,
                    response->mutable_model());
+          DescribeJournal(context_, response->mutable_journal());
         }
         reactor->Finish(ToGrpcStatus(snapshot.status()));
       });

@@ -3,8 +3,10 @@
 
 #include "absl/time/time.h"
 #include "coordinator/engine.h"
+#include "coordinator/journal.h"
 #include "coordinator/publisher.h"
 #include "coordinator/request_validation.h"
+#include "coordinator/resumable_requests.h"
 #include "grpcpp/server_context.h"
 #include "util/clock.h"
 #include "util/credentials.h"
@@ -15,6 +17,8 @@ namespace tern {
 struct ServiceContext {
   Engine* engine = nullptr;
   Publisher* publisher = nullptr;
+  ResumableRequests* resumables = nullptr;
+  const Journal* journal = nullptr;  // null without one
   const ServedModel* model = nullptr;
   const Credentials* credentials = nullptr;
   Clock* clock = nullptr;
