@@ -49,6 +49,16 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--head_mode is ", options.head_mode, "; it must be int8 or stored"));
   }
+  if (options.journal_sync != "none" && options.journal_sync != "batch") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--journal_sync is ", options.journal_sync,
+                     "; it must be none or batch"));
+  }
+  if (options.journal_max_bytes < (1 << 20)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--journal_max_bytes is ", options.journal_max_bytes,
+                     "; it must be at least 1048576"));
+  }
   RETURN_IF_ERROR(CheckPositive("stages", options.n_stages));
   RETURN_IF_ERROR(CheckPositive("max_sequences", options.max_sequences));
   RETURN_IF_ERROR(
@@ -172,8 +182,20 @@ absl::Status Coordinator::Start(const Options &options) {
   engine.cluster.lease_duration = options.lease;
   engine.hang_timeout = options.hang_timeout;
   engine.unavailable_after = options.unavailable_after;
-  // Grows from one start of the coordinator to the next.
+  // Grows from one start of the coordinator to the next, even where the clock
+  // does not if there is a journal.
   engine.first_epoch = absl::ToUnixMillis(absl::Now());
+  JournalImage image;
+  if (!options.journal_dir.empty()) {
+    Journal::Options journal;
+    journal.folder = options.journal_dir;
+    journal.sync = options.journal_sync == "batch" ? Journal::Sync::kBatch
+                                                   : Journal::Sync::kNone;
+    journal.bytes_max = options.journal_max_bytes;
+    ASSIGN_OR_RETURN(journal_, Journal::Open(journal, &image));
+    engine.first_epoch = std::max(engine.first_epoch, image.epoch + 1);
+    engine.on_epoch = [this](int64_t epoch) { journal_->TellEpoch(epoch); };
+  }
   engine.on_readiness = [this](bool ready) { SetReadiness(ready); };
   // An impossible cut is better said now than when the workers are there.
   RETURN_IF_ERROR(PlanStages(model_.config, options.n_stages,
@@ -192,12 +214,13 @@ absl::Status Coordinator::Start(const Options &options) {
       Clock::System());
 
   resumables_ = std::make_unique<ResumableRequests>(
-      resumables, engine_.get(), /*journal=*/nullptr, publisher_.get(), &model_,
+      resumables, engine_.get(), journal_.get(), publisher_.get(), &model_,
       Clock::System());
 
   ServiceContext context;
   context.engine = engine_.get();
   context.resumables = resumables_.get();
+  context.journal = journal_.get();
   context.publisher = publisher_.get();
   context.model = &model_;
   context.credentials = credentials_.get();
@@ -205,6 +228,9 @@ absl::Status Coordinator::Start(const Options &options) {
   context.batch_window_max = options.max_queued_requests;
   context.kv_block_size = kKvBlockSize;
   services_ = std::make_unique<Services>(context);
+
+  // Before anyone can ask for them.
+  if (journal_ != nullptr) resumables_->Restore(std::move(image));
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();

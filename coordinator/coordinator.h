@@ -9,6 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "coordinator/engine.h"
+#include "coordinator/journal.h"
 #include "coordinator/publisher.h"
 #include "coordinator/request_validation.h"
 #include "coordinator/resumable_requests.h"
@@ -56,6 +57,12 @@ class Coordinator {
     absl::Duration hang_timeout = absl::Seconds(2);
     absl::Duration unavailable_after = absl::Seconds(30);
 
+    // Folder of the journal, in which requests with a resume window outlive
+    // this process. Empty: none.
+    std::string journal_dir;
+    std::string journal_sync = "none";  // or "batch"
+    int64_t journal_max_bytes = int64_t{1} << 30;
+
     CredentialOptions credentials;
   };
 
@@ -63,7 +70,8 @@ class Coordinator {
   // with one that cannot be read, is served for plain prompts alone.
   // INVALID_ARGUMENT for options and files that make no sense, NOT_FOUND
   // without the file, UNAVAILABLE when the port cannot be had,
-  // FAILED_PRECONDITION for plaintext beyond loopback.
+  // FAILED_PRECONDITION for plaintext beyond loopback, DATA_LOSS for a journal
+  // that is damaged.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Create(
       const Options& options);
 
@@ -91,6 +99,7 @@ class Coordinator {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatEncoder> chat_;
   ServedModel model_;
+  std::unique_ptr<Journal> journal_;  // may be null
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<ResumableRequests> resumables_;

@@ -226,7 +226,8 @@ class StreamReactor
     ASSIGN_OR_RETURN(const std::vector<int> from,
                      CheckFromTokens(request, kept->request()));
     const KeptRequest::State state = kept->state();
-    for (size_t i = 0; i < from.size() && state.has_ended; ++i) {
+    const bool is_whole = state.has_ended && !state.has_failed;
+    for (size_t i = 0; i < from.size() && is_whole; ++i) {
       if (from[i] <= state.n_tokens[i]) continue;
       return absl::InvalidArgumentError(
           absl::StrCat("the caller has ", from[i], " tokens of candidate ", i,

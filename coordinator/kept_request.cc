@@ -29,20 +29,19 @@ int64_t BytesOf(const RequestLog& log) {
 }  // namespace
 
 KeptRequest::KeptRequest(Context* context, RequestLog log, int64_t number,
-                         absl::Time deadline)
+                         absl::Time deadline, absl::Time idle_since)
     : context_(context),
       request_(log.request),
       principal_(log.principal),
       resume_window_(log.resume_window),
       deadline_(deadline),
       first_ticket_(context->engine->NewTickets(log.request.sample_count)),
-      was_admitted_before_(number > 0),
       taken_(log.request.sample_count),
       log_(std::move(log)),
       number_(number),
       is_admitted_(number > 0),
       is_cancelled_(request_.sample_count, false),
-      idle_since_(context->clock->Now()) {
+      idle_since_(idle_since) {
   CHECK(static_cast<int>(log_.samples.size()) == request_.sample_count);
   n_bytes_ = BytesOf(log_);
   log_.request = {};
@@ -65,6 +64,20 @@ void KeptRequest::Submit() {
     from_engine_.push_back(open_stream(i));
   }
   request.outputs = from_engine_;
+  {
+    absl::MutexLock lock(&mu_);
+    if (log_.HasEnded()) return;
+    if (is_admitted_) {
+      Engine::Request::Restored& restored = request.restored.emplace();
+      restored.numerics_id = log_.numerics_id;
+      restored.n_scored = static_cast<int>(log_.prompt_logprobs.size()) + 1;
+      for (int i = 0; i < request_.sample_count; ++i) {
+        const RequestLog::Sample& sample = log_.samples[i];
+        restored.tokens.push_back(sample.tokens);
+        if (sample.end.has_value()) request.outputs[i] = nullptr;
+      }
+    }
+  }
   context_->engine->Submit(first_ticket_, std::move(request));
 }
 
@@ -135,6 +148,10 @@ KeptRequest::State KeptRequest::state() const {
   State state;
   state.has_ended = log_.HasEnded();
   state.is_refused = state.has_ended && !is_admitted_;
+  for (const RequestLog::Sample& sample : log_.samples) {
+    state.has_failed = state.has_failed ||
+                       (sample.end.has_value() && !sample.end->status.ok());
+  }
   state.idle_since =
       has_reader_ && !state.has_ended ? absl::InfiniteFuture() : idle_since_;
   state.number = number_;

@@ -41,12 +41,12 @@ class KeptRequest : public std::enable_shared_from_this<KeptRequest> {
 
   // `log` is what was asked for, and what had come of it before. number: its
   // name in the journal; 0 for one that has none yet. deadline: of the request,
-  // by `context`'s clock.
+  // by `context`'s clock, and so is idle_since; see State.
   KeptRequest(Context* context, RequestLog log, int64_t number,
-              absl::Time deadline);
+              absl::Time deadline, absl::Time idle_since);
 
-  // Hands it to the engine, once.
-  void Submit();
+  // Hands it to the engine, once; what it has of it already included.
+  void Submit() ABSL_LOCKS_EXCLUDED(mu_);
 
   // As it was asked for.
   const CheckedRequest& request() const { return request_; }
@@ -74,6 +74,7 @@ class KeptRequest : public std::enable_shared_from_this<KeptRequest> {
   struct State {
     bool is_refused = false;  // never admitted, and will not be
     bool has_ended = false;
+    bool has_failed = false;  // and was not answered
     // Since when nobody reads it, or since when it has ended; InfiniteFuture
     // while it is read and goes on.
     absl::Time idle_since;
@@ -106,8 +107,6 @@ class KeptRequest : public std::enable_shared_from_this<KeptRequest> {
   const absl::Duration resume_window_;
   const absl::Time deadline_;
   const int64_t first_ticket_;
-  const bool was_admitted_before_;
-
   Streams from_engine_;                    // set by Submit()
   std::vector<TokenStream::Taken> taken_;  // of the engine's thread
 

@@ -69,6 +69,17 @@ ABSL_FLAG(absl::Duration, hang_timeout, absl::Seconds(2),
 ABSL_FLAG(absl::Duration, unavailable_after, absl::Seconds(30),
           "Requests that wait this long for lost workers to be replaced end "
           "with UNAVAILABLE.");
+ABSL_FLAG(std::string, journal_dir, "",
+          "Folder, made if need be, of the journal: with it, requests whose "
+          "callers asked to be able to resume outlive this process. It holds "
+          "prompts and answers. Empty: none.");
+ABSL_FLAG(std::string, journal_sync, "none",
+          "none: what the journal has survives the death of this process, the "
+          "latest of it maybe not that of the machine. batch: that, too; every "
+          "write is forced to the disk.");
+ABSL_FLAG(int64_t, journal_max_bytes, int64_t{1} << 30,
+          "Largest size of the journal; it is given up, until the next start, "
+          "when the requests in it take more than half of it.");
 ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once it is open. Empty: none.");
 
@@ -97,6 +108,9 @@ int Run() {
   options.lease = absl::GetFlag(FLAGS_lease);
   options.hang_timeout = absl::GetFlag(FLAGS_hang_timeout);
   options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
+  options.journal_dir = absl::GetFlag(FLAGS_journal_dir);
+  options.journal_sync = absl::GetFlag(FLAGS_journal_sync);
+  options.journal_max_bytes = absl::GetFlag(FLAGS_journal_max_bytes);
   options.credentials = tern::CredentialOptionsFromFlags();
 
   tern::BlockShutdownSignals();

@@ -3,9 +3,12 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "coordinator/generation.h"
 #include "util/logging.h"
 
@@ -48,6 +51,59 @@ absl::Status NameIsTaken(const std::string& request_id) {
       "choose another, or resume or abort that one"));
 }
 
+// What makes no sense for the model that is served now; OK otherwise.
+absl::Status CheckRestored(const RequestLog& log, const ServedModel& model,
+                           uint64_t model_fingerprint) {
+  if (log.model_fingerprint != model_fingerprint) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("request ", log.request.request_id,
+                     " was begun with another file of the model ", log.model,
+                     ", which would have gone on with other tokens: ask again, "
+                     "or serve that file"));
+  }
+  const auto is_token = [&model](int32_t id) {
+    return id >= 0 && id < model.config.vocab_size;
+  };
+  const std::vector<int32_t>& prompt = log.request.parameters.prompt;
+  bool is_sane = std::all_of(prompt.begin(), prompt.end(), is_token) &&
+                 static_cast<int64_t>(prompt.size()) +
+                         log.request.parameters.max_output_tokens <=
+                     model.config.context_length;
+  for (const RequestLog::Sample& sample : log.samples) {
+    is_sane = is_sane &&
+              std::all_of(sample.tokens.begin(), sample.tokens.end(), is_token);
+  }
+  if (is_sane) return absl::OkStatus();
+  return absl::DataLossError("the journal's request does not fit the model");
+}
+
+// Leaves of it what can be told to its caller, and why that is not more.
+void Fail(const absl::Status& status, RequestLog* log) {
+  LOG(WARNING) << "event=request_not_restored request_id="
+               << log->request.request_id << " status=\"" << status << "\"";
+  log->prompt_logprobs.clear();
+  for (RequestLog::Sample& sample : log->samples) {
+    sample = {};
+    sample.end = {status};
+  }
+}
+
+// Ends that the journal may not have got: what the last token says.
+void EndByTokens(RequestLog* log) {
+  for (RequestLog::Sample& sample : log->samples) {
+    if (sample.end.has_value()) continue;
+    Sequence sequence(1, log->request.parameters);
+    for (size_t i = 0; i < sample.tokens.size(); ++i) {
+      const Sequence::Ending ending = sequence.Append(sample.tokens[i]);
+      if (!ending.ended) continue;
+      sample.tokens.resize(i + 1);
+      if (!sample.logprobs.empty()) sample.logprobs.resize(i + 1);
+      sample.end = {absl::OkStatus(), ending.reason, ending.stop_token_id};
+      break;
+    }
+  }
+}
+
 }  // namespace
 
 ResumableRequests::ResumableRequests(Options options, Engine* engine,
@@ -74,6 +130,50 @@ ResumableRequests::~ResumableRequests() {
 
 void ResumableRequests::Close() { context_.is_closing = true; }
 
+void ResumableRequests::Restore(JournalImage image) {
+  const absl::Time wall_now = absl::Now();
+  int n_restored = 0;
+  for (auto& [number, log] : image.requests) {
+    EndByTokens(&log);
+    // In progress it was alive as long as its coordinator.
+    const absl::Duration idle =
+        wall_now - (log.HasEnded() ? log.changed_at : image.written_at);
+    const absl::Status status =
+        CheckRestored(log, *model_, options_.model_fingerprint);
+    if (idle >= log.resume_window) {
+      LOG(INFO) << "event=request_not_restored request_id="
+                << log.request.request_id << " reason=window_over";
+      context_.journal->Forget(number);
+      continue;
+    }
+    if (!status.ok()) Fail(status, &log);
+    RestoreOne(number, std::move(log), std::max(idle, absl::ZeroDuration()));
+    ++n_restored;
+  }
+  LOG(INFO) << "event=journal_restored requests=" << n_restored << " of "
+            << image.requests.size();
+}
+
+void ResumableRequests::RestoreOne(int64_t number, RequestLog log,
+                                   absl::Duration idle) {
+  const absl::Time now = clock_->Now();
+  absl::Time& wall_deadline = log.request.parameters.deadline;
+  const absl::Time deadline = wall_deadline == absl::InfiniteFuture()
+                                  ? absl::InfiniteFuture()
+                                  : now + (wall_deadline - absl::Now());
+  wall_deadline = absl::InfiniteFuture();
+  const Name name(log.principal, log.request.request_id);
+  const bool goes_on = !log.HasEnded();
+  auto request = std::make_shared<KeptRequest>(&context_, std::move(log),
+                                               number, deadline, now - idle);
+  {
+    absl::MutexLock lock(&mu_);
+    requests_[name] = {request, nullptr};
+  }
+  request->Submit();
+  if (goes_on) StandIn(request);
+}
+
 absl::StatusOr<std::shared_ptr<KeptRequest>> ResumableRequests::Begin(
     const std::string& principal, CheckedRequest request,
     absl::Duration resume_window, absl::Time deadline) {
@@ -85,8 +185,9 @@ absl::StatusOr<std::shared_ptr<KeptRequest>> ResumableRequests::Begin(
   log.model_fingerprint = options_.model_fingerprint;
   log.samples.resize(request.sample_count);
   log.request = std::move(request);
-  auto kept = std::make_shared<KeptRequest>(&context_, std::move(log),
-                                            /*number=*/0, deadline);
+  auto kept =
+      std::make_shared<KeptRequest>(&context_, std::move(log),
+                                    /*number=*/0, deadline, clock_->Now());
   absl::MutexLock lock(&mu_);
   Entry& place = requests_[name];
   // One that was never admitted has not taken the name.

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "coordinator/engine.h"
 #include "coordinator/journal.h"
+#include "coordinator/journal_proto.h"
 #include "coordinator/kept_request.h"
 #include "coordinator/publisher.h"
 #include "coordinator/request_validation.h"
@@ -42,6 +43,11 @@ class ResumableRequests {
 
   // Close(). REQUIRES: the engine is shut down.
   ~ResumableRequests();
+
+  // Goes on with what a journal has: those in progress are submitted, answers
+  // are kept, what is too old is left out, and what another model file had begun
+  // ends with FAILED_PRECONDITION. To be called once, before all others.
+  void Restore(JournalImage image) ABSL_LOCKS_EXCLUDED(mu_);
 
   // A new request, not submitted yet. ALREADY_EXISTS when the principal has one
   // of this name here.
@@ -73,6 +79,8 @@ class ResumableRequests {
  private:
   using Name = std::pair<std::string, std::string>;  // principal, request id
 
+  void RestoreOne(int64_t number, RequestLog log, absl::Duration idle)
+      ABSL_LOCKS_EXCLUDED(mu_);
   void Run() ABSL_LOCKS_EXCLUDED(mu_);
   void LookAfter() ABSL_LOCKS_EXCLUDED(mu_);
   // Has somebody read a request that its reader has left.

@@ -1,8 +1,11 @@
 // Streams that break and are resumed, on a tiny model and toy workers, over
 // real gRPC.
 
+#include <stdlib.h>
+
 #include <algorithm>
 #include <cstdio>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <memory>
@@ -15,6 +18,8 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/journal.h"
+#include "coordinator/journal_proto.h"
 #include "coordinator/testing/fake_worker.h"
 #include "coordinator/testing/toy_model.h"
 #include "grpcpp/client_context.h"
@@ -218,7 +223,7 @@ class ResumeTest : public ::testing::Test {
                         const std::function<bool()>& is_enough) {
     v1::StreamGenerateResponse message;
     while (call->stream->Read(&message)) {
-      transcript->Add(message);
+      if (transcript != nullptr) transcript->Add(message);
       if (is_enough()) return true;
     }
     return false;
@@ -461,6 +466,173 @@ TEST_F(ResumeTest, WhoComesLastReads) {
   workers_[0]->Release();
   EXPECT_TRUE(ReadAll(resumed.get(), &second).ok());
   ExpectSame(second, whole);
+}
+
+class RestartTest : public ResumeTest {
+ protected:
+  void SetUp() override {
+    ResumeTest::SetUp();
+    folder_ = absl::StrCat(::testing::TempDir(), "/restart-XXXXXX");
+    ASSERT_NE(mkdtemp(&folder_[0]), nullptr);
+    options_.journal_dir = folder_;
+  }
+
+  // Another coordinator on the same journal, with the workers there are.
+  void Restart() {
+    StartCoordinator();
+    for (const auto& worker : workers_) {
+      const absl::Status status = worker->Register(address_);
+      ASSERT_TRUE(status.ok()) << status;
+      worker->Release();
+    }
+  }
+
+  // Reads a stream until it has some tokens, and stops the worker then.
+  void ReadSome(Call* call, Transcript* transcript) {
+    workers_[0]->Release();
+    ReadUntil(call, transcript, [&] {
+      return transcript->candidates.size() > 0 &&
+             transcript->candidates[0].n_tokens > 2;
+    });
+    workers_[0]->Hold();
+  }
+
+  std::string folder_;
+};
+
+TEST_F(RestartTest, TheNextCoordinatorGoesOnWithTheVeryTokens) {
+  Start();
+  int n_unfinished = 0;
+  for (const v1::GenerateRequest& request : AllKinds()) {
+    SCOPED_TRACE(request.request_id());
+    const Transcript whole = Undisturbed(request);
+    Transcript transcript;
+    const auto call = Open(request);
+    ReadSome(call.get(), &transcript);
+    Restart();
+    const grpc::Status broken = ReadAll(call.get(), &transcript);
+    if (!broken.ok()) ++n_unfinished;
+    std::vector<int> from;
+    const int n = std::max(1, request.sampling().sample_count());
+    for (int i = 0; i < n; ++i) {
+      from.push_back(transcript.candidates[i].n_tokens);
+      transcript.candidates[i].finish_reason = v1::FINISH_REASON_UNSPECIFIED;
+    }
+    const auto resumed = Resume(request.request_id(), from);
+    const grpc::Status status = ReadAll(resumed.get(), &transcript);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    ExpectSame(transcript, whole);
+  }
+  EXPECT_GT(n_unfinished, 0);
+  EXPECT_EQ(GetModel().journal().state(), v1::JOURNAL_STATE_WRITING);
+  EXPECT_EQ(GetModel().journal().request_count(),
+            static_cast<int>(AllKinds().size()));
+  // All of them once more: what had ended is kept, too.
+  const std::vector<v1::GenerateRequest> kinds = AllKinds();
+  Restart();
+  AwaitReady();
+  for (const v1::GenerateRequest& request : kinds) {
+    Transcript transcript;
+    EXPECT_TRUE(
+        ReadAll(Resume(request.request_id(), {}).get(), &transcript).ok());
+    ExpectSame(transcript, Undisturbed(request));
+  }
+  AwaitNoBlocksInUse();
+}
+
+TEST_F(RestartTest, TheCallersTokensMayBeAheadOfTheJournals) {
+  Start();
+  const Transcript whole = Undisturbed(Request("a", 80));
+  workers_[0]->Hold();
+  Transcript transcript;
+  const auto call = Open(Request("a", 80));
+  ReadUntil(call.get(), &transcript, [] { return true; });
+  Restart();
+  Transcript rest;
+  EXPECT_TRUE(ReadAll(Resume("a", {50}).get(), &rest).ok());
+  EXPECT_EQ(rest.candidates[0].text, whole.candidates.at(0).text.substr(50));
+}
+
+TEST_F(RestartTest, AnotherArithmeticOrModelFileEndsWhatWasBegun) {
+  Start();
+  workers_[0]->Hold();
+  Transcript transcript;
+  const auto call = Open(Request("a", 80));
+  ReadSome(call.get(), &transcript);
+  workers_[0]->Hold();
+  const auto other = Open(Request("b", 80));
+  ReadUntil(other.get(), &transcript, [] { return true; });
+  options_.head_mode = "stored";
+  Restart();
+  grpc::Status status = ReadAll(Resume("b", {0}).get(), &transcript);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_NE(status.error_message().find("cpu-1/int8"), std::string::npos)
+      << status.error_message();
+
+  const auto third = Open(Request("c", 80));
+  ReadUntil(third.get(), &transcript, [] { return true; });
+  std::remove(options_.model_path.c_str());
+  testing::TinyModelOptions larger;
+  larger.add_eot = true;
+  options_.model_path = testing::WriteTinyModel(larger);
+  Restart();
+  status = ReadAll(Resume("c", {0}).get(), &transcript);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_NE(status.error_message().find("another file"), std::string::npos)
+      << status.error_message();
+}
+
+TEST_F(RestartTest, WhoseWindowIsOverIsNotRestored) {
+  Start();
+  workers_[0]->Hold();
+  Transcript transcript;
+  const auto call = Open(Request("a", 80), absl::Milliseconds(1));
+  ReadUntil(call.get(), &transcript, [] { return true; });
+  Restart();
+  EXPECT_EQ(ReadAll(Resume("a", {0}).get(), &transcript).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(RestartTest, AbortedRequestsDoNotComeBack) {
+  Start();
+  workers_[0]->Hold();
+  Transcript transcript;
+  const auto call = Open(Request("a", 80));
+  ReadUntil(call.get(), &transcript, [] { return true; });
+  EXPECT_TRUE(Abort("a").ok());
+  Restart();
+  EXPECT_EQ(ReadAll(Resume("a", {0}).get(), &transcript).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(RestartTest, EpochsGrowEvenWhenTheClockDoesNot) {
+  constexpr int64_t kFarAhead = int64_t{1} << 52;
+  {
+    Journal::Options journal;
+    journal.folder = folder_;
+    JournalImage image;
+    auto opened = Journal::Open(journal, &image);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    (*opened)->TellEpoch(kFarAhead);
+  }
+  Start();
+  EXPECT_EQ(workers_[0]->stage().epoch(), kFarAhead + 1);
+  Restart();
+  AwaitReady();
+  EXPECT_EQ(workers_[0]->stage().epoch(), kFarAhead + 2);
+}
+
+TEST_F(RestartTest, ADamagedJournalIsRefused) {
+  Start();
+  EXPECT_TRUE(ReadAll(Open(Request("a", 5)).get(), nullptr).ok());
+  coordinator_.reset();
+  const std::string path = folder_ + "/requests.journal";
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(10);
+  file.put('x');
+  file.close();
+  EXPECT_EQ(Coordinator::Create(options_).status().code(),
+            absl::StatusCode::kDataLoss);
 }
 
 TEST_F(ResumeTest, SenselessRequestsAreRefused) {
