@@ -383,7 +383,12 @@ absl::Status Client::ResumingStream(
       return;
     }
     const absl::Time now = options_.clock->Now();
-    if (absl::IsUnavailable(a.status) || absl::IsUnknown(a.status)) {
+    // A server that is about to end cancels calls that come now.
+    const bool is_cancelled =
+        absl::IsCancelled(a.status) && progress.was_admitted() &&
+        (options.cancellation == nullptr || !options.cancellation->cancelled());
+    if (absl::IsUnavailable(a.status) || absl::IsUnknown(a.status) ||
+        is_cancelled) {
       why_broken = a.status;
       a.is_passing = true;
       if (was_connected && now - begin > options_.backoff_max) broke_at.reset();
@@ -395,6 +400,9 @@ absl::Status Client::ResumingStream(
     } else if (!resumes && absl::IsAlreadyExists(a.status) && a.number > 1) {
       // An attempt of which we heard nothing has come through.
       resumes = a.is_passing = true;
+    } else if (resumes && absl::IsNotFound(a.status) &&
+               absl::IsCancelled(why_broken)) {
+      a.status = why_broken;  // Somebody has aborted it.
     } else if (resumes && absl::IsNotFound(a.status) && !progress.has_begun()) {
       // It never came to be, or is gone, and nobody has seen anything of it.
       resumes = false;

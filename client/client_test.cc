@@ -338,6 +338,19 @@ TEST_F(ResumeTest, SaysWhatACoordinatorWithoutTheRequestMeans) {
   EXPECT_TRUE(absl::StrContains(status.message(), "cannot be resumed"));
 }
 
+TEST_F(ResumeTest, ARequestThatSomebodyAbortedIsNotAskedForAgain) {
+  fake_.on_stream = [&](auto*, auto& request, auto* writer) {
+    StreamFrom({}, 0, writer);
+    return Error(grpc::StatusCode::CANCELLED);
+  };
+  fake_.on_resume = [](auto...) { return Error(grpc::StatusCode::NOT_FOUND); };
+  auto client = MustCreate(Options());
+  absl::Status status;
+  EXPECT_EQ(Stream(client.get(), Prompt("?"), &status, call_), "");
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(fake_.requests().size(), 1u);
+}
+
 TEST_F(ResumeTest, ACancelledStreamIsAborted) {
   fake_.on_stream = [&](auto*, auto& request, auto* writer) {
     return StreamFrom(kPieces, 0, writer);

@@ -151,7 +151,11 @@ void Generation::CollectSample(int index, v1::Candidate* candidate,
     }
   }
   if (kept_ != nullptr) candidate->set_output_token_count(sample.n_output);
-  if (taken.end.has_value() && !stop_string_found) {
+  // What is held back of an answer that another stream goes on with comes
+  // there.
+  const bool is_over =
+      taken.end.has_value() && (kept_ == nullptr || taken.end->status.ok());
+  if (is_over && !stop_string_found) {
     stop_string_found = sample.scanner.Append(sample.decoder.Finish(), text);
     sample.scanner.Finish(text);
   }

@@ -1,5 +1,7 @@
 // The coordinator: takes requests, plans the steps of a pipeline of workers,
 // streams text back.
+#include <unistd.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -8,8 +10,10 @@
 
 #include "absl/flags/flag.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/leader_lease.h"
 #include "util/credential_flags.h"
 #include "util/logging.h"
 #include "util/server_main.h"
@@ -72,7 +76,8 @@ ABSL_FLAG(absl::Duration, unavailable_after, absl::Seconds(30),
 ABSL_FLAG(std::string, journal_dir, "",
           "Folder, made if need be, of the journal: with it, requests whose "
           "callers asked to be able to resume outlive this process. It holds "
-          "prompts and answers. Empty: none.");
+          "prompts and answers. While another coordinator has the folder this "
+          "one waits, as its standby. Empty: none.");
 ABSL_FLAG(std::string, journal_sync, "none",
           "none: what the journal has survives the death of this process, the "
           "latest of it maybe not that of the machine. batch: that, too; every "
@@ -84,6 +89,36 @@ ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once it is open. Empty: none.");
 
 namespace {
+
+// How soon a standby sees that nobody serves any more.
+constexpr absl::Duration kStandbyInterval = absl::Milliseconds(100);
+
+// Waits until no other coordinator has the journal's folder. Returns the lease,
+// or null when this process was told to end meanwhile.
+absl::StatusOr<std::unique_ptr<tern::LeaderLease>> AwaitLease(
+    const std::string& folder, const std::string& listen) {
+  char host[256] = "";
+  gethostname(host, sizeof(host) - 1);
+  absl::StatusOr<std::unique_ptr<tern::LeaderLease>> lease =
+      tern::OpenFileLease(folder, absl::StrCat("host=", host, " pid=", getpid(),
+                                               " listen=", listen));
+  if (!lease.ok()) return lease;
+  std::string said;
+  for (;;) {
+    const absl::StatusOr<bool> is_ours = (*lease)->TryAcquire();
+    if (!is_ours.ok()) return is_ours.status();
+    if (*is_ours) return lease;
+    const std::string holder = (*lease)->Holder();
+    if (said != holder) {
+      LOG(INFO) << "event=standby journal_dir=" << folder << " holder=\""
+                << holder << "\"; serving nothing until it is gone";
+      said = holder;
+    }
+    if (tern::ShutdownSignalWithin(kStandbyInterval) != 0) {
+      return std::unique_ptr<tern::LeaderLease>();
+    }
+  }
+}
 
 constexpr char kUsage[] =
     "Serves a ternary language model with the workers that register here.";
@@ -114,6 +149,17 @@ int Run() {
   options.credentials = tern::CredentialOptionsFromFlags();
 
   tern::BlockShutdownSignals();
+  std::unique_ptr<tern::LeaderLease> lease;  // outlives the coordinator
+  if (!options.journal_dir.empty()) {
+    absl::StatusOr<std::unique_ptr<tern::LeaderLease>> ours =
+        AwaitLease(options.journal_dir, options.listen);
+    if (!ours.ok()) {
+      LOG(ERROR) << "event=start_failed status=" << ours.status();
+      return EXIT_FAILURE;
+    }
+    if (*ours == nullptr) return EXIT_SUCCESS;
+    lease = *std::move(ours);
+  }
   absl::StatusOr<std::unique_ptr<tern::Coordinator>> coordinator =
       tern::Coordinator::Create(options);
   if (!coordinator.ok()) {

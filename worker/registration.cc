@@ -51,18 +51,26 @@ bool IsRefusal(const absl::Status& status) {
          absl::IsInvalidArgument(status);
 }
 
+// Whether nobody has answered.
+bool IsTransient(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
 }  // namespace
 
-Registration::Registration(const Options& options,
-                           const WorkerDescription& description,
-                           std::shared_ptr<grpc::Channel> channel,
-                           std::function<WorkDone()> work_done,
-                           std::function<void(bool)> on_registered)
+Registration::Registration(
+    const Options& options, const WorkerDescription& description,
+    const std::vector<std::shared_ptr<grpc::Channel>>& channels,
+    std::function<WorkDone()> work_done,
+    std::function<void(bool)> on_registered)
     : options_(options),
       description_(description),
-      stub_(v1::ClusterService::NewStub(std::move(channel))),
       work_done_(std::move(work_done)),
       on_registered_(std::move(on_registered)) {
+  for (const auto& channel : channels) {
+    stubs_.push_back(v1::ClusterService::NewStub(channel));
+  }
+  CHECK(!stubs_.empty());
   thread_ = std::thread([this] { Main(); });
 }
 
@@ -124,9 +132,15 @@ void Registration::Main() {
                    << status.ToString() << "\"; trying again";
       last_said = status;
     }
+    if (IsTransient(status) && TryNext()) continue;
     if (!Wait(IsRefusal(status) ? options_.refused_retry : retry)) return;
     retry = std::min(2 * retry, options_.retry_max);
   }
+}
+
+bool Registration::TryNext() {
+  current_ = (current_ + 1) % stubs_.size();
+  return current_ != 0;
 }
 
 absl::Status Registration::Register(Lease* lease) {
@@ -134,7 +148,7 @@ absl::Status Registration::Register(Lease* lease) {
   if (!BeginCall(&context)) return absl::CancelledError("stopping");
   v1::RegisterWorkerResponse response;
   const grpc::Status status =
-      stub_->RegisterWorker(&context, MakeRequest(description_), &response);
+      stub().RegisterWorker(&context, MakeRequest(description_), &response);
   EndCall();
   RETURN_IF_ERROR(FromGrpcStatus(status));
   lease->epoch = response.lease_epoch();
@@ -155,9 +169,7 @@ absl::Status Registration::KeepAlive(const Lease& lease) {
       failures = 0;
       continue;
     }
-    const bool is_transient =
-        absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-    if (!is_transient || ++failures >= 3) return status;
+    if (!IsTransient(status) || ++failures >= 3) return status;
   }
   return absl::CancelledError("stopping");
 }
@@ -174,7 +186,7 @@ absl::Status Registration::SendHeartbeat(const Lease& lease) {
   request.set_is_draining(IsDraining());
   v1::SendHeartbeatResponse response;
   const grpc::Status status =
-      stub_->SendHeartbeat(&context, request, &response);
+      stub().SendHeartbeat(&context, request, &response);
   EndCall();
   if (status.ok() && response.released()) SetReleased();
   return FromGrpcStatus(status);
