@@ -64,6 +64,8 @@ Rows with mock workers, which wait instead of computing:
   held       streams that are held at once, none lost
   idle       share of time that 4 equal stages idle while work waits
   mocks      throughput of 16 copies of a model against that of one
+  journal    throughput of 256 streams that outlive the coordinator against
+             that of streams that do not
 Rows of the pure core:
   plan       planning one step of 256 sequences
   prefix     looking a prefix up, per block

@@ -63,6 +63,7 @@ const std::vector<EngineBench::Row>& EngineBench::Rows() {
                            {"held", false, &EngineBench::Held},
                            {"idle", false, &EngineBench::Idle},
                            {"mocks", false, &EngineBench::Mocks},
+                           {"journal", false, &EngineBench::Journal},
                            {"depth", true, &EngineBench::Depth},
                            {"serve", true, &EngineBench::Serve},
                            {"replicas", true, &EngineBench::Replicas},
@@ -175,6 +176,7 @@ absl::StatusOr<ServeReport> EngineBench::Send(const Load& load,
   ASSIGN_OR_RETURN(options.workload.output_tokens,
                    Lengths::Parse(absl::StrCat(load.output_tokens)));
   options.workload.seed = load.seed;
+  options.workload.resume_window = load.resume_window;
   if (progress_.on_terminal() && cancellation == nullptr) {
     options.load.on_progress = [this](const std::string& line) { Say(line); };
   }

@@ -70,6 +70,8 @@ class EngineBench {
     // 0: as many as --duration has time for.
     int64_t n_requests = 0;
     uint64_t seed = 1;
+    // Of its streams; below a second.
+    absl::Duration resume_window = absl::ZeroDuration();
   };
 
   struct Row {
@@ -88,6 +90,7 @@ class EngineBench {
   absl::Status Serve();
   absl::Status Replicas();
   absl::Status Mocks();
+  absl::Status Journal();
   absl::Status Arrival();
 
   absl::StatusOr<std::unique_ptr<LocalServers>> Start(const Cluster& cluster);

@@ -228,6 +228,70 @@ absl::Status EngineBench::Idle() {
   return absl::OkStatus();
 }
 
+// Plain streams, streams that may be resumed, and the same with a journal, in
+// turns.
+absl::Status EngineBench::Journal() {
+  const char* const tmp = std::getenv("TMPDIR");
+  std::string folder =
+      absl::StrCat(tmp == nullptr ? "/tmp" : tmp, "/tern-journal-XXXXXX");
+  if (mkdtemp(folder.data()) == nullptr) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot make a temporary folder like ", folder));
+  }
+  Cluster plain;
+  plain.max_sequences = 256;
+  plain.worker_flags = {"--step_us=20000", "--token_us=0", "--context_ns=0"};
+  Cluster journal = plain;
+  journal.coordinator_flags = {"--journal_dir=" + folder};
+  const Load load = {256, 32, 256};
+  Load resumable = load;
+  // So short that a cluster has nothing to do with what the one before left.
+  resumable.resume_window = absl::Milliseconds(50);
+  std::vector<double> throughput[3], cpu[3];
+  const auto measure = [&](int i, const Cluster& cluster,
+                           const Load& its_load) -> absl::Status {
+    ASSIGN_OR_RETURN(const ServeReport report, Measure(cluster, its_load));
+    const double n = static_cast<double>(report.load.n_output_tokens);
+    if (n == 0 || !report.coordinator_cpu.has_value()) {
+      return absl::DeadlineExceededError(
+          "no token came in the time that counts; give a longer --duration");
+    }
+    throughput[i].push_back(TokensPerSecond(report));
+    cpu[i].push_back(absl::ToDoubleMicroseconds(report.coordinator_cpu->total) /
+                     n);
+    return absl::OkStatus();
+  };
+  const auto measure_all = [&]() -> absl::Status {
+    for (int round = 0; round < options_.rounds; ++round) {
+      Say(absl::StrCat("round ", round + 1, " of ", options_.rounds));
+      RETURN_IF_ERROR(measure(0, plain, load));
+      RETURN_IF_ERROR(measure(1, plain, resumable));
+      RETURN_IF_ERROR(measure(2, journal, resumable));
+    }
+    return absl::OkStatus();
+  };
+  const absl::Status measured = measure_all();
+  for (const char* file : {"/requests.journal", "/leader.lock"}) {
+    unlink((folder + file).c_str());
+  }
+  rmdir(folder.c_str());
+  RETURN_IF_ERROR(measured);
+  EngineFigure figure;
+  figure.what = "256 streams with a journal against plain ones";
+  figure.unit = "x";
+  figure.measured = Median(throughput[2]) / Median(throughput[0]);
+  figure.decimals = 3;
+  figure.target = 0.98;
+  figure.limit = "1 x";
+  figure.detail = absl::StrFormat(
+      "plain, resumable, with a journal: %.0f, %.0f, %.0f tokens/s; "
+      "coordinator CPU a token %.1f, %.1f, %.1f us",
+      Median(throughput[0]), Median(throughput[1]), Median(throughput[2]),
+      Median(cpu[0]), Median(cpu[1]), Median(cpu[2]));
+  Add(figure);
+  return absl::OkStatus();
+}
+
 absl::Status EngineBench::Mocks() {
   Cluster one;
   one.worker_flags = {"--step_us=25000", "--token_us=0", "--context_ns=0"};

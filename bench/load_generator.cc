@@ -137,6 +137,10 @@ class Generator::Call
     v1::StoppingParameters* const stopping = request->mutable_stopping();
     stopping->set_max_output_tokens(plan_.output_tokens);
     request->mutable_sampling()->set_temperature(workload.temperature);
+    if (workload.resume_window > absl::ZeroDuration()) {
+      request_.mutable_resume_window()->set_nanos(
+          static_cast<int>(absl::ToInt64Nanoseconds(workload.resume_window)));
+    }
     stopping->set_ignore_end_of_sequence(workload.ignore_eos);
     // To count the tokens of each message.
     request->mutable_response_options()->set_return_token_ids(true);

@@ -161,7 +161,8 @@ class MockWorker {
                      credentials->CreateChannel(
                          absl::GetFlag(FLAGS_coordinator), kCoordinatorName));
     registration_ = std::make_unique<Registration>(
-        Registration::Options(), description, std::move(channel),
+        Registration::Options(), description,
+        std::vector<std::shared_ptr<grpc::Channel>>{std::move(channel)},
         [host = host_.get(), slowdown] {
           return WorkDone{host->finished_step_count(),
                           host->finished_step_count(), slowdown};

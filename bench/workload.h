@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "bench/lengths.h"
 
 namespace tern {
@@ -27,6 +28,8 @@ struct WorkloadOptions {
   double cancel_share = 0;
   bool ignore_eos = true;
   float temperature = 1;
+  // Above zero: streams may be resumed; see StreamGenerateRequest.
+  absl::Duration resume_window = absl::ZeroDuration();
   uint64_t seed = 0;
 };
 

@@ -23,6 +23,7 @@
 #include "cli/model_flag.h"
 #include "cli/readiness.h"
 #include "cli/report.h"
+#include "cli/resume_flag.h"
 #include "client/client.h"
 #include "proto/tern/v1/inference.pb.h"
 #include "util/credential_flags.h"
@@ -74,6 +75,7 @@ class Chat {
       InterruptibleCall interruptible;
       CallOptions call;
       call.cancellation = interruptible.cancellation();
+      SetResume(&call);
       status = client_->StreamGenerate(
           request_,
           [&](const v1::StreamGenerateResponse& message) {
@@ -257,7 +259,7 @@ with a slash are commands, in a pipe too:
 
 )",
                        kCommands),
-          {"cli/chat.cc", kGenerationFlagsFile, kModelFlagFile,
+          {"cli/chat.cc", kGenerationFlagsFile, kModelFlagFile, kResumeFlagFile,
            kConnectionFlagsFile, kCredentialFlagsFile},
           &RunChat};
 }

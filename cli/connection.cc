@@ -9,7 +9,8 @@
 #include "util/server_main.h"
 
 ABSL_FLAG(std::string, server, "",
-          "Address of the coordinator, host:port. Default: $TERN_SERVER, or "
+          "Address of the coordinator, host:port, or several, separated by "
+          "commas, of which one serves. Default: $TERN_SERVER, or "
           "127.0.0.1:7600 when that is not set.");
 ABSL_FLAG(absl::Duration, deadline, absl::ZeroDuration(),
           "Time for a call with all its retries, such as 30s or 5m. 0: as long "

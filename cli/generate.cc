@@ -20,6 +20,7 @@
 #include "cli/model_flag.h"
 #include "cli/readiness.h"
 #include "cli/report.h"
+#include "cli/resume_flag.h"
 #include "cli/text_input.h"
 #include "client/client.h"
 #include "proto/tern/v1/inference.pb.h"
@@ -221,6 +222,7 @@ absl::Status Generate(const v1::GenerateRequest& request,
   Printer printer(absl::GetFlag(FLAGS_print_ids), absl::GetFlag(FLAGS_n));
   CallOptions call;
   call.cancellation = cancellation;
+  SetResume(&call);
   const absl::Status status = client->StreamGenerate(
       request,
       [&](const v1::StreamGenerateResponse& message) {
@@ -253,12 +255,12 @@ Command GenerateCommand() {
        tern generate [FLAGS] < FILE
 
 Sends the prompt to the cluster and prints the answer as it comes. Ctrl-C ends
-the request in the cluster too. A broken connection is tried again as long as
-nothing of the answer has been printed. With --n, answers after the first are
+the request in the cluster too. An answer whose connection breaks goes on where
+it was, for as long as --resume says. With --n, answers after the first are
 printed when those before them have ended.
 )",
           {"cli/generate.cc", kGenerationFlagsFile, kModelFlagFile,
-           kConnectionFlagsFile, kCredentialFlagsFile},
+           kResumeFlagFile, kConnectionFlagsFile, kCredentialFlagsFile},
           &Run};
 }
 

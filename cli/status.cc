@@ -110,6 +110,22 @@ std::string FormatWorkers(const v1::ListWorkersResponse& workers) {
   return TextTable(rows);
 }
 
+// Nothing for a coordinator that keeps none.
+std::string FormatJournal(const v1::Journal& journal) {
+  const std::string requests =
+      absl::StrCat(journal.request_count(), " requests may be resumed\n\n");
+  switch (journal.state()) {
+    case v1::JOURNAL_STATE_WRITING:
+      return absl::StrCat("journal: ", FormatBytes(journal.byte_count()), ", ",
+                          requests);
+    case v1::JOURNAL_STATE_GIVEN_UP:
+      return absl::StrCat("journal: GIVEN UP, ", journal.lost_event_count(),
+                          " events lost, ", journal.problem(), "; ", requests);
+    default:
+      return "";
+  }
+}
+
 absl::Status Status(const ClientOptions& options, bool why) {
   ASSIGN_OR_RETURN(const std::unique_ptr<Client> client,
                    Client::Create(options));
@@ -161,6 +177,7 @@ std::string FormatStatus(const v1::ListModelsResponse& models,
     }
     text += "\n";
   }
+  absl::StrAppend(&text, FormatJournal(models.journal()));
   return text + FormatWorkers(workers);
 }
 

@@ -13,6 +13,24 @@ TEST(Status, AnEmptyClusterSaysSo) {
   EXPECT_EQ(FormatStatus({}, {}), "no models\nno workers\n");
 }
 
+TEST(Status, ShowsTheJournalWhereThereIsOne) {
+  v1::ListModelsResponse models;
+  models.mutable_journal()->set_state(v1::JOURNAL_STATE_NONE);
+  EXPECT_EQ(FormatStatus(models, {}), "no models\nno workers\n");
+  models.mutable_journal()->set_state(v1::JOURNAL_STATE_WRITING);
+  models.mutable_journal()->set_byte_count(3 << 20);
+  models.mutable_journal()->set_request_count(2);
+  EXPECT_EQ(FormatStatus(models, {}),
+            "no models\njournal: 3.0 MiB, 2 requests may be resumed\n\n"
+            "no workers\n");
+  models.mutable_journal()->set_state(v1::JOURNAL_STATE_GIVEN_UP);
+  models.mutable_journal()->set_problem("no space");
+  models.mutable_journal()->set_lost_event_count(7);
+  EXPECT_EQ(FormatStatus(models, {}),
+            "no models\njournal: GIVEN UP, 7 events lost, no space; 2 requests "
+            "may be resumed\n\nno workers\n");
+}
+
 TEST(Status, ShowsModelsPipelinesStagesAndWorkers) {
   v1::ListModelsResponse models;
   v1::Model* model = models.add_models();

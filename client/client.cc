@@ -9,12 +9,17 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/random/random.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "absl/types/optional.h"
+#include "client/answer_progress.h"
 #include "client/text_check.h"
+#include "google/protobuf/duration.pb.h"
 #include "google/protobuf/wrappers.pb.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "util/grpc_status.h"
@@ -22,6 +27,16 @@
 
 namespace tern {
 namespace {
+
+// How long a cancelled stream may take to tell the cluster so.
+constexpr absl::Duration kAbortPatience = absl::Seconds(1);
+
+google::protobuf::Duration ToProto(absl::Duration duration) {
+  google::protobuf::Duration proto;
+  proto.set_seconds(absl::IDivDuration(duration, absl::Seconds(1), &duration));
+  proto.set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(duration)));
+  return proto;
+}
 
 void Sleep(absl::Duration duration, const Cancellation* cancellation) {
   if (cancellation != nullptr) {
@@ -177,6 +192,7 @@ class Unanswered {
 // One try of a call.
 struct Client::Attempt {
   grpc::ClientContext context;
+  const Server* server = nullptr;
   int number = 1;
   absl::Status status;
   // Cleared once the caller has seen something of the answer.
@@ -187,6 +203,8 @@ struct Client::Attempt {
   absl::Duration least_pause = absl::ZeroDuration();
   // Set when the attempts so far were not in vain: they no longer count.
   bool made_progress = false;
+  // Set where it is time and not their number that ends the attempts.
+  absl::optional<absl::Time> retry_until;
 };
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Create(ClientOptions options) {
@@ -199,19 +217,23 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(ClientOptions options) {
   if (!options.random) options.random = DrawRandom;
   ASSIGN_OR_RETURN(const std::unique_ptr<Credentials> credentials,
                    Credentials::Create(options.credentials));
-  ASSIGN_OR_RETURN(
-      std::shared_ptr<grpc::Channel> channel,
-      credentials->CreateChannel(options.server, options.peer_name));
+  std::vector<Server> servers;
+  for (const absl::string_view address : absl::StrSplit(options.server, ',')) {
+    Server& server = servers.emplace_back();
+    ASSIGN_OR_RETURN(server.channel,
+                     credentials->CreateChannel(
+                         std::string(absl::StripAsciiWhitespace(address)),
+                         options.peer_name));
+    server.inference = v1::InferenceService::NewStub(server.channel);
+    server.cluster = v1::ClusterService::NewStub(server.channel);
+    server.admin = v1::AdminService::NewStub(server.channel);
+  }
   return std::unique_ptr<Client>(
-      new Client(std::move(options), std::move(channel)));
+      new Client(std::move(options), std::move(servers)));
 }
 
-Client::Client(ClientOptions options, std::shared_ptr<grpc::Channel> channel)
-    : options_(std::move(options)),
-      channel_(std::move(channel)),
-      inference_(v1::InferenceService::NewStub(channel_)),
-      cluster_(v1::ClusterService::NewStub(channel_)),
-      admin_(v1::AdminService::NewStub(channel_)) {}
+Client::Client(ClientOptions options, std::vector<Server> servers)
+    : options_(std::move(options)), servers_(std::move(servers)) {}
 
 absl::Duration Client::Backoff(int failed_attempts) const {
   absl::Duration pause = options_.backoff_first;
@@ -227,6 +249,7 @@ absl::Status Client::WithRetries(const CallOptions& options,
                                       ? options.deadline
                                       : options_.default_deadline;
   const absl::Time deadline = options_.clock->Now() + patience;
+  const int n_servers = static_cast<int>(servers_.size());
   int counted = 0;
   for (int number = 1;; ++number) {
     if (options.cancellation != nullptr && options.cancellation->cancelled()) {
@@ -234,6 +257,8 @@ absl::Status Client::WithRetries(const CallOptions& options,
     }
     Attempt a;
     a.number = number;
+    size_t n_moves = n_moves_;
+    a.server = &servers_[n_moves % servers_.size()];
     if (patience != absl::InfiniteDuration()) {
       a.context.set_deadline(
           absl::ToChronoTime(absl::Now() + (deadline - options_.clock->Now())));
@@ -247,9 +272,15 @@ absl::Status Client::WithRetries(const CallOptions& options,
     if (!(absl::IsUnavailable(a.status) || a.is_passing) || !a.may_retry) {
       return a.status;
     }
-    const absl::Duration pause = std::max(Backoff(counted), a.least_pause);
-    if (counted >= options_.max_attempts ||
-        options_.clock->Now() + pause >= deadline) {
+    // To the next server, unless another call has gone there already.
+    n_moves_.compare_exchange_strong(n_moves, n_moves + 1);
+    const absl::Duration pause =
+        std::max(Backoff((counted + n_servers - 1) / n_servers), a.least_pause);
+    const absl::Time next = options_.clock->Now() + pause;
+    const bool is_enough = a.retry_until.has_value()
+                               ? next >= *a.retry_until
+                               : counted >= options_.max_attempts * n_servers;
+    if (is_enough || next >= deadline) {
       return absl::Status(
           a.status.code(),
           absl::StrCat(a.status.message(), " (after ", counted,
@@ -267,7 +298,8 @@ absl::StatusOr<Response> Client::Unary(const Request& request,
   RETURN_IF_ERROR(CheckText(request));
   Response response;
   RETURN_IF_ERROR(WithRetries(options, [&](Attempt& a) {
-    a.status = FromGrpcStatus(method(&a.context, request, &response));
+    a.status =
+        FromGrpcStatus(method(*a.server, &a.context, request, &response));
   }));
   return response;
 }
@@ -279,8 +311,8 @@ absl::StatusOr<v1::GenerateResponse> Client::Generate(
   v1::GenerateResponse response;
   RETURN_IF_ERROR(WithRetries(options, [&](Attempt& a) {
     SetRequestId(made_up_id, a.number, &request);
-    a.status =
-        FromGrpcStatus(inference_->Generate(&a.context, request, &response));
+    a.status = FromGrpcStatus(
+        a.server->inference->Generate(&a.context, request, &response));
   }));
   return response;
 }
@@ -293,9 +325,13 @@ absl::Status Client::StreamGenerate(
   const std::string made_up_id = MakeUpRequestId(request);
   v1::StreamGenerateRequest wrapped;
   *wrapped.mutable_request() = std::move(request);
+  if (options.resume_window > absl::ZeroDuration()) {
+    SetRequestId(made_up_id, 1, wrapped.mutable_request());
+    return ResumingStream(std::move(wrapped), on_message, options);
+  }
   return WithRetries(options, [&](Attempt& a) {
     SetRequestId(made_up_id, a.number, wrapped.mutable_request());
-    auto stream = inference_->StreamGenerate(&a.context, wrapped);
+    auto stream = a.server->inference->StreamGenerate(&a.context, wrapped);
     v1::StreamGenerateResponse message;
     bool wanted = true;
     while (wanted && stream->Read(&message)) {
@@ -309,6 +345,87 @@ absl::Status Client::StreamGenerate(
   });
 }
 
+absl::Status Client::ResumingStream(
+    v1::StreamGenerateRequest request,
+    absl::FunctionRef<bool(const v1::StreamGenerateResponse&)> on_message,
+    const CallOptions& options) {
+  const std::string request_id = request.request().request_id();
+  *request.mutable_resume_window() = ToProto(options.resume_window);
+  AnswerProgress progress(
+      std::max(1, request.request().sampling().sample_count()));
+  bool resumes = false;                 // or asks for the first time
+  bool wanted = true;                   // by `on_message`
+  absl::optional<absl::Time> broke_at;  // without a word since
+  absl::Status why_broken;
+  const absl::Status status = WithRetries(options, [&](Attempt& a) {
+    const absl::Time begin = options_.clock->Now();
+    progress.BeginStream();
+    const auto stream =
+        resumes ? a.server->inference->ResumeGenerate(&a.context,
+                                                      progress.Rest(request_id))
+                : a.server->inference->StreamGenerate(&a.context, request);
+    v1::StreamGenerateResponse message;
+    bool was_connected = false;
+    while (wanted && stream->Read(&message)) {
+      was_connected = true;
+      const bool says_something = !SaysOnlyWhatWasAdmitted(message);
+      if (!progress.Take(&message)) continue;
+      if (says_something) broke_at.reset();
+      wanted = on_message(message);
+    }
+    if (!wanted) a.context.TryCancel();
+    a.status = FromGrpcStatus(stream->Finish());
+    if (!wanted) {
+      a.status = absl::CancelledError("cancelled by the caller");
+      return;
+    }
+    if (progress.is_complete()) {
+      a.status = absl::OkStatus();  // Only the goodbye may be missing.
+      return;
+    }
+    const absl::Time now = options_.clock->Now();
+    // A server that is about to end cancels calls that come now.
+    const bool is_cancelled =
+        absl::IsCancelled(a.status) && progress.was_admitted() &&
+        (options.cancellation == nullptr || !options.cancellation->cancelled());
+    if (absl::IsUnavailable(a.status) || absl::IsUnknown(a.status) ||
+        is_cancelled) {
+      why_broken = a.status;
+      a.is_passing = true;
+      if (was_connected && now - begin > options_.backoff_max) broke_at.reset();
+      if (progress.was_admitted()) {
+        resumes = true;
+        if (!broke_at.has_value()) broke_at = now;
+        a.retry_until = *broke_at + options.resume_window;
+      }
+    } else if (!resumes && absl::IsAlreadyExists(a.status) && a.number > 1) {
+      // An attempt of which we heard nothing has come through.
+      resumes = a.is_passing = true;
+    } else if (resumes && absl::IsNotFound(a.status) &&
+               absl::IsCancelled(why_broken)) {
+      a.status = why_broken;  // Somebody has aborted it.
+    } else if (resumes && absl::IsNotFound(a.status) && !progress.has_begun()) {
+      // It never came to be, or is gone, and nobody has seen anything of it.
+      resumes = false;
+      a.is_passing = true;
+    } else if (resumes && absl::IsUnimplemented(a.status)) {
+      a.status = why_broken;
+      a.may_retry = false;
+    } else if (resumes && absl::IsNotFound(a.status)) {
+      a.status = absl::NotFoundError(absl::StrCat(
+          "the connection broke (", why_broken.message(),
+          ") and the answer cannot be resumed: ", a.status.message()));
+    }
+  });
+  if (absl::IsCancelled(status) && (progress.was_admitted() || resumes)) {
+    // To the cluster a cancelled call is a connection that broke.
+    CallOptions abort;
+    abort.deadline = kAbortPatience;
+    Abort(request_id, abort).IgnoreError();
+  }
+  return status;
+}
+
 absl::Status Client::BatchGenerate(
     absl::FunctionRef<bool(v1::BatchGenerateRequest*)> next,
     absl::FunctionRef<bool(const v1::BatchGenerateResponse&)> on_result,
@@ -316,7 +433,7 @@ absl::Status Client::BatchGenerate(
   Unanswered unanswered;
   return WithRetries(options, [&](Attempt& a) {
     unanswered.Restart();
-    auto stream = inference_->BatchGenerate(&a.context);
+    auto stream = a.server->inference->BatchGenerate(&a.context);
     absl::Status unsendable;  // the writer's, until it is joined
     std::thread writer([&] {
       v1::BatchGenerateRequest request;
@@ -386,8 +503,9 @@ absl::Status Client::Abort(const std::string& request_id,
   request.set_request_id(request_id);
   return Unary<v1::AbortRequest, v1::AbortResponse>(
              request, options,
-             [this](auto context, const auto& request, auto response) {
-               return inference_->Abort(context, request, response);
+             [](const Server& server, auto context, const auto& request,
+                auto response) {
+               return server.inference->Abort(context, request, response);
              })
       .status();
 }
@@ -396,8 +514,9 @@ absl::StatusOr<v1::TokenizeResponse> Client::Tokenize(
     const v1::TokenizeRequest& request, const CallOptions& options) {
   return Unary<v1::TokenizeRequest, v1::TokenizeResponse>(
       request, options,
-      [this](auto context, const auto& request, auto response) {
-        return inference_->Tokenize(context, request, response);
+      [](const Server& server, auto context, const auto& request,
+         auto response) {
+        return server.inference->Tokenize(context, request, response);
       });
 }
 
@@ -405,16 +524,19 @@ absl::StatusOr<v1::DetokenizeResponse> Client::Detokenize(
     const v1::DetokenizeRequest& request, const CallOptions& options) {
   return Unary<v1::DetokenizeRequest, v1::DetokenizeResponse>(
       request, options,
-      [this](auto context, const auto& request, auto response) {
-        return inference_->Detokenize(context, request, response);
+      [](const Server& server, auto context, const auto& request,
+         auto response) {
+        return server.inference->Detokenize(context, request, response);
       });
 }
 
 absl::StatusOr<v1::ListModelsResponse> Client::ListModels(
     const CallOptions& options) {
   return Unary<v1::ListModelsRequest, v1::ListModelsResponse>(
-      {}, options, [this](auto context, const auto& request, auto response) {
-        return inference_->ListModels(context, request, response);
+      {}, options,
+      [](const Server& server, auto context, const auto& request,
+         auto response) {
+        return server.inference->ListModels(context, request, response);
       });
 }
 
@@ -422,16 +544,19 @@ absl::StatusOr<v1::GetModelResponse> Client::GetModel(
     const v1::GetModelRequest& request, const CallOptions& options) {
   return Unary<v1::GetModelRequest, v1::GetModelResponse>(
       request, options,
-      [this](auto context, const auto& request, auto response) {
-        return inference_->GetModel(context, request, response);
+      [](const Server& server, auto context, const auto& request,
+         auto response) {
+        return server.inference->GetModel(context, request, response);
       });
 }
 
 absl::StatusOr<v1::ListWorkersResponse> Client::ListWorkers(
     const CallOptions& options) {
   return Unary<v1::ListWorkersRequest, v1::ListWorkersResponse>(
-      {}, options, [this](auto context, const auto& request, auto response) {
-        return cluster_->ListWorkers(context, request, response);
+      {}, options,
+      [](const Server& server, auto context, const auto& request,
+         auto response) {
+        return server.cluster->ListWorkers(context, request, response);
       });
 }
 
@@ -439,8 +564,9 @@ absl::StatusOr<v1::LoadModelResponse> Client::LoadModel(
     const v1::LoadModelRequest& request, const CallOptions& options) {
   return Unary<v1::LoadModelRequest, v1::LoadModelResponse>(
       request, options,
-      [this](auto context, const auto& request, auto response) {
-        return admin_->LoadModel(context, request, response);
+      [](const Server& server, auto context, const auto& request,
+         auto response) {
+        return server.admin->LoadModel(context, request, response);
       });
 }
 
@@ -448,8 +574,9 @@ absl::StatusOr<v1::UnloadModelResponse> Client::UnloadModel(
     const v1::UnloadModelRequest& request, const CallOptions& options) {
   return Unary<v1::UnloadModelRequest, v1::UnloadModelResponse>(
       request, options,
-      [this](auto context, const auto& request, auto response) {
-        return admin_->UnloadModel(context, request, response);
+      [](const Server& server, auto context, const auto& request,
+         auto response) {
+        return server.admin->UnloadModel(context, request, response);
       });
 }
 
@@ -457,8 +584,9 @@ absl::Status Client::CordonWorker(const v1::CordonWorkerRequest& request,
                                   const CallOptions& options) {
   return Unary<v1::CordonWorkerRequest, v1::CordonWorkerResponse>(
              request, options,
-             [this](auto context, const auto& request, auto response) {
-               return admin_->CordonWorker(context, request, response);
+             [](const Server& server, auto context, const auto& request,
+                auto response) {
+               return server.admin->CordonWorker(context, request, response);
              })
       .status();
 }
@@ -474,8 +602,8 @@ absl::StatusOr<bool> Client::IsServing(const std::string& service,
   StringValue request;
   request.set_value(service);
   Int32Value response;
-  grpc::TemplatedGenericStub<StringValue, Int32Value> stub(channel_);
   RETURN_IF_ERROR(WithRetries(options, [&](Attempt& a) {
+    grpc::TemplatedGenericStub<StringValue, Int32Value> stub(a.server->channel);
     absl::Notification done;
     stub.UnaryCall(&a.context, "/grpc.health.v1.Health/Check",
                    grpc::StubOptions(), &request, &response,

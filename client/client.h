@@ -1,9 +1,12 @@
 #ifndef CLIENT_CLIENT_H_
 #define CLIENT_CLIENT_H_
 
+#include <atomic>
+#include <cstddef>
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
@@ -24,7 +27,8 @@
 namespace tern {
 
 struct ClientOptions {
-  // "host:port" of a coordinator.
+  // "host:port" of a coordinator, or of several, separated by commas, of which
+  // one serves at a time: when it does not answer, the next one is tried.
   std::string server = "127.0.0.1:7600";
 
   CredentialOptions credentials;
@@ -36,7 +40,8 @@ struct ClientOptions {
   // Time for a call with all its retries, where the call says nothing else.
   absl::Duration default_deadline = absl::InfiniteDuration();
 
-  // Most times to try a call that ends with UNAVAILABLE, at least 1.
+  // Most times to try a call that ends with UNAVAILABLE, at least 1; as many
+  // for each server.
   int max_attempts = 4;
 
   // Pause before the second attempt; it doubles with each later one, up to
@@ -58,6 +63,12 @@ struct CallOptions {
 
   // Ends the call with CANCELLED. May be null.
   Cancellation* cancellation = nullptr;
+
+  // For StreamGenerate(): above zero, and at most 10 minutes, the stream is
+  // asked for so that it can be resumed, and a connection that breaks is
+  // resumed, as often as it takes, for as long after it broke. Then a call that
+  // is cancelled also aborts its request.
+  absl::Duration resume_window = absl::ZeroDuration();
 
   // Called before each further attempt with why the last one ended and how long
   // the pause will be, in the thread that makes the call. May be empty.
@@ -89,7 +100,9 @@ class Client {
   // as it comes; returning false ends the call with CANCELLED. `prompt_info`
   // comes once per attempt, the last one counts. Once a message with text,
   // tokens, their log-probabilities or a finish reason was passed on, a broken
-  // stream is not retried.
+  // stream is not retried; with CallOptions::resume_window it is resumed, and
+  // `on_message` is called as if it had never broken. NOT_FOUND then says that
+  // the cluster does not have the request any more.
   absl::Status StreamGenerate(
       v1::GenerateRequest request,
       absl::FunctionRef<bool(const v1::StreamGenerateResponse&)> on_message,
@@ -144,8 +157,19 @@ class Client {
 
  private:
   struct Attempt;
+  struct Server {
+    std::shared_ptr<grpc::Channel> channel;
+    std::unique_ptr<v1::InferenceService::Stub> inference;
+    std::unique_ptr<v1::ClusterService::Stub> cluster;
+    std::unique_ptr<v1::AdminService::Stub> admin;
+  };
 
-  Client(ClientOptions options, std::shared_ptr<grpc::Channel> channel);
+  Client(ClientOptions options, std::vector<Server> servers);
+
+  absl::Status ResumingStream(
+      v1::StreamGenerateRequest request,
+      absl::FunctionRef<bool(const v1::StreamGenerateResponse&)> on_message,
+      const CallOptions& options);
 
   // Runs `attempt` until it succeeds, may not be retried, or the limits are
   // reached. Attempts are numbered from 1.
@@ -159,10 +183,8 @@ class Client {
   absl::Duration Backoff(int failed_attempts) const;
 
   const ClientOptions options_;
-  const std::shared_ptr<grpc::Channel> channel_;
-  const std::unique_ptr<v1::InferenceService::Stub> inference_;
-  const std::unique_ptr<v1::ClusterService::Stub> cluster_;
-  const std::unique_ptr<v1::AdminService::Stub> admin_;
+  const std::vector<Server> servers_;
+  std::atomic<size_t> n_moves_{0};  // from one server to the next
 };
 
 }  // namespace tern

@@ -38,6 +38,12 @@ class FakeCluster::Inference final : public v1::InferenceService::Service {
     return Run(fake_->on_stream, context, request->request(), writer);
   }
 
+  grpc::Status ResumeGenerate(grpc::ServerContext* context,
+                              const v1::ResumeGenerateRequest* request,
+                              StreamWriter* writer) override {
+    return Run(fake_->on_resume, context, *request, writer);
+  }
+
   grpc::Status BatchGenerate(grpc::ServerContext* context,
                              BatchStream* stream) override {
     return Run(fake_->on_batch, context, stream);

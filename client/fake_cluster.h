@@ -77,6 +77,9 @@ class FakeCluster {
   Handler<grpc::Status(grpc::ServerContext*, const v1::GenerateRequest&,
                        StreamWriter*)>
       on_stream;
+  Handler<grpc::Status(grpc::ServerContext*, const v1::ResumeGenerateRequest&,
+                       StreamWriter*)>
+      on_resume;
   Handler<grpc::Status(grpc::ServerContext*, BatchStream*)> on_batch;
   UnaryHandler<v1::AbortRequest, v1::AbortResponse> on_abort;
   UnaryHandler<v1::TokenizeRequest, v1::TokenizeResponse> on_tokenize;

@@ -212,6 +212,11 @@ void BatchReactor::OnReadDone(bool ok) {
       checked = model.ok()
                     ? CheckRequest(request_.request(), (*model)->served())
                     : model.status();
+      if (checked.ok()) {
+        const absl::Status is_free =
+            context_.resumables->CheckIsFree(principal_, checked->request_id);
+        if (!is_free.ok()) checked = is_free;
+      }
     }
   }
   Items to_cancel;

@@ -55,6 +55,16 @@ absl::Status CheckOptions(const Coordinator::Options& options) {
   for (const ModelSpec& spec : options.models) {
     RETURN_IF_ERROR(CheckSpec(spec));
   }
+  if (options.journal_sync != "none" && options.journal_sync != "batch") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--journal_sync is ", options.journal_sync,
+                     "; it must be none or batch"));
+  }
+  if (options.journal_max_bytes < (1 << 20)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--journal_max_bytes is ", options.journal_max_bytes,
+                     "; it must be at least 1048576"));
+  }
   RETURN_IF_ERROR(CheckPositive("max_sequences", options.max_sequences));
   RETURN_IF_ERROR(
       CheckPositive("max_queued_requests", options.max_queued_requests));
@@ -118,9 +128,20 @@ absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
 
 absl::Status Coordinator::Start(const Options& options) {
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
-  // Grows from one start of the coordinator to the next.
-  last_epoch_ =
-      std::make_shared<std::atomic<int64_t>>(absl::ToUnixMillis(absl::Now()));
+  // Grows from one start of the coordinator to the next, even where the clock
+  // does not if there is a journal.
+  int64_t last_epoch = absl::ToUnixMillis(absl::Now());
+  JournalImage image;
+  if (!options.journal_dir.empty()) {
+    Journal::Options journal;
+    journal.folder = options.journal_dir;
+    journal.sync = options.journal_sync == "batch" ? Journal::Sync::kBatch
+                                                   : Journal::Sync::kNone;
+    journal.bytes_max = options.journal_max_bytes;
+    ASSIGN_OR_RETURN(journal_, Journal::Open(journal, &image));
+    last_epoch = std::max(last_epoch, image.epoch);
+  }
+  last_epoch_ = std::make_shared<std::atomic<int64_t>>(last_epoch);
   publisher_ = std::make_unique<Publisher>();
   models_ = std::make_unique<ModelRegistry>();
   for (const ModelSpec& spec : options.models) {
@@ -131,9 +152,15 @@ absl::Status Coordinator::Start(const Options& options) {
   workers_ =
       std::make_unique<WorkerRouter>(WorkerRouter::Options(), models_.get());
 
+  resumables_ = std::make_unique<ResumableRequests>(
+      ResumableRequests::Options(), journal_.get(), publisher_.get(),
+      Clock::System());
+
   ServiceContext context;
   context.models = models_.get();
   context.workers = workers_.get();
+  context.resumables = resumables_.get();
+  context.journal = journal_.get();
   context.publisher = publisher_.get();
   context.credentials = credentials_.get();
   context.clock = Clock::System();
@@ -146,6 +173,9 @@ absl::Status Coordinator::Start(const Options& options) {
     return OpenModel(options, spec);
   };
   services_ = std::make_unique<Services>(context, std::move(admin));
+
+  // Before anyone can ask for them.
+  if (journal_ != nullptr) resumables_->Restore(std::move(image), *models_);
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -191,6 +221,9 @@ absl::StatusOr<std::shared_ptr<ModelInstance>> Coordinator::OpenModel(
   engine.hang_timeout = options.hang_timeout;
   engine.unavailable_after = options.unavailable_after;
   engine.last_epoch = last_epoch_;
+  if (journal_ != nullptr) {
+    engine.on_epoch = [this](int64_t epoch) { journal_->TellEpoch(epoch); };
+  }
   engine.on_readiness = [this](bool ready) { AddReady(ready ? 1 : -1); };
   return ModelInstance::Open(
       spec, std::move(engine),
@@ -213,6 +246,7 @@ Coordinator::~Coordinator() { Shutdown(); }
 void Coordinator::Shutdown() {
   absl::MutexLock lock(&mu_);
   // First the requests, whose calls then end by themselves; then the calls.
+  if (resumables_ != nullptr) resumables_->Close();
   if (models_ != nullptr) models_->Shutdown();
   if (server_ == nullptr) return;
   {

@@ -11,10 +11,12 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "coordinator/journal.h"
 #include "coordinator/model_instance.h"
 #include "coordinator/model_registry.h"
 #include "coordinator/publisher.h"
 #include "coordinator/recut.h"
+#include "coordinator/resumable_requests.h"
 #include "coordinator/worker_router.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
@@ -52,13 +54,20 @@ class Coordinator {
     absl::Duration hang_timeout = absl::Seconds(2);
     absl::Duration unavailable_after = absl::Seconds(30);
 
+    // Folder of the journal, in which requests with a resume window outlive
+    // this process. Empty: none.
+    std::string journal_dir;
+    std::string journal_sync = "none";  // or "batch"
+    int64_t journal_max_bytes = int64_t{1} << 30;
+
     CredentialOptions credentials;
   };
 
   // Reads the models (see ModelInstance::Open()) and opens the port.
   // INVALID_ARGUMENT for options and files that make no sense, NOT_FOUND
   // without a file, UNAVAILABLE when the port cannot be had,
-  // FAILED_PRECONDITION for plaintext beyond loopback.
+  // FAILED_PRECONDITION for plaintext beyond loopback, DATA_LOSS for a journal
+  // that is damaged.
   static absl::StatusOr<std::unique_ptr<Coordinator>> Create(
       const Options& options);
 
@@ -85,10 +94,12 @@ class Coordinator {
 
   // Set by Start(), then constant. What comes later uses what comes before.
   std::unique_ptr<Credentials> credentials_;
+  std::unique_ptr<Journal> journal_;  // may be null
   std::unique_ptr<Publisher> publisher_;
   std::shared_ptr<std::atomic<int64_t>> last_epoch_;
   std::unique_ptr<ModelRegistry> models_;
   std::unique_ptr<WorkerRouter> workers_;
+  std::unique_ptr<ResumableRequests> resumables_;
   std::unique_ptr<Services> services_;
   int port_ = 0;
 

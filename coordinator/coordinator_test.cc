@@ -713,12 +713,6 @@ TEST_F(CoordinatorTest, RefusesWhatItCannotServe) {
   grpc::Status status = Generate(request, &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
   EXPECT_NE(status.error_message().find("tiny"), std::string::npos);
-
-  grpc::ClientContext context;
-  v1::ResumeGenerateRequest resume;
-  auto stream = stub_->ResumeGenerate(&context, resume);
-  EXPECT_EQ(ReadAll(stream.get()).status.error_code(),
-            grpc::StatusCode::UNIMPLEMENTED);
 }
 
 TEST_F(CoordinatorTest, TokenizesThereAndBack) {

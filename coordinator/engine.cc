@@ -95,7 +95,8 @@ void Engine::Submit(int64_t ticket, Request request) {
   CHECK(!request.outputs.empty());
   const std::vector<std::shared_ptr<TokenStream>> outputs = request.outputs;
   const int n_samples = static_cast<int>(outputs.size());
-  if ((n_requests_ += n_samples) > max_requests_) {
+  const bool is_restored = request.restored.has_value();
+  if ((n_requests_ += n_samples) > max_requests_ && !is_restored) {
     n_requests_ -= n_samples;
     SequenceEnd end;
     end.status = absl::ResourceExhaustedError(
@@ -112,7 +113,9 @@ void Engine::Submit(int64_t ticket, Request request) {
           },
           /*may_refuse=*/false)) {
     n_requests_ -= n_samples;
-    for (const auto& output : outputs) output->End({ShuttingDown()});
+    for (const auto& output : outputs) {
+      if (output != nullptr) output->End({ShuttingDown()});
+    }
   }
 }
 
@@ -327,7 +330,47 @@ absl::Duration Engine::UntilNextDuty() const {
   return std::max(absl::Milliseconds(1), std::min(next - now_, kLongestNap));
 }
 
+void Engine::Restore(int64_t ticket, Request request) {
+  const Name name(request.principal, request.request_id);
+  request.parameters.tenant = request.principal;
+  const Request::Restored& restored = *request.restored;
+  for (size_t i = 0; i < request.outputs.size(); ++i) {
+    const int64_t id = ticket + static_cast<int64_t>(i);
+    if (request.outputs[i] == nullptr) {
+      --n_requests_;
+      continue;
+    }
+    scheduler_.Restore(id, request.parameters, static_cast<int>(i),
+                       restored.tokens[i], restored.n_scored);
+    live_[id] = {name, request.outputs[i], restored.numerics_id};
+    tickets_[name].insert(id);
+  }
+}
+
+void Engine::EndOthersNumerics() {
+  std::vector<int64_t> tickets;
+  for (const auto& [ticket, live] : live_) {
+    if (!live.numerics_id.empty() && live.numerics_id != numerics_id_) {
+      tickets.push_back(ticket);
+    }
+  }
+  for (const int64_t ticket : tickets) {
+    const Live live = live_.at(ticket);
+    scheduler_.Abort(ticket);
+    Forget(ticket);
+    live.output->End({absl::FailedPreconditionError(absl::StrCat(
+        "request ", live.name.second, " was begun with the arithmetic ",
+        live.numerics_id, " and the cluster now has ", numerics_id_,
+        ", which would go on with other tokens: ask again, or bring workers "
+        "and --head_mode back as they were"))});
+  }
+}
+
 void Engine::Admit(int64_t ticket, Request request) {
+  if (request.restored.has_value() && !stopped_) {
+    Restore(ticket, std::move(request));
+    return;
+  }
   const std::vector<std::shared_ptr<TokenStream>> outputs =
       std::move(request.outputs);
   const int n_samples = static_cast<int>(outputs.size());
@@ -337,7 +380,9 @@ void Engine::Admit(int64_t ticket, Request request) {
     SequenceEnd end;
     end.status = std::move(status);
     end.retry_after = retry_after;
-    for (const auto& output : outputs) output->End(end);
+    for (const auto& output : outputs) {
+      if (output != nullptr) output->End(end);
+    }
   };
   const Name name(request.principal, request.request_id);
   if (tickets_.count(name) > 0) {
@@ -370,7 +415,7 @@ void Engine::Admit(int64_t ticket, Request request) {
   }
   std::set<int64_t>& tickets = tickets_[name];
   for (int i = 0; i < n_samples; ++i) {
-    live_[ticket + i] = {name, outputs[i]};
+    live_[ticket + i] = {name, outputs[i], ""};
     tickets.insert(ticket + i);
   }
   for (const auto& output : outputs) output->Admit(numerics_id_);
@@ -493,6 +538,8 @@ void Engine::FormPipeline(Placement placement) {
   member.kv_block_count = placement.kv_block_count;
   numerics_id_ =
       absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+  if (options_.on_epoch) options_.on_epoch(member.epoch);
+  EndOthersNumerics();
   member.looks_ahead = true;
   for (const PlacedStage& stage : placement.stages) {
     const Worker* worker = cluster_.Find(stage.worker_id);

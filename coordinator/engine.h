@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -79,6 +80,10 @@ class Engine {
     // 64 pipelines can run.
     int max_requests = 0;
 
+    // Told the epoch of each pipeline that is formed, on the engine thread. May
+    // be null.
+    std::function<void(int64_t)> on_epoch;
+
     // Told when the first pipeline begins and when the last one ends to serve.
     // Called on the engine thread. May be null.
     std::function<void(bool)> on_readiness;
@@ -91,6 +96,17 @@ class Engine {
     std::string request_id;  // unique among the principal's in progress
     SequenceParameters parameters;
     std::vector<std::shared_ptr<TokenStream>> outputs;  // at least one
+
+    // Set for one that an earlier coordinator had admitted. It is not refused
+    // now, and waits for a pipeline as if it had lost one; with another
+    // arithmetic than `numerics_id` it ends with FAILED_PRECONDITION.
+    struct Restored {
+      std::string numerics_id;
+      // What each output had. Null ones of `outputs` had ended.
+      std::vector<std::vector<int32_t>> tokens;
+      int n_scored = 0;  // see Scheduler::Restore()
+    };
+    std::optional<Restored> restored;
   };
 
   // Given to a registered worker.
@@ -215,6 +231,7 @@ class Engine {
   struct Live {
     Name name;
     std::shared_ptr<TokenStream> output;
+    std::string numerics_id;  // that it has to have; empty for any
   };
 
   // A pipeline that loads or serves.
@@ -242,6 +259,9 @@ class Engine {
   void Stop();
 
   void Admit(int64_t ticket, Request request);
+  void Restore(int64_t ticket, Request request);
+  // Ends those that another arithmetic has begun.
+  void EndOthersNumerics();
   void Forget(int64_t ticket);
   // Takes what the events hold, and leaves the vector its memory.
   void Deliver(std::vector<SequenceEvent>&& events);

@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/optional.h"
 #include "coordinator/generation.h"
@@ -18,6 +19,7 @@
 #include "coordinator/model_registry.h"
 #include "coordinator/publisher.h"
 #include "util/grpc_status.h"
+#include "util/status_macros.h"
 
 namespace tern {
 namespace {
@@ -37,6 +39,19 @@ grpc::Status Cancelled() {
   return grpc::Status(grpc::StatusCode::CANCELLED, "the call was cancelled");
 }
 
+// A request whose name is not that of one that may be resumed, and *model that
+// it is for.
+absl::StatusOr<CheckedRequest> CheckUnkept(
+    const v1::GenerateRequest& request, const std::string& principal,
+    const ServiceContext& context, std::shared_ptr<ModelInstance>* model) {
+  ASSIGN_OR_RETURN(*model, context.models->Find(request.model()));
+  ASSIGN_OR_RETURN(CheckedRequest checked,
+                   CheckRequest(request, (*model)->served()));
+  RETURN_IF_ERROR(
+      context.resumables->CheckIsFree(principal, checked.request_id));
+  return checked;
+}
+
 // Both reactors decide under their lock what to do next, and do it after
 // letting go of it: `writing_` and `finished_` make sure that one thread acts
 // at a time.
@@ -50,17 +65,17 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
              const ServiceContext& context, grpc::CallbackServerContext* call,
              const v1::GenerateRequest& request) {
     self_ = self;
-    const auto model = context.models->Find(request.model());
+    const std::string principal = context.credentials->PrincipalOf(*call).name;
+    std::shared_ptr<ModelInstance> model;
     absl::StatusOr<CheckedRequest> checked =
-        model.ok() ? CheckRequest(request, (*model)->served()) : model.status();
+        CheckUnkept(request, principal, context, &model);
     {
       absl::MutexLock lock(&mu_);
       if (checked.ok()) {
-        model_ = *model;
+        model_ = std::move(model);
         generation_.emplace(model_->engine(), &model_->served(),
                             *std::move(checked));
-        generation_->Start(context.credentials->PrincipalOf(*call).name,
-                           SequenceClass::kInteractive,
+        generation_->Start(principal, SequenceClass::kInteractive,
                            DeadlineOf(*call, context.clock),
                            WakerOf(self, context.publisher));
         return;
@@ -127,26 +142,19 @@ class StreamReactor
              const v1::StreamGenerateRequest& request) {
     self_ = self;
     publisher_ = context.publisher;
-    const auto model = context.models->Find(request.request().model());
-    absl::StatusOr<CheckedRequest> checked =
-        model.ok() ? CheckRequest(request.request(), (*model)->served())
-                   : model.status();
-    {
-      absl::MutexLock lock(&mu_);
-      if (checked.ok()) {
-        model_ = *model;
-        pending_.resize(checked->sample_count);
-        generation_.emplace(model_->engine(), &model_->served(),
-                            *std::move(checked));
-        generation_->Start(context.credentials->PrincipalOf(*call).name,
-                           SequenceClass::kInteractive,
-                           DeadlineOf(*call, context.clock),
-                           WakerOf(self, context.publisher));
-        return;
-      }
-      finished_ = true;
-    }
-    Finish(ToGrpcStatus(checked.status()));
+    const absl::Status status = request.has_resume_window()
+                                    ? Begin(self, context, call, request)
+                                    : Generate(self, context, call, request);
+    if (!status.ok()) FinishAtOnce(status);
+  }
+
+  void Resume(std::shared_ptr<StreamReactor> self,
+              const ServiceContext& context, grpc::CallbackServerContext* call,
+              const v1::ResumeGenerateRequest& request) {
+    self_ = self;
+    publisher_ = context.publisher;
+    const absl::Status status = GoOn(self, context, call, request);
+    if (!status.ok()) FinishAtOnce(status);
   }
 
   void Publish() override { Act(); }
@@ -174,6 +182,92 @@ class StreamReactor
 
  private:
   enum class Action { kNone, kWrite, kWriteAndFinish, kFinish };
+
+  // A request that ends with the call.
+  absl::Status Generate(const std::shared_ptr<StreamReactor>& self,
+                        const ServiceContext& context,
+                        grpc::CallbackServerContext* call,
+                        const v1::StreamGenerateRequest& request)
+      ABSL_LOCKS_EXCLUDED(mu_) {
+    const std::string principal = context.credentials->PrincipalOf(*call).name;
+    std::shared_ptr<ModelInstance> model;
+    ASSIGN_OR_RETURN(
+        CheckedRequest checked,
+        CheckUnkept(request.request(), principal, context, &model));
+    absl::MutexLock lock(&mu_);
+    model_ = std::move(model);
+    pending_.resize(checked.sample_count);
+    generation_.emplace(model_->engine(), &model_->served(),
+                        std::move(checked));
+    generation_->Start(principal, SequenceClass::kInteractive,
+                       DeadlineOf(*call, context.clock),
+                       WakerOf(self, context.publisher));
+    return absl::OkStatus();
+  }
+
+  // One that may be resumed.
+  absl::Status Begin(const std::shared_ptr<StreamReactor>& self,
+                     const ServiceContext& context,
+                     grpc::CallbackServerContext* call,
+                     const v1::StreamGenerateRequest& request)
+      ABSL_LOCKS_EXCLUDED(mu_) {
+    ASSIGN_OR_RETURN(const absl::Duration window,
+                     CheckResumeWindow(request.resume_window()));
+    ASSIGN_OR_RETURN(std::shared_ptr<ModelInstance> model,
+                     context.models->Find(request.request().model()));
+    ASSIGN_OR_RETURN(CheckedRequest checked,
+                     CheckRequest(request.request(), model->served()));
+    ASSIGN_OR_RETURN(
+        const std::shared_ptr<KeptRequest> kept,
+        context.resumables->Begin(context.credentials->PrincipalOf(*call).name,
+                                  std::move(model), std::move(checked), window,
+                                  DeadlineOf(*call, context.clock)));
+    Read(self, context, kept, {});
+    kept->Submit();
+    return absl::OkStatus();
+  }
+
+  absl::Status GoOn(const std::shared_ptr<StreamReactor>& self,
+                    const ServiceContext& context,
+                    grpc::CallbackServerContext* call,
+                    const v1::ResumeGenerateRequest& request)
+      ABSL_LOCKS_EXCLUDED(mu_) {
+    RETURN_IF_ERROR(CheckRequestId(request.request_id()));
+    ASSIGN_OR_RETURN(
+        const std::shared_ptr<KeptRequest> kept,
+        context.resumables->Find(context.credentials->PrincipalOf(*call).name,
+                                 request.request_id()));
+    ASSIGN_OR_RETURN(const std::vector<int> from,
+                     CheckFromTokens(request, kept->request()));
+    const KeptRequest::State state = kept->state();
+    const bool is_whole = state.has_ended && !state.has_failed;
+    for (size_t i = 0; i < from.size() && is_whole; ++i) {
+      if (from[i] <= state.n_tokens[i]) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat("the caller has ", from[i], " tokens of candidate ", i,
+                       ", which has ended with ", state.n_tokens[i]));
+    }
+    Read(self, context, kept, from);
+    return absl::OkStatus();
+  }
+
+  void Read(const std::shared_ptr<StreamReactor>& self,
+            const ServiceContext& context,
+            const std::shared_ptr<KeptRequest>& kept,
+            const std::vector<int>& skip) ABSL_LOCKS_EXCLUDED(mu_) {
+    absl::MutexLock lock(&mu_);
+    pending_.resize(kept->request().sample_count);
+    generation_.emplace(kept, skip);
+    generation_->Attach(WakerOf(self, context.publisher));
+  }
+
+  void FinishAtOnce(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mu_) {
+    {
+      absl::MutexLock lock(&mu_);
+      finished_ = true;
+    }
+    Finish(ToGrpcStatus(status));
+  }
 
   void CancelLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     if (ended_) return;
@@ -318,6 +412,14 @@ grpc::ServerWriteReactor<v1::StreamGenerateResponse>* NewStreamReactor(
     const v1::StreamGenerateRequest* request) {
   auto reactor = std::make_shared<StreamReactor>();
   reactor->Start(reactor, context, call, *request);
+  return reactor.get();
+}
+
+grpc::ServerWriteReactor<v1::StreamGenerateResponse>* NewResumeReactor(
+    const ServiceContext& context, grpc::CallbackServerContext* call,
+    const v1::ResumeGenerateRequest* request) {
+  auto reactor = std::make_shared<StreamReactor>();
+  reactor->Resume(reactor, context, call, *request);
   return reactor.get();
 }
 

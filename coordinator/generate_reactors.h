@@ -19,6 +19,11 @@ grpc::ServerWriteReactor<v1::StreamGenerateResponse>* NewStreamReactor(
     const ServiceContext& context, grpc::CallbackServerContext* call,
     const v1::StreamGenerateRequest* request);
 
+// Answers ResumeGenerate, the same way.
+grpc::ServerWriteReactor<v1::StreamGenerateResponse>* NewResumeReactor(
+    const ServiceContext& context, grpc::CallbackServerContext* call,
+    const v1::ResumeGenerateRequest* request);
+
 }  // namespace tern
 
 #endif  // COORDINATOR_GENERATE_REACTORS_H_

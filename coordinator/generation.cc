@@ -1,5 +1,6 @@
 #include "coordinator/generation.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/string_view.h"
@@ -28,6 +29,31 @@ Generation::Generation(Engine* engine, const ServedModel* model,
   }
 }
 
+Generation::Generation(std::shared_ptr<KeptRequest> kept,
+                       const std::vector<int>& skip)
+    : engine_(nullptr),
+      kept_(std::move(kept)),
+      model_(&kept_->model()),
+      ticket_(0),
+      request_id_(kept_->request().request_id),
+      seed_(kept_->request().seed),
+      n_prompt_(static_cast<int>(kept_->request().parameters.prompt.size())),
+      return_token_ids_(kept_->request().return_token_ids),
+      min_output_tokens_(kept_->request().parameters.min_output_tokens),
+      echo_(kept_->request().echo) {
+  const CheckedRequest& request = kept_->request();
+  if (request.parameters.sampler.prompt_logprobs >= 0) {
+    scored_tokens_.assign(request.parameters.prompt.begin() + 1,
+                          request.parameters.prompt.end());
+  }
+  for (int i = 0; i < request.sample_count; ++i) {
+    samples_.emplace_back(model_->tokenizer, request.stop_strings);
+    if (skip.empty()) continue;
+    samples_.back().n_skipped = skip[i];
+    skips_prompt_ = skips_prompt_ || skip[i] > 0;
+  }
+}
+
 Generation::~Generation() { Cancel(); }
 
 void Generation::Start(std::string principal, SequenceClass sequence_class,
@@ -45,6 +71,18 @@ void Generation::Start(std::string principal, SequenceClass sequence_class,
     request.outputs.push_back(sample.stream);
   }
   engine_->Submit(ticket_, std::move(request));
+}
+
+bool Generation::Attach(std::function<void()> wake, bool is_stand_in) {
+  CHECK(!started_ && kept_ != nullptr);
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (Sample& sample : samples_) {
+    sample.stream = std::make_shared<TokenStream>(wake);
+    streams.push_back(sample.stream);
+  }
+  reader_ = kept_->Attach(streams, is_stand_in);
+  started_ = reader_ > 0;
+  return started_;
 }
 
 Generation::Piece Generation::Collect(CandidateAt candidate) {
@@ -73,6 +111,11 @@ Generation::Piece Generation::Collect(CandidateAt candidate) {
   return piece;
 }
 
+bool Generation::CollectForNobody() {
+  v1::Candidate candidate;
+  return Collect([&candidate](int) { return &candidate; }).ended;
+}
+
 void Generation::CollectSample(int index, v1::Candidate* candidate,
                                Piece* piece) {
   Sample& sample = samples_[index];
@@ -86,7 +129,7 @@ void Generation::CollectSample(int index, v1::Candidate* candidate,
   std::string* const text = candidate->mutable_text();
   if (!sample.begun && !taken.tokens.empty()) {
     sample.begun = true;
-    text->append(echo_);
+    if (sample.n_skipped == 0) text->append(echo_);
   }
   bool stop_string_found = false;
   for (size_t i = 0; i < taken.tokens.size() && !stop_string_found; ++i) {
@@ -95,15 +138,23 @@ void Generation::CollectSample(int index, v1::Candidate* candidate,
         i + 1 == taken.tokens.size()) {
       break;  // It stopped the answer and is no part of it.
     }
-    AddToken(taken, i, candidate);
+    const bool is_known = sample.n_output <= sample.n_skipped;
+    if (!is_known) AddToken(taken, i, candidate);
     const std::string bytes = sample.decoder.Next(taken.tokens[i]);
+    sample.known_text.clear();
+    std::string* const out = is_known ? &sample.known_text : text;
     if (sample.n_output <= min_output_tokens_) {
-      text->append(bytes);  // Too early to stop.
+      out->append(bytes);  // Too early to stop.
     } else {
-      stop_string_found = sample.scanner.Append(bytes, text);
+      stop_string_found = sample.scanner.Append(bytes, out);
     }
   }
-  if (taken.end.has_value() && !stop_string_found) {
+  if (kept_ != nullptr) candidate->set_output_token_count(sample.n_output);
+  // What is held back of an answer that another stream goes on with comes
+  // there.
+  const bool is_over =
+      taken.end.has_value() && (kept_ == nullptr || taken.end->status.ok());
+  if (is_over && !stop_string_found) {
     stop_string_found = sample.scanner.Append(sample.decoder.Finish(), text);
     sample.scanner.Finish(text);
   }
@@ -123,8 +174,8 @@ void Generation::AddPromptLogprobs(const std::vector<TokenLogprobs>& logprobs,
                                    Piece* piece) {
   CHECK(n_scored_ + logprobs.size() <= scored_tokens_.size());
   for (const TokenLogprobs& token : logprobs) {
-    piece->prompt_logprobs.push_back(
-        LogprobOf(scored_tokens_[n_scored_++], token));
+    const int32_t id = scored_tokens_[n_scored_++];
+    if (!skips_prompt_) piece->prompt_logprobs.push_back(LogprobOf(id, token));
   }
 }
 
@@ -158,6 +209,10 @@ v1::TokenLogprob Generation::LogprobOf(int32_t token,
 void Generation::Cancel() {
   if (ended_) return;
   ended_ = true;
+  if (kept_ != nullptr) {
+    if (started_) kept_->Detach(reader_);
+    return;
+  }
   for (size_t i = 0; i < samples_.size(); ++i) {
     CancelSample(static_cast<int>(i));
   }
@@ -167,7 +222,11 @@ void Generation::CancelSample(int index) {
   Sample& sample = samples_[index];
   if (sample.ended) return;
   sample.ended = true;
-  if (started_) engine_->Cancel(ticket_ + index);
+  if (kept_ != nullptr) {
+    kept_->StopSample(index);
+  } else if (started_) {
+    engine_->Cancel(ticket_ + index);
+  }
 }
 
 v1::PromptInfo Generation::PromptInfo() const {

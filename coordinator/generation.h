@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "coordinator/engine.h"
+#include "coordinator/kept_request.h"
 #include "coordinator/request_validation.h"
 #include "coordinator/stop_scanner.h"
 #include "coordinator/token_stream.h"
@@ -25,11 +26,16 @@ namespace tern {
 // each up to its first stop string.
 //
 // Not thread-safe: its owner (a reactor) calls it under its own lock. Cancels
-// the request when destroyed before its end.
+// the request when destroyed before its end; one that may be resumed it leaves.
 class Generation {
  public:
   // `engine` and `model` outlive it.
   Generation(Engine* engine, const ServedModel* model, CheckedRequest request);
+
+  // Reads a request that may be resumed. skip: of each candidate, tokens that
+  // the caller has already; what they made is left out. Empty: none.
+  Generation(std::shared_ptr<KeptRequest> kept, const std::vector<int>& skip);
+
   ~Generation();
   Generation(const Generation&) = delete;
   Generation& operator=(const Generation&) = delete;
@@ -38,6 +44,10 @@ class Generation {
   // something new; see TokenStream.
   void Start(std::string principal, SequenceClass sequence_class,
              absl::Time deadline, std::function<void()> wake);
+
+  // The same for a request that may be resumed: takes it over from whoever
+  // reads it. With `is_stand_in` only when nobody does; false otherwise.
+  bool Attach(std::function<void()> wake, bool is_stand_in = false);
 
   // What came since the last call.
   struct Piece {
@@ -52,9 +62,12 @@ class Generation {
   // Adds to candidates, where `candidate` says, what is new of each: text, the
   // tokens and log-probabilities asked for (without the token that stopped it),
   // and how it ended.
-  // REQUIRES: Start() was called, no piece ended yet.
+  // REQUIRES: Start() was called, or Attach() was true; no piece ended yet.
   using CandidateAt = absl::FunctionRef<v1::Candidate*(int index)>;
   Piece Collect(CandidateAt candidate);
+
+  // Collect() for want of anyone who wants it: whether it has ended.
+  bool CollectForNobody();
 
   // Ends it without a piece.
   void Cancel();
@@ -77,6 +90,8 @@ class Generation {
     bool ended = false;
     SequenceEnd end;
     int n_output = 0;
+    int n_skipped = 0;  // of them the first so many are known to the caller
+    std::string known_text;  // of those; scratch
   };
 
   void CollectSample(int index, v1::Candidate* candidate, Piece* piece);
@@ -89,7 +104,9 @@ class Generation {
   void CancelSample(int index);
   static void SetEnd(const Sample& sample, v1::Candidate* candidate);
 
-  Engine* const engine_;
+  Engine* const engine_;                     // or:
+  const std::shared_ptr<KeptRequest> kept_;  // null without a resume window
+  int reader_ = 0;                           // what Attach() gave for it
   const ServedModel* const model_;
   const int64_t ticket_;
   const std::string request_id_;
@@ -101,7 +118,8 @@ class Generation {
   SequenceParameters parameters_;  // until Start()
   // Tokens of the prompt whose log-probabilities are wanted, in order.
   std::vector<int32_t> scored_tokens_;
-  size_t n_scored_ = 0;  // of them
+  size_t n_scored_ = 0;        // of them
+  bool skips_prompt_ = false;  // the caller has all of them
 
   std::vector<Sample> samples_;
   bool started_ = false;

@@ -117,6 +117,18 @@ void Describe(const ServedModel& model, const Engine::Snapshot& snapshot,
   }
 }
 
+void DescribeJournal(const ServiceContext& context, v1::Journal* out) {
+  out->set_state(v1::JOURNAL_STATE_NONE);
+  out->set_request_count(context.resumables->size());
+  if (context.journal == nullptr) return;
+  const Journal::Health health = context.journal->health();
+  out->set_state(health.is_writing ? v1::JOURNAL_STATE_WRITING
+                                   : v1::JOURNAL_STATE_GIVEN_UP);
+  out->set_problem(health.problem);
+  out->set_byte_count(health.n_bytes);
+  out->set_lost_event_count(health.n_lost_events);
+}
+
 // Finishes `call` at once.
 grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* call,
                                  const absl::Status& status) {
@@ -139,6 +151,12 @@ InferenceServiceImpl::StreamGenerate(grpc::CallbackServerContext* call,
   return NewStreamReactor(context_, call, request);
 }
 
+grpc::ServerWriteReactor<v1::StreamGenerateResponse>*
+InferenceServiceImpl::ResumeGenerate(grpc::CallbackServerContext* call,
+                                     const v1::ResumeGenerateRequest* request) {
+  return NewResumeReactor(context_, call, request);
+}
+
 grpc::ServerBidiReactor<v1::BatchGenerateRequest, v1::BatchGenerateResponse>*
 InferenceServiceImpl::BatchGenerate(grpc::CallbackServerContext* call) {
   return NewBatchReactor(context_, call);
@@ -154,6 +172,10 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::Abort(
     return Answer(call, context_.models->Find("").status());
   }
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  const std::string principal = context_.credentials->PrincipalOf(*call).name;
+  // First the name, so that nobody resumes what is about to end.
+  const bool was_kept =
+      context_.resumables->Forget(principal, request->request_id());
   // A request is known by its id alone: whichever model it is for.
   struct Answers {
     absl::Mutex mu;
@@ -167,16 +189,20 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::Abort(
     answers->status = absl::NotFoundError("");
   }
   for (const auto& model : models) {
-    model->engine()->Abort(context_.credentials->PrincipalOf(*call).name,
-                           request->request_id(),
-                           [reactor, answers](absl::Status status) {
-                             absl::MutexLock lock(&answers->mu);
-                             if (absl::IsNotFound(answers->status)) {
-                               answers->status = std::move(status);
-                             }
-                             if (--answers->n_missing > 0) return;
-                             reactor->Finish(ToGrpcStatus(answers->status));
-                           });
+    model->engine()->Abort(
+        principal, request->request_id(),
+        [reactor, answers, was_kept](absl::Status status) {
+          absl::MutexLock lock(&answers->mu);
+          if (absl::IsNotFound(answers->status)) {
+            answers->status = std::move(status);
+          }
+          if (--answers->n_missing > 0) return;
+          // An answer that was kept is ended already.
+          if (was_kept && absl::IsNotFound(answers->status)) {
+            answers->status = absl::OkStatus();
+          }
+          reactor->Finish(ToGrpcStatus(answers->status));
+        });
   }
   return reactor;
 }
@@ -207,6 +233,7 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::ListModels(
           Describe(model->served(), snapshot, context_.kv_block_size,
                    response->add_models());
         }
+        DescribeJournal(context_, response->mutable_journal());
         reactor->Finish(grpc::Status::OK);
       });
   return reactor;
@@ -223,6 +250,7 @@ grpc::ServerUnaryReactor* InferenceServiceImpl::GetModel(
     if (snapshot.ok()) {
       Describe(model->served(), *snapshot, context_.kv_block_size,
                response->mutable_model());
+      DescribeJournal(context_, response->mutable_journal());
     }
     reactor->Finish(ToGrpcStatus(snapshot.status()));
   });

@@ -20,7 +20,9 @@ class InferenceServiceImpl : public v1::InferenceService::CallbackService {
       const v1::StreamGenerateRequest* request) override;
   grpc::ServerBidiReactor<v1::BatchGenerateRequest, v1::BatchGenerateResponse>*
   BatchGenerate(grpc::CallbackServerContext* call) override;
-  // ResumeGenerate: UNIMPLEMENTED, as gRPC answers by itself.
+  grpc::ServerWriteReactor<v1::StreamGenerateResponse>* ResumeGenerate(
+      grpc::CallbackServerContext* call,
+      const v1::ResumeGenerateRequest* request) override;
   grpc::ServerUnaryReactor* Abort(grpc::CallbackServerContext* call,
                                   const v1::AbortRequest* request,
                                   v1::AbortResponse* response) override;

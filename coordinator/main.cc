@@ -1,5 +1,7 @@
 // The coordinator: takes requests, plans the steps of a pipeline of workers,
 // streams text back.
+#include <unistd.h>
+
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -10,8 +12,10 @@
 #include "absl/flags/flag.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "coordinator/coordinator.h"
+#include "coordinator/leader_lease.h"
 #include "coordinator/model_instance.h"
 #include "util/credential_flags.h"
 #include "util/logging.h"
@@ -89,10 +93,52 @@ ABSL_FLAG(absl::Duration, hang_timeout, absl::Seconds(2),
 ABSL_FLAG(absl::Duration, unavailable_after, absl::Seconds(30),
           "Requests that wait this long for lost workers to be replaced end "
           "with UNAVAILABLE.");
+ABSL_FLAG(std::string, journal_dir, "",
+          "Folder, made if need be, of the journal: with it, requests whose "
+          "callers asked to be able to resume outlive this process. It holds "
+          "prompts and answers. While another coordinator has the folder this "
+          "one waits, as its standby. Empty: none.");
+ABSL_FLAG(std::string, journal_sync, "none",
+          "none: what the journal has survives the death of this process, the "
+          "latest of it maybe not that of the machine. batch: that, too; every "
+          "write is forced to the disk.");
+ABSL_FLAG(int64_t, journal_max_bytes, int64_t{1} << 30,
+          "Largest size of the journal; it is given up, until the next start, "
+          "when the requests in it take more than half of it.");
 ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once it is open. Empty: none.");
 
 namespace {
+
+// How soon a standby sees that nobody serves any more.
+constexpr absl::Duration kStandbyInterval = absl::Milliseconds(100);
+
+// Waits until no other coordinator has the journal's folder. Returns the lease,
+// or null when this process was told to end meanwhile.
+absl::StatusOr<std::unique_ptr<tern::LeaderLease>> AwaitLease(
+    const std::string& folder, const std::string& listen) {
+  char host[256] = "";
+  gethostname(host, sizeof(host) - 1);
+  absl::StatusOr<std::unique_ptr<tern::LeaderLease>> lease =
+      tern::OpenFileLease(folder, absl::StrCat("host=", host, " pid=", getpid(),
+                                               " listen=", listen));
+  if (!lease.ok()) return lease;
+  std::string said;
+  for (;;) {
+    const absl::StatusOr<bool> is_ours = (*lease)->TryAcquire();
+    if (!is_ours.ok()) return is_ours.status();
+    if (*is_ours) return lease;
+    const std::string holder = (*lease)->Holder();
+    if (said != holder) {
+      LOG(INFO) << "event=standby journal_dir=" << folder << " holder=\""
+                << holder << "\"; serving nothing until it is gone";
+      said = holder;
+    }
+    if (tern::ShutdownSignalWithin(kStandbyInterval) != 0) {
+      return std::unique_ptr<tern::LeaderLease>();
+    }
+  }
+}
 
 constexpr char kUsage[] =
     "Serves ternary language models with the workers that register here.";
@@ -141,9 +187,23 @@ int Run() {
   options.recut.min_gain = absl::GetFlag(FLAGS_recut_gain);
   options.hang_timeout = absl::GetFlag(FLAGS_hang_timeout);
   options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
+  options.journal_dir = absl::GetFlag(FLAGS_journal_dir);
+  options.journal_sync = absl::GetFlag(FLAGS_journal_sync);
+  options.journal_max_bytes = absl::GetFlag(FLAGS_journal_max_bytes);
   options.credentials = tern::CredentialOptionsFromFlags();
 
   tern::BlockShutdownSignals();
+  std::unique_ptr<tern::LeaderLease> lease;  // outlives the coordinator
+  if (!options.journal_dir.empty()) {
+    absl::StatusOr<std::unique_ptr<tern::LeaderLease>> ours =
+        AwaitLease(options.journal_dir, options.listen);
+    if (!ours.ok()) {
+      LOG(ERROR) << "event=start_failed status=" << ours.status();
+      return EXIT_FAILURE;
+    }
+    if (*ours == nullptr) return EXIT_SUCCESS;
+    lease = *std::move(ours);
+  }
   absl::StatusOr<std::unique_ptr<tern::Coordinator>> coordinator =
       tern::Coordinator::Create(options);
   if (!coordinator.ok()) {

@@ -57,7 +57,8 @@ absl::Status ModelInstance::Read(const ModelSpec& spec,
     served_.config = source->config();
     ASSIGN_OR_RETURN(tokenizer_, source->LoadTokenizer());
     RETURN_IF_ERROR(LoadChat(spec, *source));
-    engine->model_fingerprint = source->fingerprint();
+    fingerprint_ = source->fingerprint();
+    engine->model_fingerprint = fingerprint_;
     ASSIGN_OR_RETURN(const DenseTensor head, source->FindHead());
     engine->placement.head_row_bytes = head.row_bytes();
   }

@@ -52,6 +52,8 @@ class ModelInstance {
 
   const std::string& name() const { return served_.name; }
   const ServedModel& served() const { return served_; }
+  // See docs/wire_protocol.md.
+  uint64_t fingerprint() const { return fingerprint_; }
   Engine* engine() { return engine_.get(); }
   // Of each pipeline; 0 where the workers decide.
   int n_stages() const { return n_stages_; }
@@ -65,6 +67,7 @@ class ModelInstance {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatEncoder> chat_;
   ServedModel served_;
+  uint64_t fingerprint_ = 0;
   int n_stages_ = 0;
   std::unique_ptr<Engine> engine_;
 };

@@ -11,6 +11,7 @@
 namespace tern {
 namespace {
 
+constexpr absl::Duration kMaxResumeWindow = absl::Minutes(10);
 constexpr int kMaxStopStrings = 16;
 constexpr size_t kMaxStopStringBytes = 256;
 constexpr int kMaxStopTokenIds = 64;
@@ -348,6 +349,44 @@ absl::Status CheckText(absl::string_view field, absl::string_view text) {
   if (bad == absl::string_view::npos) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat(field, " is not UTF-8 at byte ", bad));
+}
+
+absl::StatusOr<absl::Duration> CheckResumeWindow(
+    const google::protobuf::Duration& window) {
+  const absl::Duration value =
+      absl::Seconds(window.seconds()) + absl::Nanoseconds(window.nanos());
+  if (value > absl::ZeroDuration() && value <= kMaxResumeWindow) return value;
+  return OutOfRange("resume_window", absl::FormatDuration(value),
+                    absl::StrCat("(0, ", absl::FormatDuration(kMaxResumeWindow),
+                                 "], or left out"));
+}
+
+absl::StatusOr<std::vector<int>> CheckFromTokens(
+    const v1::ResumeGenerateRequest& resume, const CheckedRequest& request) {
+  const bool has_several = resume.from_tokens_size() > 0;
+  if (has_several && resume.from_tokens_size() != request.sample_count) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "from_tokens has ", resume.from_tokens_size(),
+        " entries; the request has ", request.sample_count, " candidates"));
+  }
+  if (resume.from_token() != 0 && (has_several || request.sample_count > 1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "from_token is ", resume.from_token(), "; the request has ",
+        request.sample_count, " candidates: set from_tokens alone"));
+  }
+  std::vector<int> from(request.sample_count, resume.from_token());
+  if (has_several) {
+    from.assign(resume.from_tokens().begin(), resume.from_tokens().end());
+  }
+  for (const int n : from) {
+    if (n < 0 || n > request.parameters.max_output_tokens) {
+      return OutOfRange(
+          has_several ? "an entry of from_tokens" : "from_token", n,
+          absl::StrCat("[0, ", request.parameters.max_output_tokens,
+                       "], the most that the answer may have"));
+    }
+  }
+  return from;
 }
 
 absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,

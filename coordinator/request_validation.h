@@ -8,7 +8,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "coordinator/sequence.h"
+#include "google/protobuf/duration.pb.h"
 #include "model/chat_encoder.h"
 #include "model/model_config.h"
 #include "model/tokenizer.h"
@@ -57,6 +59,15 @@ inline constexpr size_t kMaxEchoBytes = 4 << 20;
 // FAILED_PRECONDITION  a conversation for a model that takes none
 absl::StatusOr<CheckedRequest> CheckRequest(const v1::GenerateRequest& request,
                                             const ServedModel& model);
+
+// The resume window of a request that has one: in (0, 10 minutes].
+absl::StatusOr<absl::Duration> CheckResumeWindow(
+    const google::protobuf::Duration& window);
+
+// Of each candidate of `request`, the tokens that the caller has: at most as
+// many as were asked for.
+absl::StatusOr<std::vector<int>> CheckFromTokens(
+    const v1::ResumeGenerateRequest& resume, const CheckedRequest& request);
 
 // OK when `name` is empty or the model's; NOT_FOUND otherwise.
 absl::Status CheckModelName(absl::string_view name, const ServedModel& model);

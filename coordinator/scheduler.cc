@@ -160,14 +160,30 @@ absl::Status Scheduler::Add(int64_t first_id, SequenceParameters parameters,
     CHECK(!sequences_.contains(id));
     parameters.sampler.sample_index = i;
     if (i > 0) parameters.sampler.prompt_logprobs = -1;
-    auto sequence = std::make_unique<Sequence>(id, parameters);
-    queue_.Enter(sequence.get());
-    if (sequence->parameters.deadline < absl::InfiniteFuture()) {
-      deadlines_.insert({sequence->parameters.deadline, id});
-    }
-    sequences_[id] = std::move(sequence);
+    Enter(std::make_unique<Sequence>(id, parameters));
   }
   return absl::OkStatus();
+}
+
+void Scheduler::Restore(int64_t id, SequenceParameters parameters,
+                        int sample_index, const std::vector<int32_t>& output,
+                        int n_scored) {
+  CHECK(!sequences_.contains(id));
+  parameters.sampler.sample_index = sample_index;
+  if (sample_index > 0) parameters.sampler.prompt_logprobs = -1;
+  auto sequence = std::make_unique<Sequence>(id, std::move(parameters));
+  for (const int32_t token : output) CHECK(!sequence->Append(token).ended);
+  sequence->n_scored = std::max(sequence->n_scored, n_scored);
+  Enter(std::move(sequence));
+}
+
+void Scheduler::Enter(std::unique_ptr<Sequence> sequence) {
+  queue_.Enter(sequence.get());
+  const int64_t id = sequence->id;
+  if (sequence->parameters.deadline < absl::InfiniteFuture()) {
+    deadlines_.insert({sequence->parameters.deadline, id});
+  }
+  sequences_[id] = std::move(sequence);
 }
 
 absl::Status Scheduler::CheckFits(const SequenceParameters& parameters) const {

@@ -92,6 +92,13 @@ class Scheduler {
   absl::Status Add(int64_t first_id, SequenceParameters parameters,
                    int n_samples = 1, absl::Time now = absl::InfinitePast());
 
+  // Queues one that was admitted before, with the output that it had, however
+  // many wait. Of its prompt, the log-probabilities of the first `n_scored`
+  // tokens were reported. REQUIRES: no sequence of this id is there; the output
+  // did not end it.
+  void Restore(int64_t id, SequenceParameters parameters, int sample_index,
+               const std::vector<int32_t>& output, int n_scored);
+
   // Whether a prompt may wait for so many answers.
   bool HasRoomFor(const SequenceParameters& parameters, int n_samples);
 
@@ -138,6 +145,7 @@ class Scheduler {
   Lane::Counters counters() const;
 
  private:
+  void Enter(std::unique_ptr<Sequence> sequence);
   static bool TakeToken(const SampledToken& sampled, bool wants_logprobs,
                         Sequence* sequence, std::vector<SequenceEvent>* events);
   void AdmitWaiting();

@@ -2,8 +2,10 @@
 #define COORDINATOR_SERVICE_CONTEXT_H_
 
 #include "absl/time/time.h"
+#include "coordinator/journal.h"
 #include "coordinator/model_registry.h"
 #include "coordinator/publisher.h"
+#include "coordinator/resumable_requests.h"
 #include "coordinator/worker_router.h"
 #include "grpcpp/server_context.h"
 #include "util/clock.h"
@@ -16,6 +18,8 @@ struct ServiceContext {
   ModelRegistry* models = nullptr;
   WorkerRouter* workers = nullptr;
   Publisher* publisher = nullptr;
+  ResumableRequests* resumables = nullptr;
+  const Journal* journal = nullptr;  // null without one
   const Credentials* credentials = nullptr;
   Clock* clock = nullptr;
 

@@ -11,6 +11,7 @@ template <typename Change>
 void TokenStream::Update(Change change) {
   {
     absl::MutexLock lock(&mu_);
+    if (cut_) return;
     CHECK(!ended_) << "a token stream goes on after its end";
     change(&pending_);
     ended_ = pending_.end.has_value();
@@ -57,6 +58,34 @@ void TokenStream::PushAndEnd(int32_t token, SequenceEnd end,
     Append(token, std::move(logprobs), pending);
     pending->end = std::move(end);
   });
+}
+
+void TokenStream::PushAll(Taken taken) {
+  Update([&taken](Taken* pending) {
+    if (taken.admitted) {
+      pending->admitted = true;
+      pending->numerics_id = std::move(taken.numerics_id);
+    }
+    std::move(taken.prompt_logprobs.begin(), taken.prompt_logprobs.end(),
+              std::back_inserter(pending->prompt_logprobs));
+    pending->tokens.insert(pending->tokens.end(), taken.tokens.begin(),
+                           taken.tokens.end());
+    std::move(taken.logprobs.begin(), taken.logprobs.end(),
+              std::back_inserter(pending->logprobs));
+    if (taken.end.has_value()) pending->end = std::move(taken.end);
+  });
+}
+
+void TokenStream::Cut(SequenceEnd end) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (cut_ || ended_) return;
+    cut_ = true;
+    pending_.end = std::move(end);
+    if (woken_) return;
+    woken_ = true;
+  }
+  wake_();
 }
 
 void TokenStream::Take(Taken* taken) {

@@ -53,6 +53,10 @@ class TokenStream {
                   std::optional<TokenLogprobs> logprobs = {})
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Ends it for its reader, on any thread: what the engine's side still brings
+  // is dropped.
+  void Cut(SequenceEnd end) ABSL_LOCKS_EXCLUDED(mu_);
+
   // What has come since the last call; `*taken` is overwritten, and its memory
   // used for what comes next.
   struct Taken {
@@ -64,6 +68,9 @@ class TokenStream {
     std::optional<SequenceEnd> end;       // once
   };
   void Take(Taken* taken) ABSL_LOCKS_EXCLUDED(mu_);
+
+  // All of it at once, as another stream of the sequence has it.
+  void PushAll(Taken taken) ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
   static void Append(int32_t token, std::optional<TokenLogprobs> logprobs,
@@ -77,6 +84,7 @@ class TokenStream {
   absl::Mutex mu_;
   Taken pending_ ABSL_GUARDED_BY(mu_);
   bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  bool cut_ ABSL_GUARDED_BY(mu_) = false;
   bool woken_ ABSL_GUARDED_BY(mu_) = false;
 };
 

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <fstream>
 #include <iostream>
 #include <vector>
@@ -64,6 +65,13 @@ int WaitForShutdownSignal() {
   CHECK(sigwait(&set, &signal) == 0);
   CHECK(pthread_sigmask(SIG_UNBLOCK, &set, nullptr) == 0);
   return signal;
+}
+
+int ShutdownSignalWithin(absl::Duration timeout) {
+  const sigset_t set = ShutdownSignals();
+  const timespec time = absl::ToTimespec(timeout);
+  const int signal = sigtimedwait(&set, nullptr, &time);
+  return signal > 0 ? signal : 0;
 }
 
 absl::Status WritePortFile(const std::string& path, int port) {

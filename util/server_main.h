@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 
 // What the main() of a server does around its own work.
@@ -25,6 +26,9 @@ void BlockShutdownSignals();
 // ends the process at once, so that a shutdown that hangs can be cut short.
 // REQUIRES: BlockShutdownSignals().
 int WaitForShutdownSignal();
+
+// Waits for one at most so long: 0 when none came. REQUIRES: as above.
+int ShutdownSignalWithin(absl::Duration timeout);
 
 // Writes "PORT\n" to `path`, all at once: a reader finds no file or the whole
 // number. Does nothing when `path` is empty.

@@ -13,6 +13,7 @@
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "util/credential_flags.h"
 
@@ -69,6 +70,13 @@ TEST(WaitForShutdownSignal, ReturnsTheSignalThatCame) {
     ASSERT_EQ(kill(getpid(), signal), 0);
     EXPECT_EQ(WaitForShutdownSignal(), signal);
   }
+}
+
+TEST(ShutdownSignalWithin, ReturnsTheSignalOrThatNoneCame) {
+  BlockShutdownSignals();
+  EXPECT_EQ(ShutdownSignalWithin(absl::Milliseconds(1)), 0);
+  kill(getpid(), SIGTERM);
+  EXPECT_EQ(ShutdownSignalWithin(absl::Seconds(30)), SIGTERM);
 }
 
 TEST(WaitForShutdownSignalDeathTest, ASecondSignalEndsTheProcess) {

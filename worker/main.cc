@@ -19,7 +19,8 @@ ABSL_FLAG(std::string, advertise_address, "",
           "Address at which coordinator and workers reach this one. Empty: "
           "that of --listen.");
 ABSL_FLAG(std::string, coordinator, "127.0.0.1:7600",
-          "Address of the coordinator.");
+          "Address of the coordinator, or of several, separated by commas, of "
+          "which one serves at a time.");
 ABSL_FLAG(std::string, model, "",
           "The model: a GGUF file, or a directory with config.json and "
           "safetensors. Required.");

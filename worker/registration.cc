@@ -63,18 +63,28 @@ bool IsRefusal(const absl::Status& status) {
          absl::IsInvalidArgument(status);
 }
 
+// Whether nobody has answered, as far as is known: an answer that was damaged
+// is none, and gRPC says INTERNAL of what is no message.
+bool IsTransient(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsDataLoss(status) || absl::IsInternal(status);
+}
+
 }  // namespace
 
-Registration::Registration(const Options& options,
-                           const WorkerDescription& description,
-                           std::shared_ptr<grpc::Channel> channel,
-                           std::function<WorkDone()> work_done,
-                           std::function<void(bool)> on_registered)
+Registration::Registration(
+    const Options& options, const WorkerDescription& description,
+    const std::vector<std::shared_ptr<grpc::Channel>>& channels,
+    std::function<WorkDone()> work_done,
+    std::function<void(bool)> on_registered)
     : options_(options),
       description_(description),
-      stub_(v1::ClusterService::NewStub(std::move(channel))),
       work_done_(std::move(work_done)),
       on_registered_(std::move(on_registered)) {
+  for (const auto& channel : channels) {
+    stubs_.push_back(v1::ClusterService::NewStub(channel));
+  }
+  CHECK(!stubs_.empty());
   thread_ = std::thread([this] { Main(); });
 }
 
@@ -136,9 +146,15 @@ void Registration::Main() {
                    << status.ToString() << "\"; trying again";
       last_said = status;
     }
+    if (IsTransient(status) && TryNext()) continue;
     if (!Wait(IsRefusal(status) ? options_.refused_retry : retry)) return;
     retry = std::min(2 * retry, options_.retry_max);
   }
+}
+
+bool Registration::TryNext() {
+  current_ = (current_ + 1) % stubs_.size();
+  return current_ != 0;
 }
 
 absl::Status Registration::Register(Lease* lease) {
@@ -146,7 +162,7 @@ absl::Status Registration::Register(Lease* lease) {
   if (!BeginCall(&context)) return absl::CancelledError("stopping");
   v1::RegisterWorkerResponse response;
   const grpc::Status status =
-      stub_->RegisterWorker(&context, MakeRequest(description_), &response);
+      stub().RegisterWorker(&context, MakeRequest(description_), &response);
   EndCall();
   RETURN_IF_ERROR(FromGrpcStatus(status));
   lease->epoch = response.lease_epoch();
@@ -167,11 +183,7 @@ absl::Status Registration::KeepAlive(const Lease& lease) {
       failures = 0;
       continue;
     }
-    // Nor one that was damaged: gRPC answers INTERNAL to what is no message.
-    const bool is_transient =
-        absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status) ||
-        absl::IsDataLoss(status) || absl::IsInternal(status);
-    if (!is_transient || ++failures >= 3) return status;
+    if (!IsTransient(status) || ++failures >= 3) return status;
   }
   return absl::CancelledError("stopping");
 }
@@ -197,7 +209,7 @@ absl::Status Registration::SendHeartbeat(const Lease& lease) {
   v1::SendHeartbeatResponse response;
   const absl::Time begin = absl::Now();
   const grpc::Status status =
-      stub_->SendHeartbeat(&context, request, &response);
+      stub().SendHeartbeat(&context, request, &response);
   EndCall();
   if (status.ok()) {
     round_trip_ = std::min(round_trip_, absl::Now() - begin);

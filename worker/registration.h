@@ -1,6 +1,7 @@
 #ifndef WORKER_REGISTRATION_H_
 #define WORKER_REGISTRATION_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -49,8 +50,9 @@ struct WorkDone {
 
 // Makes the worker known to the coordinator and keeps it so, on a thread of its
 // own: registers, sends heartbeats, and registers again whenever the
-// coordinator has forgotten it, has been restarted, or was out of reach. It
-// never gives up: neither program needs the other to be there first.
+// coordinator has forgotten it, has been restarted, or was out of reach; of
+// several, one of which serves, it goes to the next when one does not answer.
+// It never gives up: neither program needs the other to be there first.
 class Registration {
  public:
   struct Options {
@@ -63,11 +65,12 @@ class Registration {
     absl::Duration call_timeout = absl::Seconds(5);
   };
 
+  // channels: to the coordinators, at least one.
   // work_done: asked with each heartbeat.
   // on_registered: told, from the thread, whenever the worker becomes known
   //                (true) or stops being so (false).
   Registration(const Options& options, const WorkerDescription& description,
-               std::shared_ptr<grpc::Channel> channel,
+               const std::vector<std::shared_ptr<grpc::Channel>>& channels,
                std::function<WorkDone()> work_done,
                std::function<void(bool)> on_registered);
 
@@ -86,6 +89,9 @@ class Registration {
   };
 
   void Main();
+  v1::ClusterService::Stub& stub() { return *stubs_[current_]; }
+  // Goes to the next coordinator. False when all have been tried.
+  bool TryNext();
   absl::Status Register(Lease* lease);
   // Sends heartbeats until one fails, or Stop.
   absl::Status KeepAlive(const Lease& lease);
@@ -100,9 +106,11 @@ class Registration {
 
   const Options options_;
   const WorkerDescription description_;
-  const std::unique_ptr<v1::ClusterService::Stub> stub_;
+  std::vector<std::unique_ptr<v1::ClusterService::Stub>> stubs_;
   const std::function<WorkDone()> work_done_;
   const std::function<void(bool)> on_registered_;
+
+  size_t current_ = 0;  // of stubs_; the thread's
 
   absl::Mutex mu_;
   bool stopping_ ABSL_GUARDED_BY(mu_) = false;

@@ -119,6 +119,9 @@ class FakeCoordinator : public v1::ClusterService::Service {
 class RegistrationTest : public ::testing::Test {
  protected:
   std::unique_ptr<Registration> Register(int port) {
+    return Register(std::vector<int>{port});
+  }
+  std::unique_ptr<Registration> Register(const std::vector<int>& ports) {
     Registration::Options options;
     options.retry_min = absl::Milliseconds(1);
     options.retry_max = absl::Milliseconds(20);
@@ -139,11 +142,15 @@ class RegistrationTest : public ::testing::Test {
     description.link_bytes_per_second = 6;
     auto credentials = Credentials::Create({});
     CHECK(credentials.ok());
-    auto channel =
-        (*credentials)->CreateChannel(absl::StrCat("127.0.0.1:", port));
-    CHECK(channel.ok());
+    std::vector<std::shared_ptr<grpc::Channel>> channels;
+    for (const int port : ports) {
+      auto channel =
+          (*credentials)->CreateChannel(absl::StrCat("127.0.0.1:", port));
+      CHECK(channel.ok());
+      channels.push_back(*std::move(channel));
+    }
     return std::make_unique<Registration>(
-        options, description, *channel,
+        options, description, channels,
         [] {
           return WorkDone{42, 43, 1.5};
         },
@@ -243,6 +250,19 @@ TEST_F(RegistrationTest, OutlivesTheCoordinator) {
   coordinator = std::make_unique<FakeCoordinator>(port);
   coordinator->WaitForRegistrations(1);
   WaitForChanges(3);
+}
+
+TEST_F(RegistrationTest, GoesToTheCoordinatorThatAnswers) {
+  auto first = std::make_unique<FakeCoordinator>();
+  auto second = std::make_unique<FakeCoordinator>();
+  const std::vector<int> ports = {first->port(), second->port()};
+  first.reset();
+  const auto registration = Register(ports);
+  second->WaitForHeartbeats(2);
+  second.reset();
+  first = std::make_unique<FakeCoordinator>(ports[0]);
+  first->WaitForHeartbeats(2);
+  EXPECT_TRUE(is_registered());
 }
 
 TEST_F(RegistrationTest, DrainsUntilTheCoordinatorReleasesIt) {

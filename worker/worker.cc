@@ -9,9 +9,11 @@
 
 #include "absl/random/random.h"
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -235,11 +237,16 @@ absl::Status Worker::Start(const Options& options) {
             << " isa=" << description.kernel_isa
             << " packing=" << TernaryPackingName(packing);
   if (options.coordinator.empty()) return absl::OkStatus();
-  ASSIGN_OR_RETURN(
-      std::shared_ptr<grpc::Channel> channel,
-      credentials_->CreateChannel(options.coordinator, kCoordinatorName));
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (const absl::string_view address :
+       absl::StrSplit(options.coordinator, ',')) {
+    ASSIGN_OR_RETURN(channels.emplace_back(),
+                     credentials_->CreateChannel(
+                         std::string(absl::StripAsciiWhitespace(address)),
+                         kCoordinatorName));
+  }
   registration_ = std::make_unique<Registration>(
-      options.registration, description, std::move(channel),
+      options.registration, description, channels,
       [this] {
         return WorkDone{host_->finished_step_count(), host_->progress(),
                         slowdown_->factor()};

@@ -27,7 +27,8 @@ class Worker {
     // At which others reach the worker; empty derives it from `listen` (and the
     // machine's name, where that names no address).
     std::string advertise_address;
-    // Address of the coordinator; empty serves without one, for tests.
+    // Address of the coordinator, or of several, separated by commas, of which
+    // one serves at a time; empty serves without one, for tests.
     std::string coordinator;
     // GGUF file of the model, and its name in the cluster; an empty name is the
     // file's without folder and extension.

@@ -1,7 +1,10 @@
 #include "tests/integration/local_cluster.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <utility>
@@ -20,6 +23,21 @@ std::string ScratchFolder() {
   const char* base = getenv("TEST_TMPDIR");
   std::string folder = absl::StrCat(base ? base : "/tmp", "/cluster-XXXXXX");
   return mkdtemp(&folder[0]) ? folder : "";
+}
+
+// One that was free a moment ago.
+absl::StatusOr<int> FreePort() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  auto* const any = reinterpret_cast<sockaddr*>(&address);
+  const bool found =
+      bind(fd, any, size) == 0 && getsockname(fd, any, &size) == 0;
+  close(fd);
+  if (!found) return absl::UnavailableError("no free port");
+  return ntohs(address.sin_port);
 }
 
 }  // namespace
@@ -51,6 +69,7 @@ absl::Status LocalCluster::Init() {
   }
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(client_credentials_));
   RETURN_IF_ERROR(StartCoordinator("127.0.0.1:0"));
+  if (options_.standby) RETURN_IF_ERROR(StartStandby());
 
   const int n = options_.workers < 0 ? options_.stages : options_.workers;
   workers_.resize(n);
@@ -62,6 +81,27 @@ absl::Status LocalCluster::Init() {
 absl::Status LocalCluster::StartCoordinator(const std::string& listen) {
   const std::string port_file = folder_ + "/coordinator.port";
   unlink(port_file.c_str());
+  ASSIGN_OR_RETURN(coordinator_,
+                   Process::Start(CoordinatorArguments(listen, port_file),
+                                  folder_ + "/coordinator.log"));
+  ASSIGN_OR_RETURN(const std::string port,
+                   WaitForFile(port_file, coordinator_.get(), kStartTimeout));
+  server_ = "127.0.0.1:" + port.substr(0, port.find('\n'));
+  if (servers_.empty()) servers_ = server_;
+  if (options_.proxies) {
+    if (coordinator_proxy_ == nullptr) {
+      ASSIGN_OR_RETURN(coordinator_proxy_, FaultProxy::Start());
+    }
+    coordinator_proxy_->SetTarget(server_);
+  }
+  ASSIGN_OR_RETURN(channel_, credentials_->CreateChannel(server_));
+  inference_ = v1::InferenceService::NewStub(channel_);
+  cluster_ = v1::ClusterService::NewStub(channel_);
+  return absl::OkStatus();
+}
+
+std::vector<std::string> LocalCluster::CoordinatorArguments(
+    const std::string& listen, const std::string& port_file) const {
   std::vector<std::string> argv = {
       "coordinator/coordinator",
       "--listen=" + listen,
@@ -74,20 +114,18 @@ absl::Status LocalCluster::StartCoordinator(const std::string& listen) {
   for (const std::string& flag : options_.coordinator_flags) {
     argv.push_back(flag);
   }
-  ASSIGN_OR_RETURN(coordinator_,
-                   Process::Start(argv, folder_ + "/coordinator.log"));
-  ASSIGN_OR_RETURN(const std::string port,
-                   WaitForFile(port_file, coordinator_.get(), kStartTimeout));
-  server_ = "127.0.0.1:" + port.substr(0, port.find('\n'));
-  if (options_.proxies) {
-    if (coordinator_proxy_ == nullptr) {
-      ASSIGN_OR_RETURN(coordinator_proxy_, FaultProxy::Start());
-    }
-    coordinator_proxy_->SetTarget(server_);
-  }
-  ASSIGN_OR_RETURN(channel_, credentials_->CreateChannel(server_));
-  inference_ = v1::InferenceService::NewStub(channel_);
-  cluster_ = v1::ClusterService::NewStub(channel_);
+  return argv;
+}
+
+// It opens its port when it takes over; the others have to know it before.
+absl::Status LocalCluster::StartStandby() {
+  ASSIGN_OR_RETURN(const int port, FreePort());
+  const std::string server = absl::StrCat("127.0.0.1:", port);
+  ASSIGN_OR_RETURN(
+      standby_,
+      Process::Start(CoordinatorArguments(server, folder_ + "/standby.port"),
+                     folder_ + "/standby.log"));
+  servers_ = absl::StrCat(server_, ",", server);
   return absl::OkStatus();
 }
 
@@ -120,8 +158,8 @@ absl::Status LocalCluster::StartWorker(int index,
   std::vector<std::string> argv = {
       "worker/worker",
       absl::StrCat("--worker_id=worker-", index),
-      "--coordinator=" +
-          (options_.proxies ? coordinator_proxy_->address() : server_),
+      "--coordinator=" + (options_.proxies ? coordinator_proxy_->address()
+                                           : servers_),
       "--model=" + options_.model,
       "--threads=1",
   };
@@ -157,6 +195,7 @@ absl::Status LocalCluster::WaitUntilReady(bool ready, absl::Duration timeout) {
 std::string LocalCluster::Logs() const {
   std::string logs;
   if (coordinator_) logs = "coordinator:\n" + coordinator_->Log();
+  if (standby_) absl::StrAppend(&logs, "standby:\n", standby_->Log());
   for (size_t i = 0; i < workers_.size(); ++i) {
     if (!workers_[i]) continue;
     absl::StrAppend(&logs, "worker ", i, ":\n", workers_[i]->Log());

@@ -32,6 +32,9 @@ class LocalCluster {
     // Mutual TLS with certificates from scripts/dev_certs.
     bool tls = false;
     std::vector<std::string> coordinator_flags;
+    // Starts another coordinator, with the same flags and a port of its own:
+    // they need a --journal_dir, so that one of them waits.
+    bool standby = false;
     std::vector<std::string> worker_flags;
     // A proxy in front of each worker, whose address the worker tells, and one
     // in front of the coordinator for workers. Not with tls.
@@ -59,8 +62,9 @@ class LocalCluster {
   absl::Status WaitUntilReady(bool ready = true,
                               absl::Duration timeout = absl::Seconds(60));
 
-  // Address of the coordinator.
-  const std::string& server() const { return server_; }
+  // Address of the coordinator; with a standby those of both, separated by a
+  // comma.
+  const std::string& server() const { return servers_; }
   // What a client of the cluster needs.
   const CredentialOptions& client_credentials() const {
     return client_credentials_;
@@ -71,6 +75,7 @@ class LocalCluster {
   v1::ClusterService::Stub& cluster() { return *cluster_; }
 
   Process& coordinator() { return *coordinator_; }
+  Process& standby() { return *standby_; }
   Process& worker(int index) { return *workers_[index]; }
 
   // With `proxies`: of what goes to a worker, from the coordinator and from
@@ -85,17 +90,22 @@ class LocalCluster {
   explicit LocalCluster(Options options) : options_(std::move(options)) {}
   absl::Status Init();
   absl::Status StartCoordinator(const std::string& listen);
+  absl::Status StartStandby();
+  std::vector<std::string> CoordinatorArguments(
+      const std::string& listen, const std::string& port_file) const;
   std::vector<std::string> TlsFlags(const std::string& role) const;
 
   const Options options_;
   std::string folder_;
   std::string server_;
+  std::string servers_;  // for clients and workers
   CredentialOptions client_credentials_;
   std::unique_ptr<Credentials> credentials_;
   // Before the processes, which are to end first.
   std::unique_ptr<FaultProxy> coordinator_proxy_;
   std::vector<std::unique_ptr<FaultProxy>> proxies_;
   std::unique_ptr<Process> coordinator_;
+  std::unique_ptr<Process> standby_;
   std::vector<std::unique_ptr<Process>> workers_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::InferenceService::Stub> inference_;
