@@ -104,7 +104,7 @@ class Engine {
       std::string numerics_id;
       // What each output had. Null ones of `outputs` had ended.
       std::vector<std::vector<int32_t>> tokens;
-      int n_scored = 0;  // see Scheduler::Restore()
+      int n_scored;  // see Scheduler::Restore()
     };
     std::optional<Restored> restored;
   };
