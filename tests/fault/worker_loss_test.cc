@@ -3,6 +3,7 @@
 
 #include <signal.h>
 
+#include <cstdint>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -19,6 +20,7 @@
 #include "proto/tern/v1/cluster.pb.h"
 #include "proto/tern/v1/inference.pb.h"
 #include "tests/integration/local_cluster.h"
+#include "tests/testing/fault_proxy.h"
 #include "util/credentials.h"
 
 namespace tern {
@@ -178,6 +180,146 @@ TEST(WorkerLoss, SpareWorkerTakesThePlace) {
               [&cluster, victim] { cluster.worker(victim).Signal(SIGKILL); });
   EXPECT_TRUE(status.ok()) << status.error_message() << cluster.Logs();
   EXPECT_EQ(text, undisturbed);
+}
+
+void KillAndWait(LocalCluster& cluster, int worker) {
+  cluster.worker(worker).Signal(SIGKILL);
+  EXPECT_TRUE(cluster.worker(worker).Wait(absl::Seconds(10)).ok());
+}
+
+// While prompts are computed, in many steps, before the first token.
+TEST(WorkerLoss, DuringTheStepsOfALongPrompt) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  options.workers = 3;
+  options.proxies = true;
+  options.coordinator_flags = {"--max_step_tokens=8", "--prefix_cache=false"};
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  std::string prompt;
+  while (prompt.size() < 600) prompt += "KING RICHARD III:\nNow is the winter ";
+  const v1::StreamGenerateRequest request = Request(prompt, 20);
+  std::string undisturbed;
+  ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
+  for (const int stage : {0, 1}) {
+    const int victim = HolderOf(cluster, stage);
+    ASSERT_GE(victim, 0);
+    FaultProxy& proxy = cluster.proxy(victim);
+    const auto n_plans = [&proxy] {
+      return proxy.n_messages("ExecuteSteps", FaultProxy::Way::kThere);
+    };
+    const int64_t n_before = n_plans();
+    // Slow enough that the prompt is not over before its worker is.
+    proxy.Delay(absl::Milliseconds(10));
+    std::string text;
+    grpc::Status status;
+    std::thread stream([&] { status = ReadAll(cluster, request, &text); });
+    const absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (n_plans() < n_before + 4 && absl::Now() < deadline) {
+    }
+    KillAndWait(cluster, victim);
+    EXPECT_LT(n_plans(), n_before + 20) << "the prompt may have been over";
+    stream.join();
+    proxy.Delay(absl::ZeroDuration());
+    EXPECT_TRUE(status.ok()) << status.error_message() << cluster.Logs();
+    EXPECT_EQ(text, undisturbed) << "stage " << stage;
+    ASSERT_TRUE(cluster.StartWorker(victim).ok());
+    ASSERT_TRUE(cluster.WaitUntilReady().ok()) << cluster.Logs();
+  }
+}
+
+// The spare that takes a lost worker's place is lost while it loads.
+TEST(WorkerLoss, DuringTheLoadOfAnotherRecovery) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  options.workers = 3;
+  options.proxies = true;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  const v1::StreamGenerateRequest request = Request("JULIET:\n", 300);
+  std::string undisturbed;
+  ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
+  const int first = HolderOf(cluster, 0);
+  const int second = HolderOf(cluster, 1);
+  ASSERT_TRUE(first >= 0 && second >= 0);
+  const int spare = 3 - first - second;
+  FaultProxy& proxy = cluster.proxy(spare);
+  // What it says of its loading does not arrive.
+  proxy.CutOnly("LoadStage");
+  proxy.Cut(FaultProxy::Way::kBack);
+  const auto n_said = [&proxy] {
+    return proxy.n_messages("LoadStage", FaultProxy::Way::kBack);
+  };
+  const int64_t n_said_before = n_said();
+  std::string text;
+  const grpc::Status status = ReadAll(cluster, request, &text, 8, [&] {
+    KillAndWait(cluster, first);
+    const absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (n_said() == n_said_before && absl::Now() < deadline) {
+    }
+    EXPECT_GT(n_said(), n_said_before) << cluster.Logs();
+    KillAndWait(cluster, spare);
+    proxy.Heal();
+    EXPECT_TRUE(cluster.StartWorker(spare).ok());
+  });
+  EXPECT_TRUE(status.ok()) << status.error_message() << cluster.Logs();
+  EXPECT_EQ(text, undisturbed);
+}
+
+// Of two pipelines of two stages: both workers of one, or one of each.
+TEST(WorkerLoss, TwoAtOnce) {
+  LocalCluster::Options options;
+  options.stages = 2;
+  options.workers = 4;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  const v1::StreamGenerateRequest request = Request("JULIET:\n", 300);
+  std::string undisturbed;
+  ASSERT_TRUE(ReadAll(cluster, request, &undisturbed).ok());
+  for (const bool of_one_pipeline : {true, false}) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(60);
+    const auto n_ready = [&cluster] {
+      int n = 0;
+      const v1::ListWorkersResponse now = Workers(cluster);
+      for (const v1::Worker& worker : now.workers()) {
+        n += worker.state() == v1::WORKER_STATE_READY;
+      }
+      return n;
+    };
+    while (n_ready() < 4) ASSERT_LT(absl::Now(), deadline) << cluster.Logs();
+    const v1::ListWorkersResponse workers = Workers(cluster);
+    std::vector<int> victims = {0};
+    for (int i = 1; i < 4 && victims.size() < 2; ++i) {
+      const bool same =
+          workers.workers(i).pipeline_id() == workers.workers(0).pipeline_id();
+      if (same == of_one_pipeline) victims.push_back(i);
+    }
+    ASSERT_EQ(victims.size(), 2);
+    constexpr int kStreams = 6;
+    std::vector<std::string> texts(kStreams);
+    std::vector<grpc::Status> statuses(kStreams);
+    std::vector<std::thread> company;
+    for (int i = 1; i < kStreams; ++i) {
+      company.emplace_back(
+          [&, i] { statuses[i] = ReadAll(cluster, request, &texts[i]); });
+    }
+    statuses[0] = ReadAll(cluster, request, &texts[0], 8, [&] {
+      for (const int victim : victims) cluster.worker(victim).Signal(SIGKILL);
+      for (const int victim : victims) {
+        KillAndWait(cluster, victim);
+        EXPECT_TRUE(cluster.StartWorker(victim).ok());
+      }
+    });
+    for (std::thread& thread : company) thread.join();
+    for (int i = 0; i < kStreams; ++i) {
+      EXPECT_TRUE(statuses[i].ok())
+          << statuses[i].error_message() << cluster.Logs();
+      EXPECT_EQ(texts[i], undisturbed) << "stream " << i;
+    }
+  }
 }
 
 // A process that is there and does nothing: its connections stay.
