@@ -33,7 +33,7 @@ constexpr int kMany = 64;
 // Positions before the token, where there is a context.
 constexpr int kContext = 512;
 constexpr int kHeadRows = Stage::kLogitRows;
-constexpr int kRuns = 3;
+constexpr int kRuns = 5;
 
 constexpr int kBlocks = kFew * (kContext / kKvBlockSize + 1);
 static_assert(kBlocks >= kMany, "each sequence has a block");
