@@ -54,8 +54,8 @@ struct WorkerHeartbeat {
   int64_t finished_step_count = 0;
   int64_t progress = 0;
   bool is_draining = false;
-  double slowdown = 0;        // 0: not known
-  absl::Duration round_trip;  // zero: not known
+  double slowdown = 0;                               // 0: not known
+  absl::Duration round_trip = absl::ZeroDuration();  // zero: not known
 };
 
 // A worker as the coordinator knows it.

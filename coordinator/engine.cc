@@ -293,6 +293,7 @@ void Engine::Turn() {
             "worker ", worker_id, " has been silent for its lease of ",
             absl::FormatDuration(options_.cluster.lease_duration))));
   }
+  NoteWhoOwes();
   LoseHungPipelines();
   DrainPipelines();
   if (has_released_) ForgetReleased();
@@ -662,12 +663,24 @@ absl::Time Engine::HangsAt(int index, const Member& member) const {
   if (!member.ready) return absl::InfiniteFuture();
   const Lane& lane = *scheduler_.lane(index);
   if (lane.n_in_flight() == 0) return absl::InfiniteFuture();
-  const int stage = member.pipeline->SlowestStage();
-  const Worker* worker = cluster_.Find(member.stages[stage].placed.worker_id);
+  const Worker* worker =
+      cluster_.Find(member.stages[member.owing_stage].placed.worker_id);
   // Without a lease it is lost anyway.
   if (worker == nullptr) return absl::InfiniteFuture();
   return std::max(member.owes_since, worker->last_progress) +
          std::max(options_.hang_timeout, 3 * lane.ExpectedTime());
+}
+
+// A stage that has just got its turn has not owed anything while those before
+// it computed.
+void Engine::NoteWhoOwes() {
+  for (auto& [index, member] : pipelines_) {
+    if (!member.ready) continue;
+    const int stage = member.pipeline->SlowestStage();
+    if (stage == member.owing_stage) continue;
+    member.owing_stage = stage;
+    member.owes_since = now_;
+  }
 }
 
 void Engine::LoseHungPipelines() {
@@ -677,7 +690,7 @@ void Engine::LoseHungPipelines() {
   }
   for (const int index : hung) {
     const Member& member = pipelines_.at(index);
-    const int stage = member.pipeline->SlowestStage();
+    const int stage = member.owing_stage;
     const std::string worker_id = member.stages[stage].placed.worker_id;
     cluster_.MarkHung(worker_id);
     LOG(WARNING) << "event=worker_hung worker=" << worker_id;

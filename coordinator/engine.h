@@ -243,7 +243,9 @@ class Engine {
     bool looks_ahead = false;  // steps are planned ahead, all workers can
     absl::Time ready_since;
     int n_recut_looks = 0;  // in a row that found that another cut pays
-    // Since when it owes the result of its oldest step in flight.
+    // The stage that all wait for, and since when it has owed its part of the
+    // oldest step in flight.
+    int owing_stage = 0;
     absl::Time owes_since;
     std::vector<StageStatus> stages;
     int kv_block_count = 0;
@@ -285,6 +287,7 @@ class Engine {
   void LosePipeline(int index, const absl::Status& why);
   void LosePipelineOf(const std::string& worker_id, const absl::Status& why);
   void OnStageLost(int index, int stage, const absl::Status& status);
+  void NoteWhoOwes();
   void LoseHungPipelines();
   // Lets pipelines with a worker that wants to leave go.
   void DrainPipelines();

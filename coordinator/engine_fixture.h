@@ -95,6 +95,7 @@ struct FakeCluster {
   bool hold_results ABSL_GUARDED_BY(mu) = false;
   // Stages do not report being loaded while it is set.
   bool hold_loading ABSL_GUARDED_BY(mu) = false;
+  int slowest_stage ABSL_GUARDED_BY(mu) = 0;
   std::vector<Pipeline::Spec> specs ABSL_GUARDED_BY(mu);
   std::vector<Pipeline::Listener> listeners ABSL_GUARDED_BY(mu);
   // Results that are not told yet, and whom to.
@@ -128,7 +129,10 @@ class FakePipeline : public Pipeline {
     if (!hold) listener_.on_ready(std::vector<StageInfo>(n_stages));
   }
 
-  int SlowestStage() override { return 0; }
+  int SlowestStage() override {
+    absl::MutexLock lock(&cluster_->mu);
+    return cluster_->slowest_stage;
+  }
 
   void Send(const StepPlan& plan) override {
     StepResult result;

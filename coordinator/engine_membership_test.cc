@@ -136,6 +136,36 @@ TEST_F(EngineMembershipTest, APipelineThatAnswersNonsenseIsGivenUp) {
   EXPECT_EQ(cluster_.specs.size(), 2u);
 }
 
+// A stage that waited for the one before it, however long, has its own time.
+TEST_F(EngineMembershipTest, AStageOwesNothingWhileTheOneBeforeItComputes) {
+  options_.placement.n_stages = 2;
+  options_.hang_timeout = absl::Seconds(2);
+  StartEngine(2);
+  AwaitPhase(Phase::kReady);
+  Reader reader;
+  HoldResults(true);
+  Submit(Ask(&reader, "a", 4, 40));
+  AwaitHeldResult();
+  for (int layer = 1; layer < 6; ++layer) {
+    clock_.Advance(absl::Seconds(1));
+    Heartbeat("w0", layer);
+  }
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    cluster_.slowest_stage = 1;
+  }
+  Inspect();
+  Inspect();
+  clock_.Advance(absl::Seconds(1.9));
+  Inspect();
+  EXPECT_EQ(Inspect().pipelines.size(), 1u);
+  clock_.Advance(absl::Seconds(0.2));
+  Await([](const auto& s) { return s.workers[1].worker.hung; });
+  EXPECT_FALSE(Inspect().workers[0].worker.hung);
+  engine_->Shutdown();
+  EXPECT_EQ(reader.End().code(), absl::StatusCode::kUnavailable);
+}
+
 // What computes, however long, is left alone; what does nothing while a step is
 // due is not.
 TEST_F(EngineMembershipTest, AWorkerThatDoesNothingLosesItsStage) {

@@ -44,8 +44,6 @@ struct Shares {
   int head = -1;
   double slowest_s = 0;
   double cycle_s = std::numeric_limits<double>::infinity();
-  // Whether more memory might have made the slowest stage faster.
-  bool memory_binds = true;
 };
 
 // Shares layers out for one size of the KV pool. "Time" is that of a stage for
@@ -128,7 +126,6 @@ class Solver {
         ShortenRound(head, hi, all, &best);
       }
     }
-    best.memory_binds = true;
     return best;
   }
 
@@ -405,13 +402,9 @@ Solved SolveAll(const CutTask& task, absl::Span<const CutWorker> workers,
     Shares shares = solver.Solve();
     if (shares.head < 0) continue;
     const double rate = n_running / shares.cycle_s;
-    const bool memory_binds = shares.memory_binds;
     if (rate > best.tokens_per_second * (1 + kPrecision)) {
       best = {std::move(shares), kv_blocks, rate};
     }
-    // Fewer sequences are never more tokens per second but for memory: no
-    // part of a cycle grows faster than their number.
-    if (!memory_binds) break;
   }
   return best;
 }

@@ -33,7 +33,7 @@ constexpr int kMany = 64;
 // Positions before the token, where there is a context.
 constexpr int kContext = 512;
 constexpr int kHeadRows = Stage::kLogitRows;
-constexpr int kRuns = 3;
+constexpr int kRuns = 5;
 
 constexpr int kBlocks = kFew * (kContext / kKvBlockSize + 1);
 static_assert(kBlocks >= kMany, "each sequence has a block");
@@ -108,7 +108,6 @@ class Model {
   Model(std::shared_ptr<const StageWeights> weights, KvCache* kv,
         ThreadPool* pool, const Kernels& kernels)
       : weights_(std::move(weights)),
-        pool_(pool),
         stage_(weights_, kv, pool, &kernels, kMany) {
     float* hidden = stage_.hidden();
     const size_t n = size_t{kMany} * weights_->config.hidden_size;
@@ -140,7 +139,6 @@ class Model {
 
  private:
   const std::shared_ptr<const StageWeights> weights_;
-  ThreadPool* const pool_;
   Stage stage_;
 };
 

@@ -44,7 +44,7 @@ namespace {
 constexpr double kMemoryShare = 0.8;
 constexpr int kThreadsMax = 1024;
 // After which nothing is measured a second time.
-constexpr absl::Duration kMeasuringBudget = absl::Milliseconds(500);
+constexpr absl::Duration kMeasuringBudget = absl::Milliseconds(700);
 // How long calls may take to end when the worker shuts down.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
 
