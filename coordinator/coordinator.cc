@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <fstream>
 #include <iterator>
+#include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -11,6 +12,11 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "blob/blob_service.h"
+#include "blob/blob_store.h"
+#include "blob/content_hash.h"
+#include "blob/hash_memory.h"
+#include "blob/model_content.h"
 #include "coordinator/cluster_service.h"
 #include "coordinator/grpc_pipeline.h"
 #include "coordinator/inference_service.h"
@@ -30,6 +36,9 @@ namespace {
 // load.
 constexpr int kKvBlockSize = 16;
 
+// More would wait for the disk, or for memory.
+constexpr int kHashThreadsMax = 16;
+
 // How long calls may take to end after the engine has ended their requests.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
 
@@ -48,6 +57,12 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
   if (options.head_mode != "int8" && options.head_mode != "stored") {
     return absl::InvalidArgumentError(absl::StrCat(
         "--head_mode is ", options.head_mode, "; it must be int8 or stored"));
+  }
+  if (options.blobs.bandwidth < 0 ||
+      (options.blobs.bandwidth > 0 && options.blobs.bandwidth < 1 << 20)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--blob_bandwidth is ", options.blobs.bandwidth,
+        "; it must be at least 1048576 bytes per second, or 0 for no limit"));
   }
   RETURN_IF_ERROR(CheckPositive("stages", options.n_stages));
   RETURN_IF_ERROR(CheckPositive("max_sequences", options.max_sequences));
@@ -108,10 +123,14 @@ absl::StatusOr<ChatTemplate> ReadChatTemplate(const std::string &path) {
 }  // namespace
 
 struct Coordinator::Services {
-  explicit Services(const ServiceContext &context)
-      : inference(context), cluster(context) {}
+  Services(const ServiceContext &context,
+           const BlobServiceImpl::Options &blob_options, BlobStore *contents)
+      : inference(context),
+        cluster(context),
+        blobs(blob_options, contents, context.credentials, context.clock) {}
   InferenceServiceImpl inference;
   ClusterServiceImpl cluster;
+  BlobServiceImpl blobs;
 };
 
 absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
@@ -127,7 +146,7 @@ absl::Status Coordinator::Start(const Options &options) {
   Engine::Options engine;
   {
     // The model is needed no longer than this: the coordinator keeps no
-    // weights.
+    // weights. Its files stay open, to be sent.
     ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source,
                      ModelSource::Open(options.model_path));
     for (const std::string &warning : source->warnings()) {
@@ -140,6 +159,16 @@ absl::Status Coordinator::Start(const Options &options) {
     engine.model_fingerprint = source->fingerprint();
     ASSIGN_OR_RETURN(const DenseTensor head, source->FindHead());
     engine.placement.head_row_bytes = head.row_bytes();
+    if (options.content_hash) {
+      HashMemory memory(
+          options.cache_dir.empty() ? "" : options.cache_dir + "/hashes");
+      HashOptions hash;
+      hash.n_threads = std::clamp<int>(std::thread::hardware_concurrency(), 1,
+                                       kHashThreadsMax);
+      hash.memory = &memory;
+      ASSIGN_OR_RETURN(auto content, OpenModelContent(*source, hash));
+      contents_.Add(std::move(content));
+    }
   }
   model_.name = options.model_name.empty() ? ModelNameOf(options.model_path)
                                            : options.model_name;
@@ -197,7 +226,7 @@ absl::Status Coordinator::Start(const Options &options) {
   context.clock = Clock::System();
   context.batch_window_max = options.max_queued_requests;
   context.kv_block_size = kKvBlockSize;
-  services_ = std::make_unique<Services>(context);
+  services_ = std::make_unique<Services>(context, options.blobs, &contents_);
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -206,6 +235,7 @@ absl::Status Coordinator::Start(const Options &options) {
       credentials_->AddListeningPort(options.listen, &builder, &port_));
   builder.RegisterService(&services_->inference);
   builder.RegisterService(&services_->cluster);
+  builder.RegisterService(&services_->blobs);
   {
     absl::MutexLock lock(&mu_);
     server_ = builder.BuildAndStart();

@@ -8,6 +8,8 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "blob/blob_service.h"
+#include "blob/model_content.h"
 #include "coordinator/engine.h"
 #include "coordinator/publisher.h"
 #include "coordinator/request_validation.h"
@@ -31,8 +33,8 @@ class Coordinator {
   struct Options {
     std::string listen = "127.0.0.1:7600";  // port 0 picks one
 
-    // As ModelSource::Open() takes it. Headers and tokenizer are read, weights
-    // are not.
+    // As ModelSource::Open() takes it. Headers and tokenizer are read; weights
+    // are hashed and sent, not looked into.
     std::string model_path;
     // Empty: that of ModelNameOf(model_path).
     std::string model_name;
@@ -54,6 +56,13 @@ class Coordinator {
     absl::Duration lease = absl::Seconds(10);
     absl::Duration hang_timeout = absl::Seconds(2);
     absl::Duration unavailable_after = absl::Seconds(30);
+
+    // Whether the model's files are hashed before the port opens, so that
+    // workers can check theirs against them and fetch what they lack.
+    bool content_hash = true;
+    // Where hashes are remembered; empty for nowhere.
+    std::string cache_dir;
+    BlobServiceImpl::Options blobs;
 
     CredentialOptions credentials;
   };
@@ -90,6 +99,7 @@ class Coordinator {
   std::unique_ptr<Tokenizer> tokenizer_;
   std::unique_ptr<ChatEncoder> chat_;
   ServedModel model_;
+  ContentStore contents_;
   std::unique_ptr<Publisher> publisher_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Services> services_;

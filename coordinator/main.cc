@@ -18,8 +18,7 @@ ABSL_FLAG(std::string, listen, "127.0.0.1:7600",
           "Address to listen on, \"host:port\". Port 0 picks a free one.");
 ABSL_FLAG(std::string, model, "",
           "Required. Path of the model: a GGUF file, or a directory with "
-          "config.json and safetensors. Only headers and "
-          "tokenizer are read here; workers need the file too.");
+          "config.json and safetensors.");
 ABSL_FLAG(std::string, model_name, "",
           "Name that requests and workers use for the model. Empty: the "
           "file's name without .gguf.");
@@ -69,6 +68,19 @@ ABSL_FLAG(absl::Duration, hang_timeout, absl::Seconds(2),
 ABSL_FLAG(absl::Duration, unavailable_after, absl::Seconds(30),
           "Requests that wait this long for lost workers to be replaced end "
           "with UNAVAILABLE.");
+ABSL_FLAG(bool, content_hash, true,
+          "Whether the model's files are read and hashed at the start, so that "
+          "workers check their own against them, and fetch what they lack. "
+          "False: only headers are compared.");
+ABSL_FLAG(bool, blob_service, true,
+          "Whether workers without the model's files may fetch them from here; "
+          "false leaves that to other workers. Needs --content_hash.");
+ABSL_FLAG(int64_t, blob_bandwidth, 0,
+          "Bytes per second that all workers together fetch from here at "
+          "most, at least 1048576. 0: no limit.");
+ABSL_FLAG(std::string, cache_dir, "",
+          "Folder where hashes of files that do not change are remembered, so "
+          "that the next start need not read them. Empty: none.");
 ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once it is open. Empty: none.");
 
@@ -97,6 +109,10 @@ int Run() {
   options.lease = absl::GetFlag(FLAGS_lease);
   options.hang_timeout = absl::GetFlag(FLAGS_hang_timeout);
   options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
+  options.content_hash = absl::GetFlag(FLAGS_content_hash);
+  options.cache_dir = absl::GetFlag(FLAGS_cache_dir);
+  options.blobs.sends = absl::GetFlag(FLAGS_blob_service);
+  options.blobs.bandwidth = absl::GetFlag(FLAGS_blob_bandwidth);
   options.credentials = tern::CredentialOptionsFromFlags();
 
   tern::BlockShutdownSignals();

@@ -1,0 +1,48 @@
+#include "blob/model_content.h"
+
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "util/logging.h"
+#include "util/status_macros.h"
+
+namespace tern {
+
+ModelContent::ModelContent(std::vector<ModelFile> files, Manifest manifest)
+    : files_(std::move(files)),
+      manifest_(std::move(manifest)),
+      manifest_text_(SerializeManifest(manifest_)),
+      content_id_(ContentIdOf(manifest_text_)) {
+  CHECK(files_.size() == manifest_.files.size());
+}
+
+absl::Status ModelContent::Read(int file, int64_t offset,
+                                absl::Span<uint8_t> out) const {
+  return files_[file].file->Read(offset, out);
+}
+
+absl::StatusOr<std::shared_ptr<const ModelContent>> OpenModelContent(
+    const ModelSource& source, const HashOptions& options) {
+  const absl::Time begin = absl::Now();
+  ASSIGN_OR_RETURN(std::vector<ModelFile> files, source.OpenFiles());
+  ASSIGN_OR_RETURN(HashedModel hashed, HashModel(files, options));
+  auto content = std::make_shared<const ModelContent>(
+      std::move(files), std::move(hashed.manifest));
+  LOG(INFO) << "event=content_known content=" << content->content_id()
+            << " bytes=" << content->manifest().part_bytes()
+            << " hashed_bytes=" << hashed.hashed_bytes
+            << " seconds=" << absl::ToDoubleSeconds(absl::Now() - begin)
+            << " threads=" << options.n_threads;
+  return content;
+}
+
+std::shared_ptr<const BlobContent> ContentStore::Find(
+    absl::string_view content_id) {
+  for (const std::shared_ptr<const ModelContent>& content : contents_) {
+    if (content->content_id() == content_id) return content;
+  }
+  return nullptr;
+}
+
+}  // namespace tern
