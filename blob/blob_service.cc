@@ -21,6 +21,8 @@ namespace {
 
 // Small enough that a limited bandwidth is shared out evenly.
 constexpr int64_t kChunkBytes = 512 << 10;
+// Below that, a block would take longer than those who wait for it do.
+constexpr int64_t kBandwidthMin = 1 << 20;
 constexpr int64_t kReadBytesMax = 64 << 20;
 // Below kMessageBytesMax, with room for what the wire adds.
 constexpr size_t kManifestBytesMax = 15 << 20;
@@ -139,6 +141,15 @@ class BlobServiceImpl::ReadCall
   std::atomic<bool> cancelled_{false};
   v1::ReadBlobResponse response_;
 };
+
+absl::Status BlobServiceImpl::Check(const Options& options) {
+  if (options.bandwidth == 0 || options.bandwidth >= kBandwidthMin) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--blob_bandwidth is ", options.bandwidth, "; it must be at least ",
+      kBandwidthMin, " bytes per second, or 0 for no limit"));
+}
 
 BlobServiceImpl::BlobServiceImpl(const Options& options, BlobStore* store,
                                  const Credentials* credentials, Clock* clock)

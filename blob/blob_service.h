@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "blob/blob_store.h"
@@ -34,6 +35,9 @@ class BlobServiceImpl final : public v1::BlobService::CallbackService {
     int streams_max = 64;
     int n_threads = 2;
   };
+
+  // INVALID_ARGUMENT for senseless options, by the names of their flags.
+  static absl::Status Check(const Options& options);
 
   // All must outlive the service; the service must outlive its server.
   BlobServiceImpl(const Options& options, BlobStore* store,

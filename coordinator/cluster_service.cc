@@ -42,6 +42,7 @@ WorkerRegistration FromProto(const v1::RegisterWorkerRequest& request) {
     out.packed_blocks = {from.packed_blocks().column_count(),
                          from.packed_blocks().byte_count()};
   }
+  out.can_fetch_weights = from.can_fetch_weights();
   return out;
 }
 
@@ -67,6 +68,7 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
       registration.packed_blocks.columns);
   capabilities->mutable_packed_blocks()->set_byte_count(
       registration.packed_blocks.bytes);
+  capabilities->set_can_fetch_weights(registration.can_fetch_weights);
   SetDuration(from.silence, out->mutable_time_since_heartbeat());
   out->set_finished_step_count(worker.finished_step_count);
   if (worker.lost || worker.unreachable) {

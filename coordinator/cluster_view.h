@@ -34,6 +34,7 @@ struct WorkerRegistration {
   bool supports_step_token_source = false;
   int repeat_max_limit = 1;
   PackedBlocks packed_blocks;
+  bool can_fetch_weights = false;
 };
 
 // A sign of life; see cluster.proto for the fields.
@@ -119,9 +120,11 @@ class ClusterView {
   // It does nothing, though it should.
   void MarkHung(absl::string_view worker_id);
 
-  // Those that may get a stage of `model`, in order of their ids. Valid until
-  // the next call that is not const.
-  std::vector<const Worker*> Available(absl::string_view model) const;
+  // Those that may get a stage of `model`: first those that have its files,
+  // then, where `may_fetch`, those that can fetch them; each in order of their
+  // ids. Valid until the next call that is not const.
+  std::vector<const Worker*> Available(absl::string_view model,
+                                       bool may_fetch = false) const;
 
   // Null when unknown. Valid until the next call that is not const.
   const Worker* Find(absl::string_view worker_id) const;

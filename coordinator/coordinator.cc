@@ -58,12 +58,7 @@ absl::Status CheckOptions(const Coordinator::Options &options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--head_mode is ", options.head_mode, "; it must be int8 or stored"));
   }
-  if (options.blobs.bandwidth < 0 ||
-      (options.blobs.bandwidth > 0 && options.blobs.bandwidth < 1 << 20)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--blob_bandwidth is ", options.blobs.bandwidth,
-        "; it must be at least 1048576 bytes per second, or 0 for no limit"));
-  }
+  RETURN_IF_ERROR(BlobServiceImpl::Check(options.blobs));
   RETURN_IF_ERROR(CheckPositive("stages", options.n_stages));
   RETURN_IF_ERROR(CheckPositive("max_sequences", options.max_sequences));
   RETURN_IF_ERROR(
@@ -167,6 +162,7 @@ absl::Status Coordinator::Start(const Options &options) {
                                        kHashThreadsMax);
       hash.memory = &memory;
       ASSIGN_OR_RETURN(auto content, OpenModelContent(*source, hash));
+      engine.content_id = content->content_id();
       contents_.Add(std::move(content));
     }
   }

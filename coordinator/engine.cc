@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/weight_peers.h"
 #include "util/logging.h"
 
 namespace tern {
@@ -373,7 +374,8 @@ int Engine::PipelineOf(const std::string& worker_id) const {
 // Those that have no stage; who failed to load one least often comes first.
 std::vector<const Worker*> Engine::FreeWorkers() const {
   std::vector<const Worker*> free;
-  for (const Worker* worker : cluster_.Available(options_.model)) {
+  for (const Worker* worker :
+       cluster_.Available(options_.model, !options_.content_id.empty())) {
     if (PipelineOf(worker->registration.worker_id) < 0) free.push_back(worker);
   }
   const auto n_failures = [this](const Worker* worker) {
@@ -428,6 +430,10 @@ void Engine::FormPipelines() {
     spec.pipeline_id = member.id;
     spec.epoch = epoch_;
     spec.model_fingerprint = options_.model_fingerprint;
+    spec.content_id = options_.content_id;
+    if (!spec.content_id.empty()) {
+      spec.weight_peers = WeightPeersOf(cluster_, options_.model);
+    }
     spec.numerics_id = numerics_id_;
     spec.vocab_size = options_.config.vocab_size;
     spec.kv_block_size = options_.placement.kv_block_size;
@@ -647,7 +653,8 @@ absl::Status Engine::WhyNotReady() const {
     }
     return absl::UnavailableError(absl::StrCat(prefix, loading));
   }
-  const size_t n_available = cluster_.Available(options_.model).size();
+  const size_t n_available =
+      cluster_.Available(options_.model, !options_.content_id.empty()).size();
   const size_t n_known =
       std::count_if(cluster_.workers().begin(), cluster_.workers().end(),
                     [](const auto& w) { return w.second.IsAvailable(); });
@@ -657,7 +664,8 @@ absl::Status Engine::WhyNotReady() const {
       " that it needs ", n_available == 1 ? "is" : "are", " registered");
   if (n_known > n_available) {
     absl::StrAppend(&text, " (", n_known - n_available,
-                    " more do not have the model's file)");
+                    " more have no file of the model, nor a cache to fetch it "
+                    "into)");
   }
   if (!last_failure_.ok()) {
     absl::StrAppend(&text, "; the last one failed: ", last_failure_.message());

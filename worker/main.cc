@@ -22,7 +22,7 @@ ABSL_FLAG(std::string, coordinator, "127.0.0.1:7600",
           "Address of the coordinator.");
 ABSL_FLAG(std::string, model, "",
           "The model: a GGUF file, or a directory with config.json and "
-          "safetensors. Required.");
+          "safetensors. May be left out with --cache_dir.");
 ABSL_FLAG(std::string, model_name, "",
           "Name of the model in the cluster. Empty: the path's last part, "
           "without .gguf.");
@@ -47,6 +47,19 @@ ABSL_FLAG(std::string, weights_packing, "2bit",
           "and a CPU with VBMI) or tl2 (x86), which take 5/6 of the room; tl1 "
           "(ARM), which takes as much; auto measures which is read fastest. "
           "All give the same bits.");
+ABSL_FLAG(std::string, cache_dir, "",
+          "Folder into which weights are fetched that this worker has no file "
+          "of, from other workers and the coordinator, and where hashes of "
+          "files are remembered. Workers on one machine may share it. Empty: "
+          "nothing is fetched.");
+ABSL_FLAG(int64_t, cache_max_bytes, int64_t{50} << 30,
+          "Bytes that fetched weights may take on the disk. Models used "
+          "longest ago go first, those in use never.");
+ABSL_FLAG(bool, blob_service, true,
+          "Whether other workers may fetch from here what this one holds.");
+ABSL_FLAG(int64_t, blob_bandwidth, 0,
+          "Bytes per second that others together fetch from here at most, at "
+          "least 1048576. 0: no limit.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "How long SIGTERM and SIGINT wait until what runs here has moved to "
           "other workers or, where none can take it, has ended. A second "
@@ -72,9 +85,14 @@ int main(int argc, char** argv) {
   options.memory_bytes = absl::GetFlag(FLAGS_memory_bytes);
   options.isa = absl::GetFlag(FLAGS_isa);
   options.weights_packing = absl::GetFlag(FLAGS_weights_packing);
+  options.cache.folder = absl::GetFlag(FLAGS_cache_dir);
+  options.cache.bytes_max = absl::GetFlag(FLAGS_cache_max_bytes);
+  options.blobs.sends = absl::GetFlag(FLAGS_blob_service);
+  options.blobs.bandwidth = absl::GetFlag(FLAGS_blob_bandwidth);
   options.credentials = tern::CredentialOptionsFromFlags();
-  if (options.model_path.empty()) {
-    LOG(ERROR) << "--model is required: the file or directory to serve";
+  if (options.model_path.empty() && options.cache.folder.empty()) {
+    LOG(ERROR) << "--model is required: the file or directory to serve; or "
+                  "--cache_dir, a folder to fetch what others serve into";
     return EXIT_FAILURE;
   }
   absl::StatusOr<std::unique_ptr<tern::Worker>> worker =

@@ -40,6 +40,7 @@ v1::RegisterWorkerRequest MakeRequest(const WorkerDescription& d) {
   c->set_repeat_max_limit(1);
   c->mutable_packed_blocks()->set_column_count(d.packed_blocks.columns);
   c->mutable_packed_blocks()->set_byte_count(d.packed_blocks.bytes);
+  c->set_can_fetch_weights(d.can_fetch_weights);
   return request;
 }
 

@@ -35,6 +35,7 @@ struct WorkerDescription {
   std::string thread_placement;
   std::vector<std::string> models;
   PackedBlocks packed_blocks;
+  bool can_fetch_weights = false;
 };
 
 // What a heartbeat tells; see cluster.proto.

@@ -13,6 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "blob/blob_service.h"
+#include "blob/hash_memory.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -24,12 +26,17 @@
 #include "util/clock.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
+#include "worker/fetching_host.h"
 #include "worker/grpc_stage_link.h"
+#include "worker/grpc_weight_source.h"
 #include "worker/machine.h"
+#include "worker/model_cache.h"
 #include "worker/packing_choice.h"
+#include "worker/stage_host.h"
 #include "worker/thread_placement.h"
 #include "worker/thread_pool.h"
 #include "worker/topology.h"
+#include "worker/weight_source.h"
 
 namespace tern {
 namespace {
@@ -94,6 +101,44 @@ absl::StatusOr<TernaryPacking> ChooseWeightsPacking(
   return ChoosePacking(name, KernelsFor(isa), &pool);
 }
 
+// Null where the options name none, and a cache instead.
+absl::StatusOr<std::shared_ptr<const ModelSource>> OpenModel(
+    const Worker::Options& options) {
+  if (options.model_path.empty() && !options.cache.folder.empty()) {
+    return std::shared_ptr<const ModelSource>();
+  }
+  ASSIGN_OR_RETURN(std::shared_ptr<const ModelSource> source,
+                   ModelSource::Open(options.model_path));
+  for (const std::string& warning : source->warnings()) {
+    LOG(WARNING) << "event=model_warning model=" << options.model_path
+                 << " warning=\"" << warning << "\"";
+  }
+  return source;
+}
+
+// Peers first, then the coordinator. Who cannot be reached by these credentials
+// is left out.
+std::vector<std::shared_ptr<WeightSource>> MakeSources(
+    const StageRequest& request, const std::string& coordinator,
+    const Credentials& credentials) {
+  std::vector<std::shared_ptr<WeightSource>> sources;
+  const auto add = [&](const std::string& address, const char* role) {
+    absl::StatusOr<std::shared_ptr<WeightSource>> source =
+        MakeGrpcWeightSource(address, role, credentials);
+    if (source.ok()) {
+      sources.push_back(*std::move(source));
+    } else {
+      LOG(WARNING) << "event=weights_source_refused address=" << address
+                   << " status=\"" << source.status().ToString() << "\"";
+    }
+  };
+  for (const std::string& address : request.weight_peer_addresses) {
+    add(address, kWorkerName);
+  }
+  if (!coordinator.empty()) add(coordinator, kCoordinatorName);
+  return sources;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const Options& options) {
@@ -113,6 +158,7 @@ absl::Status Worker::Start(const Options& options) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.memory_bytes, " bytes of memory"));
   }
+  RETURN_IF_ERROR(BlobServiceImpl::Check(options.blobs));
   const int n_threads =
       options.n_threads > 0 ? options.n_threads : AvailableProcessors();
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
@@ -123,15 +169,22 @@ absl::Status Worker::Start(const Options& options) {
       ChooseWeightsPacking(options.weights_packing, isa, placement));
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
   ASSIGN_OR_RETURN(std::shared_ptr<const ModelSource> source,
-                   ModelSource::Open(options.model_path));
-  for (const std::string& warning : source->warnings()) {
-    LOG(WARNING) << "event=model_warning model=" << options.model_path
-                 << " warning=\"" << warning << "\"";
+                   OpenModel(options));
+  hash_memory_ = std::make_unique<HashMemory>(
+      options.cache.folder.empty() ? "" : options.cache.folder + "/hashes");
+  if (!options.cache.folder.empty()) {
+    ASSIGN_OR_RETURN(cache_, ModelCache::Create(options.cache));
   }
 
+  FetchingHost::Options fetching;
+  if (source != nullptr) {
+    fetching.model_name = options.model_name.empty()
+                              ? ModelNameOf(options.model_path)
+                              : options.model_name;
+  }
+  fetching.n_hash_threads = n_threads;
+  fetching.fetch = options.fetch;
   StageHost::Options host;
-  host.model_name = options.model_name.empty() ? ModelNameOf(options.model_path)
-                                               : options.model_name;
   host.placement = placement;
   host.memory_bytes =
       options.memory_bytes > 0
@@ -141,14 +194,28 @@ absl::Status Worker::Start(const Options& options) {
   host.packing = packing;
   host.runner = options.runner;
   const Credentials* const credentials = credentials_.get();
-  host_ = std::make_unique<StageHost>(
-      host, std::move(source),
-      [credentials](const StageRequest& request, int hidden_size) {
-        return MakeGrpcLinks(request, hidden_size, *credentials);
+  host_ = std::make_unique<FetchingHost>(
+      fetching, std::move(source), cache_.get(), hash_memory_.get(),
+      [credentials, host](const std::string& model_name,
+                          std::shared_ptr<const ModelSource> model) {
+        StageHost::Options with_name = host;
+        with_name.model_name = model_name;
+        return std::make_shared<StageHost>(
+            with_name, std::move(model),
+            [credentials](const StageRequest& request, int hidden_size) {
+              return MakeGrpcLinks(request, hidden_size, *credentials);
+            },
+            Clock::System());
       },
-      Clock::System());
+      [credentials,
+       coordinator = options.coordinator](const StageRequest& request) {
+        return MakeSources(request, coordinator, *credentials);
+      });
   service_ = std::make_unique<WorkerServiceImpl>(host_.get(), credentials,
                                                  Clock::System());
+
+  blob_service_ = std::make_unique<BlobServiceImpl>(
+      options.blobs, host_.get(), credentials, Clock::System());
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -157,6 +224,7 @@ absl::Status Worker::Start(const Options& options) {
   RETURN_IF_ERROR(
       credentials_->AddListeningPort(options.listen, &builder, &port_));
   builder.RegisterService(service_.get());
+  builder.RegisterService(blob_service_.get());
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {
     return absl::UnavailableError(absl::StrCat(
@@ -182,11 +250,13 @@ absl::Status Worker::Start(const Options& options) {
   description.kernel_isa = std::string(IsaName(isa));
   description.device = ProcessorName();
   description.thread_placement = Describe(placement);
-  description.models = {host.model_name};
+  if (!fetching.model_name.empty()) description.models = {fetching.model_name};
+  description.can_fetch_weights = cache_ != nullptr;
   description.packed_blocks = {BlockColumns(packing), BlockBytes(packing)};
   LOG(INFO) << "event=worker_started worker=" << description.worker_id
-            << " address=" << address_ << " model=" << host.model_name
-            << " threads=" << n_threads << " memory_bytes=" << host.memory_bytes
+            << " address=" << address_ << " model=" << fetching.model_name
+            << " cache_dir=" << options.cache.folder << " threads=" << n_threads
+            << " memory_bytes=" << host.memory_bytes
             << " isa=" << description.kernel_isa
             << " packing=" << TernaryPackingName(packing);
   if (options.coordinator.empty()) return absl::OkStatus();
@@ -225,6 +295,7 @@ void Worker::Shutdown() {
   }
   server_.reset();
   service_.reset();
+  blob_service_.reset();
   host_.reset();
 }
 

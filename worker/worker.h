@@ -7,11 +7,15 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "blob/blob_service.h"
+#include "blob/hash_memory.h"
 #include "grpcpp/server.h"
 #include "util/credentials.h"
+#include "worker/fetching_host.h"
+#include "worker/model_cache.h"
 #include "worker/registration.h"
 #include "worker/runner.h"
-#include "worker/stage_host.h"
+#include "worker/weight_fetcher.h"
 #include "worker/worker_service.h"
 
 namespace tern {
@@ -28,8 +32,8 @@ class Worker {
     std::string advertise_address;
     // Address of the coordinator; empty serves without one, for tests.
     std::string coordinator;
-    // GGUF file of the model, and its name in the cluster; an empty name is the
-    // file's without folder and extension.
+    // The model's file, empty for none, and its name in the cluster; an empty
+    // name is the file's without folder and extension.
     std::string model_path;
     std::string model_name;
     // Empty derives it from the machine's name and the process.
@@ -46,6 +50,11 @@ class Worker {
     std::string isa = "auto";
     // "auto" or the name of a packing, see kernels/ternary_layout.h.
     std::string weights_packing = "2bit";
+    // Into which weights are fetched; an empty folder for no cache.
+    ModelCache::Options cache;
+    FetchOptions fetch;
+    // Of what this worker holds, to others.
+    BlobServiceImpl::Options blobs;
     CredentialOptions credentials;
     Registration::Options registration;
     Runner::Options runner;
@@ -77,8 +86,11 @@ class Worker {
   absl::Status Start(const Options& options);
 
   std::unique_ptr<Credentials> credentials_;
-  std::unique_ptr<StageHost> host_;
+  std::unique_ptr<HashMemory> hash_memory_;
+  std::unique_ptr<ModelCache> cache_;
+  std::unique_ptr<FetchingHost> host_;
   std::unique_ptr<WorkerServiceImpl> service_;
+  std::unique_ptr<BlobServiceImpl> blob_service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Registration> registration_;
   int port_ = 0;
