@@ -18,7 +18,8 @@ namespace {
 // Loads that may wait for the one under way to notice that it is over.
 constexpr int kWaitingLoadsMax = 4;
 
-constexpr absl::Duration kManifestTimeout = absl::Seconds(10);
+// A text of some 100 KB; nothing can be cancelled before it is over.
+constexpr absl::Duration kManifestTimeout = absl::Seconds(3);
 
 // Tensors up to this size come with every stage: opening a model looks at norms
 // and scales of all its layers.
