@@ -54,6 +54,7 @@ WorkerRegistration FromProto(const v1::RegisterWorkerRequest& request) {
                     times.layer_context_seconds(), times.head_step_seconds(),
                     times.head_row_seconds()};
   out.link_bytes_per_second = from.link_bytes_per_second();
+  out.can_fetch_weights = from.can_fetch_weights();
   return out;
 }
 
@@ -92,6 +93,7 @@ void ToProto(const Engine::WorkerStatus& from, v1::Worker* out) {
   out->set_slowdown(worker.slowdown);
   out->set_is_slow(worker.slow);
   out->set_why_idle(from.why_idle);
+  capabilities->set_can_fetch_weights(registration.can_fetch_weights);
   SetDuration(from.silence, out->mutable_time_since_heartbeat());
   out->set_finished_step_count(worker.finished_step_count);
   if (from.stage >= 0) {

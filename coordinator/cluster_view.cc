@@ -267,16 +267,20 @@ void ClusterView::Forget(absl::string_view worker_id) {
   if (it != workers_.end()) workers_.erase(it);
 }
 
-std::vector<const Worker*> ClusterView::Available(
-    absl::string_view model) const {
+std::vector<const Worker*> ClusterView::Available(absl::string_view model,
+                                                  bool may_fetch) const {
   std::vector<const Worker*> available;
+  std::vector<const Worker*> fetching;
   for (const auto& [id, worker] : workers_) {
+    if (!worker.IsAvailable()) continue;
     const std::vector<std::string>& models = worker.registration.models;
-    if (worker.IsAvailable() &&
-        std::find(models.begin(), models.end(), model) != models.end()) {
+    if (std::find(models.begin(), models.end(), model) != models.end()) {
       available.push_back(&worker);
+    } else if (may_fetch && worker.registration.can_fetch_weights) {
+      fetching.push_back(&worker);
     }
   }
+  available.insert(available.end(), fetching.begin(), fetching.end());
   return available;
 }
 

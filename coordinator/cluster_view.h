@@ -37,6 +37,7 @@ struct WorkerRegistration {
   PackedBlocks packed_blocks;
   StepTimes step_times;              // of the model it has, with an int8 head
   double link_bytes_per_second = 0;  // to other stages; 0 for no limit known
+  bool can_fetch_weights = false;
 
   // Not the worker's: an operator has taken it out of service.
   bool cordoned = false;
@@ -164,9 +165,11 @@ class ClusterView {
   // As if it had never been.
   void Forget(absl::string_view worker_id);
 
-  // Those that may get a stage of `model`, in order of their ids. Valid until
-  // the next call that is not const.
-  std::vector<const Worker*> Available(absl::string_view model) const;
+  // Those that may get a stage of `model`: first those that have its files,
+  // then, where `may_fetch`, those that can fetch them; each in order of their
+  // ids. Valid until the next call that is not const.
+  std::vector<const Worker*> Available(absl::string_view model,
+                                       bool may_fetch = false) const;
 
   // Null when unknown. Valid until the next call that is not const.
   const Worker* Find(absl::string_view worker_id) const;

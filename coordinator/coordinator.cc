@@ -1,5 +1,7 @@
 #include "coordinator/coordinator.h"
 
+#include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -8,6 +10,11 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "blob/blob_service.h"
+#include "blob/blob_store.h"
+#include "blob/content_hash.h"
+#include "blob/hash_memory.h"
+#include "blob/model_content.h"
 #include "coordinator/admin_service.h"
 #include "coordinator/cluster_service.h"
 #include "coordinator/engine.h"
@@ -16,12 +23,16 @@
 #include "coordinator/service_context.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "model/model_source.h"
 #include "util/clock.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 
 namespace tern {
 namespace {
+
+// More would wait for the disk, or for memory.
+constexpr int kHashThreadsMax = 16;
 
 // How long calls may take to end after the engine has ended their requests.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(5);
@@ -65,6 +76,7 @@ absl::Status CheckOptions(const Coordinator::Options& options) {
         absl::StrCat("--journal_max_bytes is ", options.journal_max_bytes,
                      "; it must be at least 1048576"));
   }
+  RETURN_IF_ERROR(BlobServiceImpl::Check(options.blobs));
   RETURN_IF_ERROR(CheckPositive("max_sequences", options.max_sequences));
   RETURN_IF_ERROR(
       CheckPositive("max_queued_requests", options.max_queued_requests));
@@ -109,13 +121,16 @@ absl::Status CheckOptions(const Coordinator::Options& options) {
 }  // namespace
 
 struct Coordinator::Services {
-  Services(const ServiceContext& context, AdminServiceImpl::Options options)
+  Services(const ServiceContext& context, AdminServiceImpl::Options options,
+           const BlobServiceImpl::Options& blob_options, BlobStore* contents)
       : inference(context),
         cluster(context),
-        admin(context, std::move(options)) {}
+        admin(context, std::move(options)),
+        blobs(blob_options, contents, context.credentials, context.clock) {}
   InferenceServiceImpl inference;
   ClusterServiceImpl cluster;
   AdminServiceImpl admin;
+  BlobServiceImpl blobs;
 };
 
 absl::StatusOr<std::unique_ptr<Coordinator>> Coordinator::Create(
@@ -172,7 +187,8 @@ absl::Status Coordinator::Start(const Options& options) {
   admin.open = [this, options](const ModelSpec& spec) {
     return OpenModel(options, spec);
   };
-  services_ = std::make_unique<Services>(context, std::move(admin));
+  services_ = std::make_unique<Services>(context, std::move(admin),
+                                         options.blobs, &contents_);
 
   // Before anyone can ask for them.
   if (journal_ != nullptr) resumables_->Restore(std::move(image), *models_);
@@ -185,6 +201,7 @@ absl::Status Coordinator::Start(const Options& options) {
   builder.RegisterService(&services_->inference);
   builder.RegisterService(&services_->cluster);
   builder.RegisterService(&services_->admin);
+  builder.RegisterService(&services_->blobs);
   {
     absl::MutexLock lock(&mu_);
     server_ = builder.BuildAndStart();
@@ -225,14 +242,29 @@ absl::StatusOr<std::shared_ptr<ModelInstance>> Coordinator::OpenModel(
     engine.on_epoch = [this](int64_t epoch) { journal_->TellEpoch(epoch); };
   }
   engine.on_readiness = [this](bool ready) { AddReady(ready ? 1 : -1); };
-  return ModelInstance::Open(
-      spec, std::move(engine),
-      [credentials = credentials_.get()](Pipeline::Spec pipeline,
-                                         Pipeline::Listener listener) {
-        return std::make_unique<GrpcPipeline>(std::move(pipeline),
-                                              std::move(listener), credentials);
-      },
-      Clock::System());
+  const auto hash = [&options](const ModelSource& source)
+      -> absl::StatusOr<std::shared_ptr<const ModelContent>> {
+    if (!options.content_hash) return std::shared_ptr<const ModelContent>();
+    HashMemory memory(
+        options.cache_dir.empty() ? "" : options.cache_dir + "/hashes");
+    HashOptions hashing;
+    hashing.n_threads = std::clamp<int>(std::thread::hardware_concurrency(), 1,
+                                        kHashThreadsMax);
+    hashing.memory = &memory;
+    return OpenModelContent(source, hashing);
+  };
+  ASSIGN_OR_RETURN(
+      std::shared_ptr<ModelInstance> instance,
+      ModelInstance::Open(
+          spec, hash, std::move(engine),
+          [credentials = credentials_.get()](Pipeline::Spec pipeline,
+                                             Pipeline::Listener listener) {
+            return std::make_unique<GrpcPipeline>(
+                std::move(pipeline), std::move(listener), credentials);
+          },
+          Clock::System()));
+  if (instance->content() != nullptr) contents_.Add(instance->content());
+  return instance;
 }
 
 void Coordinator::AddReady(int change) {

@@ -11,6 +11,8 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "blob/blob_service.h"
+#include "blob/model_content.h"
 #include "coordinator/journal.h"
 #include "coordinator/model_instance.h"
 #include "coordinator/model_registry.h"
@@ -60,6 +62,13 @@ class Coordinator {
     std::string journal_sync = "none";  // or "batch"
     int64_t journal_max_bytes = int64_t{1} << 30;
 
+    // Whether the models' files are hashed before the port opens, so that
+    // workers can check theirs against them and fetch what they lack.
+    bool content_hash = true;
+    // Where hashes are remembered; empty for nowhere.
+    std::string cache_dir;
+    BlobServiceImpl::Options blobs;
+
     CredentialOptions credentials;
   };
 
@@ -95,6 +104,7 @@ class Coordinator {
   // Set by Start(), then constant. What comes later uses what comes before.
   std::unique_ptr<Credentials> credentials_;
   std::unique_ptr<Journal> journal_;  // may be null
+  ContentStore contents_;
   std::unique_ptr<Publisher> publisher_;
   std::shared_ptr<std::atomic<int64_t>> last_epoch_;
   std::unique_ptr<ModelRegistry> models_;

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "blob/model_content.h"
 #include "coordinator/model_instance.h"
 #include "coordinator/testing/fake_worker.h"
 #include "coordinator/testing/toy_model.h"
@@ -22,7 +23,10 @@
 #include "grpcpp/security/credentials.h"
 #include "gtest/gtest.h"
 #include "model/gguf_reader.h"
+#include "model/model_source.h"
 #include "model/tokenizer.h"
+#include "proto/tern/v1/blob.grpc.pb.h"
+#include "proto/tern/v1/blob.pb.h"
 #include "proto/tern/v1/cluster.grpc.pb.h"
 #include "proto/tern/v1/error.pb.h"
 #include "proto/tern/v1/inference.grpc.pb.h"
@@ -759,6 +763,35 @@ TEST_F(CoordinatorTest, DescribesModelsAndWorkers) {
   EXPECT_EQ(workers.workers(1).stage_index(), 1);
   EXPECT_EQ(workers.workers(1).state(), v1::WORKER_STATE_READY);
   EXPECT_EQ(workers.workers(2).state(), v1::WORKER_STATE_IDLE);
+}
+
+// Any client may ask here: without certificates everyone is a worker.
+TEST_F(CoordinatorTest, HandsOutItsModelByContent) {
+  Start();
+  const auto source = ModelSource::Open(model_path_);
+  ASSERT_TRUE(source.ok()) << source.status();
+  const auto content = OpenModelContent(**source, {});
+  ASSERT_TRUE(content.ok()) << content.status();
+  auto stub = v1::BlobService::NewStub(
+      grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::GetManifestRequest request;
+  request.set_content_id((*content)->content_id());
+  v1::GetManifestResponse response;
+  const grpc::Status status = stub->GetManifest(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.manifest(), (*content)->manifest_text());
+}
+
+TEST_F(CoordinatorTest, WithoutHashesItHandsOutNothing) {
+  options_.content_hash = false;
+  Start();
+  auto stub = v1::BlobService::NewStub(
+      grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::GetManifestResponse response;
+  EXPECT_EQ(stub->GetManifest(&context, {}, &response).error_code(),
+            grpc::StatusCode::NOT_FOUND);
 }
 
 TEST_F(CoordinatorTest, ShutdownEndsStreamsWithUnavailable) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
+#include "coordinator/weight_peers.h"
 #include "util/logging.h"
 
 namespace tern {
@@ -478,7 +479,8 @@ int Engine::PipelineOf(const std::string& worker_id) const {
 // Those that have no stage; who failed to load one least often comes first.
 std::vector<const Worker*> Engine::FreeWorkers() const {
   std::vector<const Worker*> free;
-  for (const Worker* worker : cluster_.Available(options_.model)) {
+  for (const Worker* worker :
+       cluster_.Available(options_.model, !options_.content_id.empty())) {
     if (PipelineOf(worker->registration.worker_id) < 0) free.push_back(worker);
   }
   const auto n_failures = [this](const Worker* worker) {
@@ -560,6 +562,10 @@ void Engine::FormPipeline(Placement placement) {
   spec.pipeline_id = member.id;
   spec.epoch = member.epoch;
   spec.model_fingerprint = options_.model_fingerprint;
+  spec.content_id = options_.content_id;
+  if (!spec.content_id.empty()) {
+    spec.weight_peers = WeightPeersOf(cluster_, options_.model);
+  }
   spec.numerics_id = numerics_id_;
   spec.vocab_size = options_.config.vocab_size;
   spec.kv_block_size = options_.placement.kv_block_size;
@@ -810,7 +816,7 @@ absl::Status Engine::WhyNotReady() const {
     return absl::UnavailableError(absl::StrCat(prefix, loading));
   }
   const std::vector<const Worker*> available =
-      cluster_.Available(options_.model);
+      cluster_.Available(options_.model, !options_.content_id.empty());
   const size_t n_available = available.size();
   const size_t n_known =
       std::count_if(cluster_.workers().begin(), cluster_.workers().end(),
@@ -828,7 +834,8 @@ absl::Status Engine::WhyNotReady() const {
                              .message());
   if (n_known > n_available) {
     absl::StrAppend(&text, " (", n_known - n_available,
-                    " more do not have the model's file)");
+                    " more have no file of the model, nor a cache to fetch it "
+                    "into)");
   }
   if (!last_failure_.ok()) {
     absl::StrAppend(&text, "; the last one failed: ", last_failure_.message());

@@ -55,6 +55,9 @@ class Engine {
     std::string model;  // the name requests and workers use
     ModelConfig config;
     uint64_t model_fingerprint = 0;
+    // Of the model's files; empty when it is not known, and then workers need
+    // files of their own.
+    std::string content_id;
     std::string head_mode = "int8";  // second half of the numerics id
     PlacementOptions placement;
     Scheduler::Options scheduler;

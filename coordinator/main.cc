@@ -25,9 +25,8 @@ ABSL_FLAG(std::string, listen, "127.0.0.1:7600",
           "Address to listen on, \"host:port\". Port 0 picks a free one.");
 ABSL_FLAG(std::vector<std::string>, model, {},
           "Required without --models_dir. Path of the model: a GGUF file, or a "
-          "directory with config.json and safetensors. Only headers and "
-          "tokenizer are read here; workers need the file too. Several, "
-          "separated by commas, are served side by side, each by workers of "
+          "directory with config.json and safetensors. Several, separated by "
+          "commas, are served side by side, each by workers of "
           "its own.");
 ABSL_FLAG(std::vector<std::string>, model_name, {},
           "Name that requests and workers use for the model, or names, one for "
@@ -105,6 +104,19 @@ ABSL_FLAG(std::string, journal_sync, "none",
 ABSL_FLAG(int64_t, journal_max_bytes, int64_t{1} << 30,
           "Largest size of the journal; it is given up, until the next start, "
           "when the requests in it take more than half of it.");
+ABSL_FLAG(bool, content_hash, true,
+          "Whether the models' files are read and hashed at the start, so that "
+          "workers check their own against them, and fetch what they lack. "
+          "False: only headers are compared.");
+ABSL_FLAG(bool, blob_service, true,
+          "Whether workers without a model's files may fetch them from here; "
+          "false leaves that to other workers. Needs --content_hash.");
+ABSL_FLAG(int64_t, blob_bandwidth, 0,
+          "Bytes per second that all workers together fetch from here at "
+          "most, at least 1048576. 0: no limit.");
+ABSL_FLAG(std::string, cache_dir, "",
+          "Folder where hashes of files that do not change are remembered, so "
+          "that the next start need not read them. Empty: none.");
 ABSL_FLAG(std::string, port_file, "",
           "File to write the port to once it is open. Empty: none.");
 
@@ -190,6 +202,10 @@ int Run() {
   options.journal_dir = absl::GetFlag(FLAGS_journal_dir);
   options.journal_sync = absl::GetFlag(FLAGS_journal_sync);
   options.journal_max_bytes = absl::GetFlag(FLAGS_journal_max_bytes);
+  options.content_hash = absl::GetFlag(FLAGS_content_hash);
+  options.cache_dir = absl::GetFlag(FLAGS_cache_dir);
+  options.blobs.sends = absl::GetFlag(FLAGS_blob_service);
+  options.blobs.bandwidth = absl::GetFlag(FLAGS_blob_bandwidth);
   options.credentials = tern::CredentialOptionsFromFlags();
 
   tern::BlockShutdownSignals();

@@ -34,20 +34,20 @@ absl::StatusOr<ChatTemplate> ReadChatTemplate(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<ModelInstance>> ModelInstance::Open(
-    const ModelSpec& spec, Engine::Options common, PipelineFactory factory,
-    Clock* clock) {
+    const ModelSpec& spec, const Hash& hash, Engine::Options common,
+    PipelineFactory factory, Clock* clock) {
   auto instance = std::shared_ptr<ModelInstance>(new ModelInstance);
-  RETURN_IF_ERROR(instance->Read(spec, &common));
+  RETURN_IF_ERROR(instance->Read(spec, hash, &common));
   instance->engine_ =
       std::make_unique<Engine>(std::move(common), std::move(factory), clock);
   return instance;
 }
 
-absl::Status ModelInstance::Read(const ModelSpec& spec,
+absl::Status ModelInstance::Read(const ModelSpec& spec, const Hash& hash,
                                  Engine::Options* engine) {
   {
     // The source is needed no longer than this: the coordinator keeps no
-    // weights.
+    // weights. Its files stay open where they were hashed, to be sent.
     ASSIGN_OR_RETURN(const std::unique_ptr<ModelSource> source,
                      ModelSource::Open(spec.path));
     for (const std::string& warning : source->warnings()) {
@@ -61,6 +61,10 @@ absl::Status ModelInstance::Read(const ModelSpec& spec,
     engine->model_fingerprint = fingerprint_;
     ASSIGN_OR_RETURN(const DenseTensor head, source->FindHead());
     engine->placement.head_row_bytes = head.row_bytes();
+    if (hash) {
+      ASSIGN_OR_RETURN(content_, hash(*source));
+      if (content_ != nullptr) engine->content_id = content_->content_id();
+    }
   }
   served_.name = spec.name.empty() ? ModelNameOf(spec.path) : spec.name;
   if (served_.name.empty() || served_.name.size() > 255) {

@@ -2,12 +2,14 @@
 #define COORDINATOR_MODEL_INSTANCE_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "blob/model_content.h"
 #include "coordinator/engine.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/request_validation.h"
@@ -44,14 +46,25 @@ class ModelInstance {
   // nothing. A model without a chat template, or with one that cannot be read,
   // is served for plain prompts alone. May take a second.
   //
+  // hash: names what the model's files hold, so that workers can check theirs
+  //       against it and fetch what they lack; not set, or null from it, leaves
+  //       that out.
+  //
   // INVALID_ARGUMENT for specs and files that make no sense, NOT_FOUND without
-  // the file.
+  // the file, and as `hash` says.
+  using Hash =
+      std::function<absl::StatusOr<std::shared_ptr<const ModelContent>>(
+          const ModelSource&)>;
   static absl::StatusOr<std::shared_ptr<ModelInstance>> Open(
-      const ModelSpec& spec, Engine::Options common, PipelineFactory factory,
-      Clock* clock);
+      const ModelSpec& spec, const Hash& hash, Engine::Options common,
+      PipelineFactory factory, Clock* clock);
 
   const std::string& name() const { return served_.name; }
   const ServedModel& served() const { return served_; }
+  // Null where it was not hashed.
+  const std::shared_ptr<const ModelContent>& content() const {
+    return content_;
+  }
   // See docs/wire_protocol.md.
   uint64_t fingerprint() const { return fingerprint_; }
   Engine* engine() { return engine_.get(); }
@@ -60,7 +73,8 @@ class ModelInstance {
 
  private:
   ModelInstance() = default;
-  absl::Status Read(const ModelSpec& spec, Engine::Options* engine);
+  absl::Status Read(const ModelSpec& spec, const Hash& hash,
+                    Engine::Options* engine);
   absl::Status LoadChat(const ModelSpec& spec, const ModelSource& source);
 
   // Set by Open(), then constant. What comes later uses what comes before.
@@ -68,6 +82,7 @@ class ModelInstance {
   std::unique_ptr<ChatEncoder> chat_;
   ServedModel served_;
   uint64_t fingerprint_ = 0;
+  std::shared_ptr<const ModelContent> content_;
   int n_stages_ = 0;
   std::unique_ptr<Engine> engine_;
 };

@@ -27,6 +27,9 @@ class Pipeline {
     std::string pipeline_id;
     int64_t epoch = 0;
     uint64_t model_fingerprint = 0;
+    std::string content_id;  // empty when it is not known
+    // Addresses of workers that may hold parts of that content.
+    std::vector<std::string> weight_peers;
     std::string numerics_id;
     int vocab_size = 0;     // tokens outside of it are a broken worker's
     int kv_block_size = 0;  // that the workers must have

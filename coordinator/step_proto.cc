@@ -165,6 +165,10 @@ v1::LoadStageRequest LoadRequestOf(const Pipeline::Spec& spec, int stage) {
   } else if (stage > 0 && spec.looks_ahead) {
     request.set_first_stage_address(stages[0].address);
   }
+  request.set_content_id(spec.content_id);
+  for (const std::string& address : spec.weight_peers) {
+    if (address != placed.address) request.add_weight_peer_addresses(address);
+  }
   SetChecksum(&request);
   return request;
 }

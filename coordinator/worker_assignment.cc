@@ -8,10 +8,10 @@
 namespace tern {
 namespace {
 
-bool CanServe(absl::Span<const std::string> can_serve,
-              const ModelWorkers& model) {
-  return std::find(can_serve.begin(), can_serve.end(), model.name) !=
-         can_serve.end();
+bool CanServe(const AssignableWorker& worker, const ModelWorkers& model) {
+  return (worker.can_fetch && model.can_be_fetched) ||
+         std::find(worker.models.begin(), worker.models.end(), model.name) !=
+             worker.models.end();
 }
 
 // Those that may get a stage of it.
@@ -19,7 +19,7 @@ int NumUseful(const ModelWorkers& model) {
   return static_cast<int>(
       std::count_if(model.workers.begin(), model.workers.end(),
                     [&](const AssignableWorker& worker) {
-                      return worker.available && CanServe(worker.models, model);
+                      return worker.available && CanServe(worker, model);
                     }));
 }
 
@@ -32,7 +32,7 @@ int Lack(const ModelWorkers& model) {
 }  // namespace
 
 int ChooseModel(absl::Span<const ModelWorkers> models,
-                absl::Span<const std::string> can_serve) {
+                const AssignableWorker& worker) {
   CHECK(!models.empty());
   int best = -1;
   const auto is_better = [&](const ModelWorkers& a, const ModelWorkers& b) {
@@ -45,7 +45,7 @@ int ChooseModel(absl::Span<const ModelWorkers> models,
            int64_t{NumUseful(b)} * a.n_stages;
   };
   for (int i = 0; i < static_cast<int>(models.size()); ++i) {
-    if (!CanServe(can_serve, models[i])) continue;
+    if (!CanServe(worker, models[i])) continue;
     if (best < 0 || is_better(models[i], models[best])) best = i;
   }
   return std::max(best, 0);
@@ -65,10 +65,10 @@ std::vector<std::string> WorkersToMove(absl::Span<const ModelWorkers> models) {
       for (const bool with_stage : {false, true}) {
         for (const AssignableWorker& worker : other.workers) {
           if (!worker.available || worker.has_stage != with_stage ||
-              !CanServe(worker.models, needy)) {
+              !CanServe(worker, needy)) {
             continue;
           }
-          if (!CanServe(worker.models, other)) {
+          if (!CanServe(worker, other)) {
             useless.push_back(worker.id);
           } else if (other.n_pipelines > 0 && n_surplus > 0) {
             --n_surplus;

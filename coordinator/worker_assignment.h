@@ -18,6 +18,7 @@ namespace tern {
 struct AssignableWorker {
   std::string id;
   std::vector<std::string> models;  // that it has the files of
+  bool can_fetch = false;           // those of others
   bool available = true;            // lives, and may get a stage
   bool has_stage = false;
 };
@@ -25,6 +26,7 @@ struct AssignableWorker {
 // A model and the workers it has.
 struct ModelWorkers {
   std::string name;
+  bool can_be_fetched = false;
   // Workers of one pipeline, as far as is known, at least 1.
   int n_stages = 1;
   // Pipelines that serve or load.
@@ -35,11 +37,11 @@ struct ModelWorkers {
   std::vector<AssignableWorker> workers;
 };
 
-// Index of the model that a new worker with the files of `can_serve` is for;
-// the earlier of equals. The first one when it has the file of none: it is
-// known there and gets no stage. REQUIRES: there is a model.
+// Index of the model that a new worker is for; the earlier of equals. The first
+// one when it can serve none: it is known there and gets no stage. REQUIRES:
+// there is a model.
 int ChooseModel(absl::Span<const ModelWorkers> models,
-                absl::Span<const std::string> can_serve);
+                const AssignableWorker& worker);
 
 // The workers to take from their models, because one that has no pipeline lacks
 // them: those that are of no use where they are, spare ones, and then those of

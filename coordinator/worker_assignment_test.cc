@@ -1,6 +1,7 @@
 #include "coordinator/worker_assignment.h"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -14,11 +15,16 @@ using ::testing::IsEmpty;
 
 AssignableWorker Spare(const std::string& id,
                        std::vector<std::string> models = {"a", "b"}) {
-  return {id, std::move(models), /*available=*/true, /*has_stage=*/false};
+  return {id, std::move(models), /*can_fetch=*/false, /*available=*/true,
+          /*has_stage=*/false};
 }
 
 AssignableWorker Busy(const std::string& id) {
-  return {id, {"a", "b"}, /*available=*/true, /*has_stage=*/true};
+  return {id,
+          {"a", "b"},
+          /*can_fetch=*/false,
+          /*available=*/true,
+          /*has_stage=*/true};
 }
 
 ModelWorkers Model(const std::string& name, int n_stages, int n_pipelines = 0) {
@@ -29,37 +35,54 @@ ModelWorkers Model(const std::string& name, int n_stages, int n_pipelines = 0) {
   return model;
 }
 
+int Choose(const std::vector<ModelWorkers>& models,
+           std::vector<std::string> can_serve) {
+  return ChooseModel(models, Spare("new", std::move(can_serve)));
+}
+
 TEST(ChooseModelTest, FillsTheModelThatLacksFewest) {
   std::vector<ModelWorkers> models = {Model("a", 3), Model("b", 2)};
-  EXPECT_EQ(ChooseModel(models, {"a", "b"}), 1);
+  EXPECT_EQ(Choose(models, {"a", "b"}), 1);
   models[0].workers = {Spare("1"), Spare("2")};
-  EXPECT_EQ(ChooseModel(models, {"a", "b"}), 0);
+  EXPECT_EQ(Choose(models, {"a", "b"}), 0);
 }
 
 TEST(ChooseModelTest, SharesOutEvenlyWhatIsMoreThanNeeded) {
   std::vector<ModelWorkers> models = {Model("a", 2, 1), Model("b", 1, 1)};
   models[0].workers = {Busy("1"), Busy("2"), Spare("3")};
   models[1].workers = {Busy("4")};
-  EXPECT_EQ(ChooseModel(models, {"a", "b"}), 1);
+  EXPECT_EQ(Choose(models, {"a", "b"}), 1);
   models[1].workers.push_back(Busy("5"));
-  EXPECT_EQ(ChooseModel(models, {"a", "b"}), 0);
+  EXPECT_EQ(Choose(models, {"a", "b"}), 0);
 }
 
 TEST(ChooseModelTest, KeepsToTheFilesThatTheWorkerHas) {
   const std::vector<ModelWorkers> models = {Model("a", 1), Model("b", 1, 3)};
-  EXPECT_EQ(ChooseModel(models, {"b"}), 1);
-  EXPECT_EQ(ChooseModel(models, {"c"}), 0);
+  EXPECT_EQ(Choose(models, {"b"}), 1);
+  EXPECT_EQ(Choose(models, {"c"}), 0);
+}
+
+TEST(ChooseModelTest, WhoCanFetchCanServeWhatCanBeFetched) {
+  std::vector<ModelWorkers> models = {Model("a", 1, 1), Model("b", 1),
+                                      Model("c", 1)};
+  AssignableWorker worker = Spare("new", {"a"});
+  worker.can_fetch = true;
+  EXPECT_EQ(ChooseModel(models, worker), 0);
+  models[2].can_be_fetched = true;
+  EXPECT_EQ(ChooseModel(models, worker), 2);
+  worker.can_fetch = false;
+  EXPECT_EQ(ChooseModel(models, worker), 0);
 }
 
 TEST(ChooseModelTest, AStuckModelGetsMoreThanItSeemedToNeed) {
   std::vector<ModelWorkers> models = {Model("a", 1, 0), Model("b", 1, 1)};
   models[0].workers = {Spare("1")};
   models[1].workers = {Busy("3")};
-  EXPECT_EQ(ChooseModel(models, {"a", "b"}), 0);  // of equals the first
+  EXPECT_EQ(Choose(models, {"a", "b"}), 0);  // of equals the first
   models[0].workers.push_back(Spare("2"));
-  EXPECT_EQ(ChooseModel(models, {"a", "b"}), 1);
+  EXPECT_EQ(Choose(models, {"a", "b"}), 1);
   models[0].is_stuck = true;
-  EXPECT_EQ(ChooseModel(models, {"a", "b"}), 0);
+  EXPECT_EQ(Choose(models, {"a", "b"}), 0);
 }
 
 TEST(WorkersToMoveTest, TakesSpareOnesBeforeThoseThatServe) {

@@ -50,6 +50,7 @@ std::vector<ModelWorkers> WorkerRouter::Assignments(
   for (const auto& model : models) {
     ModelWorkers& out = assignments.emplace_back();
     out.name = model->name();
+    out.can_be_fetched = model->content() != nullptr;
     out.n_stages = std::max(1, model->n_stages());
     const auto seen = seen_.find(model->name());
     if (seen != seen_.end()) {
@@ -89,13 +90,17 @@ void WorkerRouter::RegisterWorker(
       if (Contains(models, before)) chosen = before;
     }
     if (chosen == nullptr) {
-      chosen = models[ChooseModel(Assignments(models), registration.models)];
+      AssignableWorker worker;
+      worker.models = registration.models;
+      worker.can_fetch = registration.can_fetch_weights;
+      chosen = models[ChooseModel(Assignments(models), worker)];
     }
     registration.cordoned = cordoned_.count(registration.worker_id) > 0;
     Route& route = routes_[registration.worker_id];
     route.model = chosen;
     route.worker.id = registration.worker_id;
     route.worker.models = registration.models;
+    route.worker.can_fetch = registration.can_fetch_weights;
     route.worker.available = !registration.cordoned;
     route.worker.has_stage = false;
     route.n_missed = 0;

@@ -603,6 +603,13 @@ const GgufTensor* GgufReader::FindTensor(absl::string_view name) const {
   return it == tensor_index_.end() ? nullptr : &tensors_[it->second];
 }
 
+std::vector<std::shared_ptr<const MappedFile>> GgufReader::files() const {
+  std::vector<std::shared_ptr<const MappedFile>> files;
+  if (file_ != nullptr) files.push_back(file_);
+  files.insert(files.end(), parts_.begin(), parts_.end());
+  return files;
+}
+
 void GgufReader::Release(absl::Span<const uint8_t> data) const {
   if (file_ != nullptr) MappedFile::Release(data);
 }

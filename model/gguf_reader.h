@@ -108,6 +108,8 @@ class GgufReader {
   // split set the upper half is the CRC-32C of the parts' upper halves (4 bytes
   // each, little-endian), the lower that of their sizes' sum.
   uint64_t fingerprint() const { return fingerprint_; }
+  // The mapped file, or those of a split set in order. Empty for FromBytes().
+  std::vector<std::shared_ptr<const MappedFile>> files() const;
   // Of all parts together.
   int64_t file_bytes() const { return file_bytes_; }
 
@@ -132,9 +134,9 @@ class GgufReader {
   absl::Status AddParts(const std::string& path, int64_t count);
   absl::StatusOr<const Value*> Find(absl::string_view key) const;
 
-  absl::Span<const uint8_t> bytes_;                 // of the first part
-  std::unique_ptr<MappedFile> file_;                // null after FromBytes()
-  std::vector<std::unique_ptr<MappedFile>> parts_;  // the other ones
+  absl::Span<const uint8_t> bytes_;         // of the first part
+  std::shared_ptr<const MappedFile> file_;  // null after FromBytes()
+  std::vector<std::shared_ptr<const MappedFile>> parts_;  // the other ones
   int64_t file_bytes_ = 0;
   absl::flat_hash_map<std::string, Value> values_;
   std::vector<GgufTensor> tensors_;

@@ -6,9 +6,15 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "model/gguf_config.h"
 #include "model/gguf_types.h"
 #include "model/gguf_weights.h"
+#include "model/mapped_file.h"
+#include "model/model_file.h"
+#include "model/tensor_layer.h"
 #include "util/status_macros.h"
 
 namespace tern {
@@ -38,6 +44,54 @@ class GgufSource : public ModelSource {
   }
   absl::StatusOr<std::vector<float>> FindOutputNorm() const override {
     return tern::FindOutputNorm(*file_, config_);
+  }
+
+  absl::StatusOr<std::vector<ModelFile>> OpenFiles() const override {
+    const std::vector<std::shared_ptr<const MappedFile>> mapped =
+        file_->files();
+    if (mapped.empty()) {
+      return absl::FailedPreconditionError("a model in memory has no files");
+    }
+    std::vector<ModelFile> files;
+    for (size_t i = 0; i < mapped.size(); ++i) {
+      ModelFile file;
+      // Parts of a split set find each other by their names.
+      file.name = mapped.size() == 1
+                      ? "model.gguf"
+                      : absl::StrFormat("model-%05d-of-%05d.gguf", i + 1,
+                                        mapped.size());
+      file.file = mapped[i];
+      const absl::Span<const uint8_t> bytes = mapped[i]->bytes();
+      for (const GgufTensor& tensor : file_->tensors()) {
+        if (tensor.data.empty() || tensor.data.data() < bytes.data() ||
+            tensor.data.data() >= bytes.data() + bytes.size()) {
+          continue;
+        }
+        file.parts.push_back({tensor.name, tensor.data.data() - bytes.data(),
+                              static_cast<int64_t>(tensor.data.size())});
+      }
+      std::sort(file.parts.begin(), file.parts.end(),
+                [](const ModelFile::Part& a, const ModelFile::Part& b) {
+                  return a.offset < b.offset;
+                });
+      const int64_t header_bytes = file.parts.empty()
+                                       ? static_cast<int64_t>(bytes.size())
+                                       : file.parts.front().offset;
+      file.parts.insert(file.parts.begin(), {"", 0, header_bytes});
+      files.push_back(std::move(file));
+    }
+    return files;
+  }
+
+  bool NeedsTensor(absl::string_view name,
+                   const StageRange& range) const override {
+    if (absl::ConsumePrefix(&name, "blk.")) {
+      return IsInLayers(name, range);
+    }
+    if (name == "token_embd.weight") {
+      return range.has_embedding || (range.has_head && config_.tied_head);
+    }
+    return range.has_head;
   }
 
   void Release(absl::Span<const uint8_t> data) const override {

@@ -33,7 +33,7 @@ absl::StatusOr<std::unique_ptr<ModelSource>> ModelSource::FromSafetensors(
     absl::string_view config_json, absl::Span<const uint8_t> bytes) {
   std::vector<std::unique_ptr<SafetensorsReader>> files(1);
   ASSIGN_OR_RETURN(files[0], SafetensorsReader::FromBytes(bytes));
-  return MakeSafetensorsSource(config_json, std::move(files), "");
+  return MakeSafetensorsSource(config_json, std::move(files), {""}, "");
 }
 
 std::string ModelNameOf(absl::string_view path) {

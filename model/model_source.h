@@ -13,6 +13,8 @@
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "model/model_config.h"
+#include "model/model_file.h"
+#include "model/stage_plan.h"
 #include "model/tokenizer.h"
 #include "model/weights.h"
 
@@ -62,6 +64,17 @@ class ModelSource {
   // The embedding, when config().tied_head.
   virtual absl::StatusOr<DenseTensor> FindHead() const = 0;
   virtual absl::StatusOr<std::vector<float>> FindOutputNorm() const = 0;
+
+  // Every file that the model consists of, for those who hash or copy it: the
+  // ones with weights as they are mapped, texts opened anew. The same model
+  // gives the same list wherever it lies. FAILED_PRECONDITION for a model in
+  // memory.
+  virtual absl::StatusOr<std::vector<ModelFile>> OpenFiles() const = 0;
+
+  // Whether a stage needs the tensor of that name. A tensor that belongs to no
+  // layer and is not the embedding belongs to the head.
+  virtual bool NeedsTensor(absl::string_view name,
+                           const StageRange& range) const = 0;
 
   // Tells the operating system that the pages of `data`, a part of a tensor,
   // are not needed for now, so that they stop counting as resident.

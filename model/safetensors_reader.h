@@ -50,6 +50,8 @@ class SafetensorsReader {
 
   // Length and JSON: everything before the data.
   absl::Span<const uint8_t> header() const { return header_; }
+  // Null for FromBytes().
+  const std::shared_ptr<const MappedFile>& file() const { return file_; }
   int64_t file_bytes() const { return static_cast<int64_t>(bytes_.size()); }
 
   // Tells the operating system that the pages of `data` are not needed for now.
@@ -60,7 +62,7 @@ class SafetensorsReader {
   SafetensorsReader() = default;
   absl::Status Parse();
 
-  std::unique_ptr<MappedFile> file_;  // null after FromBytes()
+  std::shared_ptr<const MappedFile> file_;  // null after FromBytes()
   absl::Span<const uint8_t> bytes_;
   absl::Span<const uint8_t> header_;
   std::vector<SafetensorsTensor> tensors_;

@@ -15,8 +15,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "model/hf_config.h"
 #include "model/mapped_file.h"
+#include "model/model_file.h"
+#include "model/tensor_layer.h"
 #include "nlohmann/json.hpp"
 #include "util/crc32c.h"
 #include "util/logging.h"
@@ -74,9 +77,12 @@ absl::StatusOr<std::string> ReadText(const std::string& path,
 
 class SafetensorsSource : public ModelSource {
  public:
+  // names: of the files in the directory.
   SafetensorsSource(std::vector<std::unique_ptr<SafetensorsReader>> files,
-                    std::string directory)
-      : files_(std::move(files)), directory_(std::move(directory)) {}
+                    std::vector<std::string> names, std::string directory)
+      : files_(std::move(files)),
+        names_(std::move(names)),
+        directory_(std::move(directory)) {}
 
   absl::Status Init(absl::string_view config_json) {
     ASSIGN_OR_RETURN(HfConfig config, ReadHfConfig(config_json));
@@ -114,6 +120,19 @@ class SafetensorsSource : public ModelSource {
   }
   absl::StatusOr<std::vector<float>> FindOutputNorm() const override {
     return FindNorm(kOutputNorm, config_.hidden_size);
+  }
+
+  absl::StatusOr<std::vector<ModelFile>> OpenFiles() const override;
+
+  bool NeedsTensor(absl::string_view name,
+                   const StageRange& range) const override {
+    if (absl::ConsumePrefix(&name, "model.layers.")) {
+      return IsInLayers(name, range);
+    }
+    if (name == kEmbedding) {
+      return range.has_embedding || (range.has_head && config_.tied_head);
+    }
+    return range.has_head && (name == kHead || name == kOutputNorm);
   }
 
   void Release(absl::Span<const uint8_t> data) const override {
@@ -264,6 +283,7 @@ class SafetensorsSource : public ModelSource {
   absl::Status CheckTensors();
 
   const std::vector<std::unique_ptr<SafetensorsReader>> files_;
+  const std::vector<std::string> names_;
   const std::string directory_;
   std::string config_json_;
   HfMatrices matrices_ = HfMatrices::kPacked;
@@ -302,6 +322,51 @@ absl::StatusOr<LayerTensors> SafetensorsSource::FindLayer(int layer) const {
   ASSIGN_OR_RETURN(t.up, ternary("mlp.up_proj", ffn, hidden));
   ASSIGN_OR_RETURN(t.down, ternary("mlp.down_proj", hidden, ffn));
   return t;
+}
+
+absl::StatusOr<std::vector<ModelFile>> SafetensorsSource::OpenFiles() const {
+  if (directory_.empty()) {
+    return absl::FailedPreconditionError("a model in memory has no files");
+  }
+  std::vector<ModelFile> files;
+  // Texts; `part` is empty for those that the model cannot be opened without.
+  const auto add_text = [&](const char* name, absl::string_view part,
+                            bool is_required) -> absl::Status {
+    absl::StatusOr<std::unique_ptr<MappedFile>> file =
+        MappedFile::Open(JoinPath(directory_, name));
+    if (!is_required && absl::IsNotFound(file.status())) {
+      return absl::OkStatus();
+    }
+    RETURN_IF_ERROR(file.status());
+    const int64_t bytes = static_cast<int64_t>((*file)->bytes().size());
+    ModelFile text{name, *std::move(file), {}};
+    if (bytes > 0) text.parts.push_back({std::string(part), 0, bytes});
+    files.push_back(std::move(text));
+    return absl::OkStatus();
+  };
+  RETURN_IF_ERROR(add_text("config.json", "", true));
+  RETURN_IF_ERROR(add_text(kIndexName, "", false));
+  for (size_t i = 0; i < files_.size(); ++i) {
+    const SafetensorsReader& reader = *files_[i];
+    ModelFile file{names_[i], reader.file(), {}};
+    const uint8_t* const begin = reader.file()->bytes().data();
+    file.parts.push_back({"", 0, static_cast<int64_t>(reader.header().size())});
+    for (const SafetensorsTensor& tensor : reader.tensors()) {
+      if (tensor.data.empty()) continue;
+      file.parts.push_back({tensor.name, tensor.data.data() - begin,
+                            static_cast<int64_t>(tensor.data.size())});
+    }
+    std::sort(file.parts.begin() + 1, file.parts.end(),
+              [](const ModelFile::Part& a, const ModelFile::Part& b) {
+                return a.offset < b.offset;
+              });
+    files.push_back(std::move(file));
+  }
+  for (const char* name :
+       {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
+    RETURN_IF_ERROR(add_text(name, name, false));
+  }
+  return files;
 }
 
 // Every tensor that the graph uses is there, and every tensor that is there is
@@ -454,10 +519,10 @@ absl::Status CheckPlaces(const std::map<std::string, std::string>& places,
 absl::StatusOr<std::unique_ptr<ModelSource>> MakeSafetensorsSource(
     absl::string_view config_json,
     std::vector<std::unique_ptr<SafetensorsReader>> files,
-    const std::string& directory) {
-  CHECK(!files.empty());
-  auto source =
-      std::make_unique<SafetensorsSource>(std::move(files), directory);
+    std::vector<std::string> names, const std::string& directory) {
+  CHECK(!files.empty() && files.size() == names.size());
+  auto source = std::make_unique<SafetensorsSource>(
+      std::move(files), std::move(names), directory);
   RETURN_IF_ERROR(source->Init(config_json));
   return std::unique_ptr<ModelSource>(std::move(source));
 }
@@ -488,7 +553,9 @@ absl::StatusOr<std::unique_ptr<ModelSource>> OpenSafetensorsSource(
     if (!status.ok()) return in_directory(status);
     files.push_back(std::move(file));
   }
-  auto source = MakeSafetensorsSource(*config, std::move(files), directory);
+  auto source = MakeSafetensorsSource(
+      *config, std::move(files),
+      std::vector<std::string>(names->begin(), names->end()), directory);
   if (!source.ok()) return in_directory(source.status());
   return source;
 }

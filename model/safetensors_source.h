@@ -19,11 +19,12 @@ absl::StatusOr<std::unique_ptr<ModelSource>> OpenSafetensorsSource(
 
 // The model of a configuration and the files with its tensors.
 //
+// names: of the files in `directory`.
 // directory: where tokenizer files lie; empty for a model in memory.
 absl::StatusOr<std::unique_ptr<ModelSource>> MakeSafetensorsSource(
     absl::string_view config_json,
     std::vector<std::unique_ptr<SafetensorsReader>> files,
-    const std::string& directory);
+    std::vector<std::string> names, const std::string& directory);
 
 }  // namespace tern
 

@@ -8,6 +8,7 @@ _STUBS = [
     "com_google_googletest",
     "com_google_protobuf",
     "hwloc",
+    "openssl",
     "pcre2",
     "remote_coverage_tools",
     "rules_cc",

@@ -24,7 +24,9 @@ StageRequest FromProto(const v1::LoadStageRequest& r) {
           r.kv_block_count(),
           r.max_step_tokens(),
           r.next_stage_address(),
-          r.first_stage_address()};
+          r.first_stage_address(),
+          r.content_id(),
+          {r.weight_peer_addresses().begin(), r.weight_peer_addresses().end()}};
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
@@ -21,12 +22,14 @@ ABSL_FLAG(std::string, advertise_address, "",
 ABSL_FLAG(std::string, coordinator, "127.0.0.1:7600",
           "Address of the coordinator, or of several, separated by commas, of "
           "which one serves at a time.");
-ABSL_FLAG(std::string, model, "",
+ABSL_FLAG(std::vector<std::string>, model, {},
           "The model: a GGUF file, or a directory with config.json and "
-          "safetensors. Required.");
-ABSL_FLAG(std::string, model_name, "",
-          "Name of the model in the cluster. Empty: the path's last part, "
-          "without .gguf.");
+          "safetensors. Several, separated by commas: the worker serves one at "
+          "a time, as the coordinator needs it. May be left out with "
+          "--cache_dir.");
+ABSL_FLAG(std::vector<std::string>, model_name, {},
+          "Name of the model in the cluster, or names, one for each. Empty: "
+          "the path's last part, without .gguf.");
 ABSL_FLAG(std::string, worker_id, "",
           "Name of this worker, stable over restarts. Empty: host name and "
           "process number.");
@@ -55,6 +58,19 @@ ABSL_FLAG(bool, measure_step_times, true,
 ABSL_FLAG(double, link_gbits, 0,
           "Bandwidth to other workers in Gbit/s, for the same purpose. 0: more "
           "than matters.");
+ABSL_FLAG(std::string, cache_dir, "",
+          "Folder into which weights are fetched that this worker has no file "
+          "of, from other workers and the coordinator, and where hashes of "
+          "files are remembered. Workers on one machine may share it. Empty: "
+          "nothing is fetched.");
+ABSL_FLAG(int64_t, cache_max_bytes, int64_t{50} << 30,
+          "Bytes that fetched weights may take on the disk. Models used "
+          "longest ago go first, those in use never.");
+ABSL_FLAG(bool, blob_service, true,
+          "Whether other workers may fetch from here what this one holds.");
+ABSL_FLAG(int64_t, blob_bandwidth, 0,
+          "Bytes per second that others together fetch from here at most, at "
+          "least 1048576. 0: no limit.");
 ABSL_FLAG(absl::Duration, drain_timeout, absl::Seconds(30),
           "How long SIGTERM and SIGINT wait until what runs here has moved to "
           "other workers or, where none can take it, has ended. A second "
@@ -72,8 +88,16 @@ int main(int argc, char** argv) {
   options.listen = absl::GetFlag(FLAGS_listen);
   options.advertise_address = absl::GetFlag(FLAGS_advertise_address);
   options.coordinator = absl::GetFlag(FLAGS_coordinator);
-  options.model_path = absl::GetFlag(FLAGS_model);
-  options.model_name = absl::GetFlag(FLAGS_model_name);
+  const std::vector<std::string> names = absl::GetFlag(FLAGS_model_name);
+  for (const std::string& path : absl::GetFlag(FLAGS_model)) {
+    const size_t i = options.models.size();
+    options.models.push_back({path, i < names.size() ? names[i] : ""});
+  }
+  if (names.size() > options.models.size()) {
+    LOG(ERROR) << "--model_name has " << names.size() << " names for "
+               << options.models.size() << " models";
+    return EXIT_FAILURE;
+  }
   options.worker_id = absl::GetFlag(FLAGS_worker_id);
   options.n_threads = absl::GetFlag(FLAGS_threads);
   options.pin = absl::GetFlag(FLAGS_pin);
@@ -82,9 +106,14 @@ int main(int argc, char** argv) {
   options.weights_packing = absl::GetFlag(FLAGS_weights_packing);
   options.measure_step_times = absl::GetFlag(FLAGS_measure_step_times);
   options.link_bytes_per_second = absl::GetFlag(FLAGS_link_gbits) * 1e9 / 8;
+  options.cache.folder = absl::GetFlag(FLAGS_cache_dir);
+  options.cache.bytes_max = absl::GetFlag(FLAGS_cache_max_bytes);
+  options.blobs.sends = absl::GetFlag(FLAGS_blob_service);
+  options.blobs.bandwidth = absl::GetFlag(FLAGS_blob_bandwidth);
   options.credentials = tern::CredentialOptionsFromFlags();
-  if (options.model_path.empty()) {
-    LOG(ERROR) << "--model is required: the file or directory to serve";
+  if (options.models.empty() && options.cache.folder.empty()) {
+    LOG(ERROR) << "--model is required: the file or directory to serve; or "
+                  "--cache_dir, a folder to fetch what others serve into";
     return EXIT_FAILURE;
   }
   absl::StatusOr<std::unique_ptr<tern::Worker>> worker =

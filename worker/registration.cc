@@ -42,6 +42,7 @@ v1::RegisterWorkerRequest MakeRequest(const WorkerDescription& d) {
   c->set_repeat_max_limit(1);
   c->mutable_packed_blocks()->set_column_count(d.packed_blocks.columns);
   c->mutable_packed_blocks()->set_byte_count(d.packed_blocks.bytes);
+  c->set_can_fetch_weights(d.can_fetch_weights);
   if (d.step_times.is_known()) {
     v1::StepTimes* const times = c->mutable_step_times();
     times->set_layer_step_seconds(d.step_times.layer_step_s);

@@ -39,6 +39,7 @@ struct WorkerDescription {
   PackedBlocks packed_blocks;
   StepTimes step_times;  // unknown when nobody measured
   double link_bytes_per_second = 0;
+  bool can_fetch_weights = false;
 };
 
 // What a heartbeat tells; see cluster.proto.

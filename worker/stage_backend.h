@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +31,8 @@ struct StageRequest {
   int32_t max_step_tokens;
   std::string next_stage_address;
   std::string first_stage_address;
+  std::string content_id = {};
+  std::vector<std::string> weight_peer_addresses = {};
 };
 
 // What a loaded stage takes.

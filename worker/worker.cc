@@ -17,6 +17,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "blob/blob_service.h"
+#include "blob/hash_memory.h"
 #include "grpcpp/channel.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -30,13 +32,18 @@
 #include "util/clock.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
+#include "worker/fetching_host.h"
 #include "worker/grpc_stage_link.h"
+#include "worker/grpc_weight_source.h"
 #include "worker/machine.h"
+#include "worker/model_cache.h"
 #include "worker/packing_choice.h"
+#include "worker/stage_host.h"
 #include "worker/step_times_measurement.h"
 #include "worker/thread_placement.h"
 #include "worker/thread_pool.h"
 #include "worker/topology.h"
+#include "worker/weight_source.h"
 
 namespace tern {
 namespace {
@@ -130,6 +137,57 @@ StepTimes MeasureOrNot(const Worker::Options& options,
   return *times;
 }
 
+// None where the options name none, and a cache instead.
+absl::StatusOr<FetchingHost::Models> OpenModels(
+    const Worker::Options& options) {
+  FetchingHost::Models models;
+  for (const Worker::Options::ModelFile& file : options.models) {
+    ASSIGN_OR_RETURN(std::shared_ptr<const ModelSource> source,
+                     ModelSource::Open(file.path));
+    for (const std::string& warning : source->warnings()) {
+      LOG(WARNING) << "event=model_warning model=" << file.path << " warning=\""
+                   << warning << "\"";
+    }
+    const std::string name =
+        file.name.empty() ? ModelNameOf(file.path) : file.name;
+    if (!models.emplace(name, std::move(source)).second) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "two models have the name \"", name, "\"; give them others"));
+    }
+  }
+  if (models.empty() && options.cache.folder.empty()) {
+    return absl::InvalidArgumentError(
+        "the worker has neither a model's file nor a folder to fetch one into");
+  }
+  return models;
+}
+
+// Peers first, then the coordinator. Who cannot be reached by these credentials
+// is left out.
+std::vector<std::shared_ptr<WeightSource>> MakeSources(
+    const StageRequest& request, const std::string& coordinators,
+    const Credentials& credentials) {
+  std::vector<std::shared_ptr<WeightSource>> sources;
+  const auto add = [&](const std::string& address, const char* role) {
+    absl::StatusOr<std::shared_ptr<WeightSource>> source =
+        MakeGrpcWeightSource(address, role, credentials);
+    if (source.ok()) {
+      sources.push_back(*std::move(source));
+    } else {
+      LOG(WARNING) << "event=weights_source_refused address=" << address
+                   << " status=\"" << source.status().ToString() << "\"";
+    }
+  };
+  for (const std::string& address : request.weight_peer_addresses) {
+    add(address, kWorkerName);
+  }
+  for (const absl::string_view address :
+       absl::StrSplit(coordinators, ',', absl::SkipWhitespace())) {
+    add(std::string(absl::StripAsciiWhitespace(address)), kCoordinatorName);
+  }
+  return sources;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Worker>> Worker::Create(const Options& options) {
@@ -149,6 +207,7 @@ absl::Status Worker::Start(const Options& options) {
     return absl::InvalidArgumentError(
         absl::StrCat(options.memory_bytes, " bytes of memory"));
   }
+  RETURN_IF_ERROR(BlobServiceImpl::Check(options.blobs));
   const int n_threads =
       options.n_threads > 0 ? options.n_threads : AvailableProcessors();
   ASSIGN_OR_RETURN(const Isa isa, ChooseIsa(options.isa));
@@ -158,24 +217,32 @@ absl::Status Worker::Start(const Options& options) {
       const TernaryPacking packing,
       ChooseWeightsPacking(options.weights_packing, isa, placement));
   ASSIGN_OR_RETURN(credentials_, Credentials::Create(options.credentials));
-  ASSIGN_OR_RETURN(std::shared_ptr<const ModelSource> source,
-                   ModelSource::Open(options.model_path));
-  for (const std::string& warning : source->warnings()) {
-    LOG(WARNING) << "event=model_warning model=" << options.model_path
-                 << " warning=\"" << warning << "\"";
+  ASSIGN_OR_RETURN(FetchingHost::Models models, OpenModels(options));
+  hash_memory_ = std::make_unique<HashMemory>(
+      options.cache.folder.empty() ? "" : options.cache.folder + "/hashes");
+  if (!options.cache.folder.empty()) {
+    ASSIGN_OR_RETURN(cache_, ModelCache::Create(options.cache));
   }
 
   if (!(options.link_bytes_per_second >= 0)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "links of ", options.link_bytes_per_second, " bytes a second"));
   }
+  // Of a model to be fetched nothing is known yet, and the coordinator takes
+  // them for those of any of several.
   const StepTimes step_times =
-      MeasureOrNot(options, source->config(), isa, packing, placement);
+      models.size() != 1
+          ? StepTimes()
+          : MeasureOrNot(options, models.begin()->second->config(), isa,
+                         packing, placement);
   slowdown_ = std::make_unique<Slowdown>(step_times);
 
+  FetchingHost::Options fetching;
+  std::vector<std::string> names;
+  for (const auto& [name, source] : models) names.push_back(name);
+  fetching.n_hash_threads = n_threads;
+  fetching.fetch = options.fetch;
   StageHost::Options host;
-  host.model_name = options.model_name.empty() ? ModelNameOf(options.model_path)
-                                               : options.model_name;
   host.placement = placement;
   host.memory_bytes =
       options.memory_bytes > 0
@@ -186,14 +253,28 @@ absl::Status Worker::Start(const Options& options) {
   host.runner = options.runner;
   host.runner.slowdown = slowdown_.get();
   const Credentials* const credentials = credentials_.get();
-  host_ = std::make_unique<StageHost>(
-      host, std::move(source),
-      [credentials](const StageRequest& request, int hidden_size) {
-        return MakeGrpcLinks(request, hidden_size, *credentials);
+  host_ = std::make_unique<FetchingHost>(
+      fetching, std::move(models), cache_.get(), hash_memory_.get(),
+      [credentials, host](const std::string& model_name,
+                          std::shared_ptr<const ModelSource> model) {
+        StageHost::Options with_name = host;
+        with_name.model_name = model_name;
+        return std::make_shared<StageHost>(
+            with_name, std::move(model),
+            [credentials](const StageRequest& request, int hidden_size) {
+              return MakeGrpcLinks(request, hidden_size, *credentials);
+            },
+            Clock::System());
       },
-      Clock::System());
+      [credentials,
+       coordinator = options.coordinator](const StageRequest& request) {
+        return MakeSources(request, coordinator, *credentials);
+      });
   service_ = std::make_unique<WorkerServiceImpl>(host_.get(), credentials,
                                                  Clock::System());
+
+  blob_service_ = std::make_unique<BlobServiceImpl>(
+      options.blobs, host_.get(), credentials, Clock::System());
 
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -202,6 +283,7 @@ absl::Status Worker::Start(const Options& options) {
   RETURN_IF_ERROR(
       credentials_->AddListeningPort(options.listen, &builder, &port_));
   builder.RegisterService(service_.get());
+  builder.RegisterService(blob_service_.get());
   server_ = builder.BuildAndStart();
   if (server_ == nullptr || port_ == 0) {
     return absl::UnavailableError(absl::StrCat(
@@ -227,13 +309,16 @@ absl::Status Worker::Start(const Options& options) {
   description.kernel_isa = std::string(IsaName(isa));
   description.device = ProcessorName();
   description.thread_placement = Describe(placement);
-  description.models = {host.model_name};
+  description.models = names;
+  description.can_fetch_weights = cache_ != nullptr;
   description.packed_blocks = {BlockColumns(packing), BlockBytes(packing)};
   description.step_times = step_times;
   description.link_bytes_per_second = options.link_bytes_per_second;
   LOG(INFO) << "event=worker_started worker=" << description.worker_id
-            << " address=" << address_ << " model=" << host.model_name
-            << " threads=" << n_threads << " memory_bytes=" << host.memory_bytes
+            << " address=" << address_
+            << " models=" << absl::StrJoin(names, ",")
+            << " cache_dir=" << options.cache.folder << " threads=" << n_threads
+            << " memory_bytes=" << host.memory_bytes
             << " isa=" << description.kernel_isa
             << " packing=" << TernaryPackingName(packing);
   if (options.coordinator.empty()) return absl::OkStatus();
@@ -278,6 +363,7 @@ void Worker::Shutdown() {
   }
   server_.reset();
   service_.reset();
+  blob_service_.reset();
   host_.reset();
 }
 

@@ -4,15 +4,21 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "blob/blob_service.h"
+#include "blob/hash_memory.h"
 #include "grpcpp/server.h"
 #include "util/credentials.h"
+#include "worker/fetching_host.h"
+#include "worker/model_cache.h"
 #include "worker/registration.h"
 #include "worker/runner.h"
 #include "worker/slowdown.h"
 #include "worker/stage_host.h"
+#include "worker/weight_fetcher.h"
 #include "worker/worker_service.h"
 
 namespace tern {
@@ -30,10 +36,14 @@ class Worker {
     // Address of the coordinator, or of several, separated by commas, of which
     // one serves at a time; empty serves without one, for tests.
     std::string coordinator;
-    // GGUF file of the model, and its name in the cluster; an empty name is the
-    // file's without folder and extension.
-    std::string model_path;
-    std::string model_name;
+    // Files of models, and their names in the cluster; an empty name is the
+    // file's without folder and extension. One is served at a time. None where
+    // there is a cache.
+    struct ModelFile {
+      std::string path;
+      std::string name;
+    };
+    std::vector<ModelFile> models;
     // Empty derives it from the machine's name and the process.
     std::string worker_id;
     // Compute threads; 0 is all that the process may use.
@@ -52,6 +62,11 @@ class Worker {
     bool measure_step_times = true;
     // Bytes a second to other stages; 0 for no limit known.
     double link_bytes_per_second = 0;
+    // Into which weights are fetched; an empty folder for no cache.
+    ModelCache::Options cache;
+    FetchOptions fetch;
+    // Of what this worker holds, to others.
+    BlobServiceImpl::Options blobs;
     CredentialOptions credentials;
     Registration::Options registration;
     Runner::Options runner;
@@ -87,8 +102,11 @@ class Worker {
 
   std::unique_ptr<Credentials> credentials_;
   std::unique_ptr<Slowdown> slowdown_;
-  std::unique_ptr<StageHost> host_;
+  std::unique_ptr<HashMemory> hash_memory_;
+  std::unique_ptr<ModelCache> cache_;
+  std::unique_ptr<FetchingHost> host_;
   std::unique_ptr<WorkerServiceImpl> service_;
+  std::unique_ptr<BlobServiceImpl> blob_service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<Registration> registration_;
   int port_ = 0;

@@ -89,8 +89,7 @@ class WorkerServiceTest : public ::testing::Test {
 
   static Node StartNode(int64_t memory_bytes = int64_t{1} << 30) {
     Worker::Options options;
-    options.model_path = *model_path_;
-    options.model_name = "tiny";
+    options.models = {{*model_path_, "tiny"}};
     options.n_threads = 2;
     options.memory_bytes = memory_bytes;
     auto worker = Worker::Create(options);

@@ -15,7 +15,7 @@ namespace {
 
 Worker::Options GoodOptions() {
   Worker::Options options;
-  options.model_path = testing::WriteTinyModel({});
+  options.models = {{testing::WriteTinyModel({}), ""}};
   options.n_threads = 1;
   options.memory_bytes = 1 << 30;
   return options;
@@ -72,14 +72,14 @@ TEST(Worker, SenselessOptionsAreRefused) {
 
 TEST(Worker, AMissingModelIsNotFound) {
   Worker::Options options = GoodOptions();
-  options.model_path = "/nowhere/model.gguf";
+  options.models[0].path = "/nowhere/model.gguf";
   EXPECT_TRUE(absl::IsNotFound(Worker::Create(options).status()));
 }
 
 TEST(Worker, AFileThatIsNoModelIsRefused) {
   Worker::Options options = GoodOptions();
   const uint8_t bytes[] = {'n', 'o'};
-  options.model_path = testing::WriteTempFile(bytes);
+  options.models[0].path = testing::WriteTempFile(bytes);
   EXPECT_FALSE(Worker::Create(options).ok());
 }
 

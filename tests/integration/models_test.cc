@@ -222,6 +222,33 @@ TEST_F(ModelsTest, AModelIsLoadedServedAndUnloadedBesideAnother) {
   EXPECT_TRUE(reader->Finish().ok());
 }
 
+TEST_F(ModelsTest, WorkersWithTheFilesOfBothMoveToWhereTheyAreNeeded) {
+  LocalCluster::Options options;
+  options.workers = 3;
+  options.worker_flags = {absl::StrCat("--model=", kDemo, ",", second_)};
+  Start(options);
+  AwaitPipelines(kDemoName, 3);
+  std::string expected;
+  ASSERT_TRUE(Generate("", 40, &expected).ok());
+
+  // One of the three goes over, and its answers go on elsewhere.
+  ASSERT_TRUE(Load("second.gguf").ok());
+  AwaitPipelines("second", 1);
+  AwaitPipelines(kDemoName, 2);
+  std::string text;
+  for (const char* model : {"second", kDemoName}) {
+    const grpc::Status status = Generate(model, 40, &text);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(text, expected) << model;
+  }
+
+  v1::UnloadModelResponse unloaded;
+  ASSERT_TRUE(Unload(kDemoName, 60, &unloaded).ok());
+  AwaitPipelines("second", 3);
+  ASSERT_TRUE(Generate("", 40, &text).ok());
+  EXPECT_EQ(text, expected);
+}
+
 TEST_F(ModelsTest, ACoordinatorMayStartWithoutAModel) {
   LocalCluster::Options options;
   options.coordinator_flags = {"--model="};

@@ -250,6 +250,12 @@ class Manifests:
                 self.assertEqual(os.path.dirname(flags[flag]), mounted["tls"])
             self.assertEqual(os.path.dirname(flags["model"]),
                              mounted["models"])
+            if "cache_dir" in flags:
+                self.assertEqual(flags["cache_dir"], mounted["cache"])
+                limit = volumes["cache"]["emptyDir"]["sizeLimit"]
+                self.assertEqual(limit[-2:], "Gi")
+                self.assertLess(int(flags["cache_max_bytes"]),
+                                int(limit[:-2]) << 30)
 
     def test_selectors_match_the_labels_of_pods(self):
         labels = {}

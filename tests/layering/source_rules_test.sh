@@ -4,7 +4,7 @@
 set -u
 root=$(dirname "$(readlink -f README.md)")
 cd "$root" || exit 1
-rooms=(bench cli client coordinator kernels model tests tools util worker)
+rooms=(bench blob cli client coordinator kernels model tests tools util worker)
 bad=0
 
 # rule WHY PATTERN ALLOWED: no source file outside ALLOWED (a regular expression
