@@ -162,6 +162,10 @@ absl::StatusOr<int64_t> ClusterView::Register(WorkerRegistration registration,
   worker.lease_epoch = ++last_lease_epoch_;
   worker.last_heartbeat = now;
   worker.last_progress = now;
+  if (it != workers_.end() &&
+      it->second.registration.incarnation == registration.incarnation) {
+    worker.holds = it->second.holds;
+  }
   worker.registration = std::move(registration);
   const std::string worker_id = worker.registration.worker_id;
   workers_[worker_id] = std::move(worker);
@@ -241,6 +245,12 @@ void ClusterView::MarkUnreachable(absl::string_view worker_id) {
 void ClusterView::MarkHung(absl::string_view worker_id) {
   auto it = workers_.find(worker_id);
   if (it != workers_.end()) it->second.hung = true;
+}
+
+void ClusterView::SetHolds(absl::string_view worker_id,
+                           const StageRange& range) {
+  auto it = workers_.find(worker_id);
+  if (it != workers_.end()) it->second.holds = range;
 }
 
 void ClusterView::LetGo(absl::string_view worker_id) {

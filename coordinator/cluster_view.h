@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "model/stage_plan.h"
 #include "model/step_times.h"
 
@@ -91,6 +92,9 @@ struct Worker {
   // It wants to leave.
   bool draining = false;
 
+  // What its process has in memory of the model: its latest stage.
+  absl::optional<StageRange> holds;
+
   // It wanted to leave, and was told that it may.
   bool let_go = false;
 
@@ -152,6 +156,9 @@ class ClusterView {
 
   // It does nothing, though it should.
   void MarkHung(absl::string_view worker_id);
+
+  // See Worker::holds.
+  void SetHolds(absl::string_view worker_id, const StageRange& range);
 
   // See Worker::let_go.
   void LetGo(absl::string_view worker_id);

@@ -631,6 +631,8 @@ void Engine::OnPipelineReady(int index,
     member.stages[i].info = infos[i];
     member.stages[i].load_progress = 1;
     load_failures_.erase(member.stages[i].placed.worker_id);
+    cluster_.SetHolds(member.stages[i].placed.worker_id,
+                      member.stages[i].placed.range);
   }
   member.ready = true;
   member.ready_since = now_;

@@ -69,9 +69,10 @@ TEST_F(EngineMembershipTest, GoesOnWithTheSameTokensWhenAStageIsReplaced) {
   absl::MutexLock lock(&cluster_.mu);
   ASSERT_EQ(cluster_.specs.size(), 2u);
   EXPECT_GT(cluster_.specs[1].epoch, cluster_.specs[0].epoch);
-  // w0's connection broke; the spare takes its place.
-  EXPECT_EQ(cluster_.specs[1].placement.stages[0].worker_id, "w1");
-  EXPECT_EQ(cluster_.specs[1].placement.stages[1].worker_id, "w2");
+  // w0's connection broke; the spare takes its place, and w1 keeps its own and
+  // the weights that it holds.
+  EXPECT_EQ(cluster_.specs[1].placement.stages[0].worker_id, "w2");
+  EXPECT_EQ(cluster_.specs[1].placement.stages[1].worker_id, "w1");
 }
 
 TEST_F(EngineMembershipTest, ReplaysAfterSeveralLossesInARow) {

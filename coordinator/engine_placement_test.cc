@@ -113,7 +113,8 @@ TEST_F(EnginePlacementTest, ASpareRelievesAPipelineWithoutChangingAnswers) {
   }
   clock_.Advance(absl::Seconds(61));
   Look(5);
-  AwaitPlaced({"w1:0-2 w2:2-4"});
+  // Who has layers keeps them.
+  AwaitPlaced({"w2:0-2 w1:2-4"});
   EXPECT_TRUE(reader.End().ok());
   EXPECT_EQ(reader.tokens(), Answer(40, 60));
 }
@@ -174,7 +175,8 @@ TEST_F(EnginePlacementTest, ADrainingWorkerLeavesWhenTheOthersHoldTheModel) {
   }
   Heartbeat("w0", 0, /*is_draining=*/true);
   Await([](const auto& s) { return s.workers[0].stage < 0; });
-  AwaitPlaced({"w1:0-2 w2:2-4"});
+  // Who has layers keeps them.
+  AwaitPlaced({"w2:0-2 w1:2-4"});
   EXPECT_TRUE(reader.End().ok());
   EXPECT_EQ(reader.tokens(), Answer(4, 40));
 }

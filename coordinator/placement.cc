@@ -323,7 +323,9 @@ std::vector<PlacementCandidate> Candidates(
     absl::Span<const Worker* const> workers) {
   std::vector<PlacementCandidate> candidates;
   candidates.reserve(workers.size());
-  for (const Worker* worker : workers) candidates.push_back({worker, {}});
+  for (const Worker* worker : workers) {
+    candidates.push_back({worker, worker->holds});
+  }
   return candidates;
 }
 

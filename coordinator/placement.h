@@ -108,7 +108,7 @@ inline int64_t UsableMemory(int64_t memory_bytes) {
   return memory_bytes / 10 * 9;
 }
 
-// Workers that hold nothing yet.
+// Workers with what they hold.
 std::vector<PlacementCandidate> Candidates(
     absl::Span<const Worker* const> workers);
 

@@ -137,7 +137,8 @@ absl::Status FetchingHost::Load(const StageRequest& request,
     return absl::InvalidArgumentError(
         "content_id is not of 64 hexadecimal digits");
   }
-  if (request.content_id.empty() && own_.count(request.model) == 0) {
+  if (cache_ != nullptr && request.content_id.empty() &&
+      own_.count(request.model) == 0) {
     return absl::FailedPreconditionError(absl::StrCat(
         "this worker has no file for model \"", request.model,
         "\", and the coordinator names no content to fetch: give the worker "
@@ -156,6 +157,10 @@ absl::Status FetchingHost::Load(const StageRequest& request,
         "\" is another one: its fingerprint is ",
         absl::Hex(own->second->fingerprint(), absl::kZeroPad16), ", not ",
         absl::Hex(request.model_fingerprint, absl::kZeroPad16)));
+  }
+  // Nothing to check or to fetch, and always the same stage host.
+  if (cache_ == nullptr && own_.size() == 1 && request.content_id.empty()) {
+    return host()->Load(request, std::move(observer));
   }
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(shutdown_);
@@ -186,6 +191,11 @@ absl::StatusOr<absl::optional<Inboxes>> FetchingHost::InboxesOf(
   return absl::AbortedError(
       absl::StrCat("what another stage sent in epoch ", epoch,
                    " came before this worker had loaded its stage for it"));
+}
+
+void FetchingHost::OnCancelledWithoutPlans() {
+  const std::shared_ptr<StageHost> host = this->host();
+  if (host != nullptr) host->OnCancelledWithoutPlans();
 }
 
 std::shared_ptr<const BlobContent> FetchingHost::Find(

@@ -72,6 +72,8 @@ class FetchingHost : public StageBackend, public BlobStore {
       absl::string_view model, absl::string_view pipeline_id,
       int64_t epoch) const override ABSL_LOCKS_EXCLUDED(mu_);
 
+  void OnCancelledWithoutPlans() override ABSL_LOCKS_EXCLUDED(mu_);
+
   // The worker's own files, once compared with a manifest, and whatever
   // the cache holds.
   std::shared_ptr<const BlobContent> Find(absl::string_view content_id) override
