@@ -24,9 +24,6 @@ constexpr absl::Duration kLongestRetry = absl::Seconds(5);
 // the tasks that may be refused.
 constexpr size_t kMailboxSlack = 4096;
 
-// That may be missed in a row before another process may have a worker's id.
-constexpr int kSuspiciousHeartbeats = 4;
-
 // Pipelines that `max_requests` makes room for by itself.
 constexpr int kPipelinesForeseen = 64;
 
@@ -35,20 +32,6 @@ int MaxRequests(const Engine::Options& options) {
              ? options.max_requests
              : options.scheduler.max_waiting +
                    kPipelinesForeseen * options.scheduler.max_sequences;
-}
-
-// Often enough to tell a worker that hangs from one that computes.
-absl::Duration HeartbeatInterval(const Engine::Options& options) {
-  return std::min(options.cluster.lease_duration / 10,
-                  options.hang_timeout / 4);
-}
-
-ClusterView::Options ClusterOptions(const Engine::Options& options) {
-  ClusterView::Options cluster = options.cluster;
-  cluster.suspect_after =
-      std::min(cluster.lease_duration,
-               kSuspiciousHeartbeats * HeartbeatInterval(options));
-  return cluster;
 }
 
 }  // namespace
@@ -67,7 +50,7 @@ Engine::Engine(Options options, PipelineFactory factory, Clock* clock)
       mailbox_soft_capacity_(2 * MaxRequests(options_) + kMailboxSlack),
       max_requests_(MaxRequests(options_)),
       scheduler_(options_.scheduler),
-      cluster_(ClusterOptions(options_)),
+      cluster_(ClusterOptionsOf(options_)),
       now_(clock->Now()),
       last_loss_(now_) {
   absl::MutexLock lock(&shutdown_mu_);
@@ -153,95 +136,6 @@ void Engine::Abort(std::string principal, std::string request_id,
         }
         done(absl::OkStatus());
       };
-  if (!Post(std::move(task), /*may_refuse=*/true)) {
-    done(absl::UnavailableError("the coordinator is busy or shutting down"));
-  }
-}
-
-void Engine::RegisterWorker(WorkerRegistration registration,
-                            std::function<void(absl::StatusOr<Lease>)> done) {
-  auto task = [this, registration = std::move(registration), done] {
-    const std::string worker_id = registration.worker_id;
-    const Worker* before = cluster_.Find(worker_id);
-    const int64_t incarnation_before =
-        before == nullptr ? 0 : before->registration.incarnation;
-    const absl::StatusOr<int64_t> epoch = cluster_.Register(
-        registration, /*may_change_class=*/scheduler_.n_sequences() == 0, now_);
-    if (!epoch.ok()) {
-      LOG(WARNING) << "event=worker_refused worker=" << worker_id
-                   << " status=" << epoch.status();
-      done(epoch.status());
-      return;
-    }
-    LOG(INFO) << "event=worker_registered worker=" << worker_id
-              << " address=" << registration.address
-              << " numerics_class=" << registration.numerics_class
-              << " lease_epoch=" << *epoch;
-    // A new process knows nothing of the old one's stage.
-    if (incarnation_before != registration.incarnation) {
-      LosePipelineOf(worker_id, absl::UnavailableError(absl::StrCat(
-                                    "worker ", worker_id, " was restarted")));
-      load_failures_.erase(worker_id);
-    }
-    retry_at_ = now_;  // Someone new may be what was missing.
-    Lease lease;
-    lease.epoch = *epoch;
-    lease.duration = options_.cluster.lease_duration;
-    lease.heartbeat_interval = HeartbeatInterval(options_);
-    done(lease);
-  };
-  if (!Post(std::move(task), /*may_refuse=*/true)) {
-    done(absl::UnavailableError("the coordinator is busy or shutting down"));
-  }
-}
-
-void Engine::SendHeartbeat(WorkerHeartbeat heartbeat,
-                           std::function<void(absl::StatusOr<bool>)> done) {
-  auto task = [this, heartbeat = std::move(heartbeat), done] {
-    const Worker* before = cluster_.Find(heartbeat.worker_id);
-    const bool was_slow = before != nullptr && before->slow;
-    const absl::Status status = cluster_.Heartbeat(heartbeat, now_);
-    if (!status.ok()) {
-      done(status);
-      return;
-    }
-    const Worker& worker = *cluster_.Find(heartbeat.worker_id);
-    if (worker.slow != was_slow) {
-      LOG(WARNING) << "event="
-                   << (was_slow ? "worker_recovered" : "worker_slow")
-                   << " worker=" << heartbeat.worker_id
-                   << " slowdown=" << worker.slowdown;
-    }
-    const bool may_go =
-        heartbeat.is_draining && PipelineOf(heartbeat.worker_id) < 0;
-    if (may_go) cluster_.LetGo(heartbeat.worker_id);
-    done(may_go);
-  };
-  if (!Post(std::move(task), /*may_refuse=*/true)) {
-    done(absl::UnavailableError("the coordinator is busy or shutting down"));
-  }
-}
-
-void Engine::ReleaseWorker(std::string worker_id) {
-  Post(
-      [this, worker_id] {
-        has_released_ = cluster_.Release(worker_id) || has_released_;
-      },
-      /*may_refuse=*/true);
-}
-
-void Engine::SetCordoned(std::string worker_id, bool cordoned,
-                         std::function<void(absl::Status)> done) {
-  auto task = [this, worker_id, cordoned, done] {
-    if (!cluster_.SetCordoned(worker_id, cordoned)) {
-      done(absl::NotFoundError(absl::StrCat("no worker ", worker_id)));
-      return;
-    }
-    LOG(INFO) << "event=worker_" << (cordoned ? "cordoned" : "uncordoned")
-              << " worker=" << worker_id;
-    retry_at_ = now_;
-    done(absl::OkStatus());
-  };
   if (!Post(std::move(task), /*may_refuse=*/true)) {
     done(absl::UnavailableError("the coordinator is busy or shutting down"));
   }
@@ -612,6 +506,7 @@ Pipeline::Listener Engine::ListenerOf(int index, int64_t epoch) {
         return;
       }
       pipelines_.at(index).owes_since = now_;
+      has_answered_ = true;
       Deliver(std::move(events_));
     });
   };
@@ -667,114 +562,6 @@ void Engine::OnStageLost(int index, int stage, const absl::Status& status) {
                                          worker_id, ": ", status.message())));
 }
 
-absl::Time Engine::HangsAt(int index, const Member& member) const {
-  if (!member.ready) return absl::InfiniteFuture();
-  const Lane& lane = *scheduler_.lane(index);
-  if (lane.n_in_flight() == 0) return absl::InfiniteFuture();
-  const Worker* worker =
-      cluster_.Find(member.stages[member.owing_stage].placed.worker_id);
-  // Without a lease it is lost anyway.
-  if (worker == nullptr) return absl::InfiniteFuture();
-  return std::max(member.owes_since, worker->last_progress) +
-         std::max(options_.hang_timeout, 3 * lane.ExpectedTime());
-}
-
-// A stage that has just got its turn has not owed anything while those before
-// it computed.
-void Engine::NoteWhoOwes() {
-  for (auto& [index, member] : pipelines_) {
-    if (!member.ready) continue;
-    const int stage = member.pipeline->SlowestStage();
-    if (stage == member.owing_stage) continue;
-    member.owing_stage = stage;
-    member.owes_since = now_;
-  }
-}
-
-void Engine::LoseHungPipelines() {
-  std::vector<int> hung;
-  for (const auto& [index, member] : pipelines_) {
-    if (now_ >= HangsAt(index, member)) hung.push_back(index);
-  }
-  for (const int index : hung) {
-    const Member& member = pipelines_.at(index);
-    const int stage = member.owing_stage;
-    const std::string worker_id = member.stages[stage].placed.worker_id;
-    cluster_.MarkHung(worker_id);
-    LOG(WARNING) << "event=worker_hung worker=" << worker_id;
-    LosePipeline(
-        index,
-        absl::UnavailableError(absl::StrCat(
-            "stage ", stage, " on worker ", worker_id,
-            " has not answered, and the worker has computed nothing for ",
-            absl::FormatDuration(
-                now_ - std::max(member.owes_since,
-                                cluster_.Find(worker_id)->last_progress)),
-            ": it hangs, or cannot be reached by its neighbours")));
-  }
-}
-
-bool Engine::IsDraining(const Member& member) const {
-  return std::any_of(member.stages.begin(), member.stages.end(),
-                     [this](const StageStatus& stage) {
-                       const Worker* worker =
-                           cluster_.Find(stage.placed.worker_id);
-                       return worker != nullptr && worker->MustGo();
-                     });
-}
-
-// Its sequences move by being replayed elsewhere, at once where another
-// pipeline serves, or can when this one's other workers are free. A pipeline
-// that nobody could take over from ends what it runs, and takes in nothing new.
-bool Engine::MayLeave(int index, const Member& member) const {
-  if (!member.ready || scheduler_.lane(index)->n_running() == 0) return true;
-  bool other_loads = false;
-  for (const auto& [other_index, other] : pipelines_) {
-    if (other_index == index || IsDraining(other)) continue;
-    if (other.ready) return true;
-    other_loads = true;
-  }
-  if (other_loads || MayFormPipeline()) return false;
-  std::vector<const Worker*> workers = FreeWorkers();
-  for (const StageStatus& stage : member.stages) {
-    const Worker* worker = cluster_.Find(stage.placed.worker_id);
-    if (worker != nullptr && worker->IsAvailable()) workers.push_back(worker);
-  }
-  return CanPlace(options_.config, options_.placement, Candidates(workers));
-}
-
-void Engine::DrainPipelines() {
-  std::vector<int> draining;
-  for (const auto& [index, member] : pipelines_) {
-    if (IsDraining(member)) draining.push_back(index);
-  }
-  for (const int index : draining) {
-    const Member& member = pipelines_.at(index);
-    if (member.ready) scheduler_.ClosePipeline(index);
-    if (MayLeave(index, member)) {
-      LosePipeline(index, absl::UnavailableError("a worker of it leaves"));
-    }
-  }
-}
-
-void Engine::ForgetReleased() {
-  has_released_ = false;
-  std::vector<std::string> gone;
-  for (const auto& [id, worker] : cluster_.workers()) {
-    if (!worker.released) continue;
-    if (PipelineOf(id) < 0) {
-      gone.push_back(id);
-    } else {
-      has_released_ = true;
-    }
-  }
-  for (const std::string& id : gone) {
-    cluster_.Forget(id);
-    load_failures_.erase(id);
-    LOG(INFO) << "event=worker_released worker=" << id;
-  }
-}
-
 void Engine::LosePipelineOf(const std::string& worker_id,
                             const absl::Status& why) {
   const int index = PipelineOf(worker_id);
@@ -797,98 +584,15 @@ void Engine::LosePipeline(int index, const absl::Status& why) {
     retry_at_ += std::min(kLongestRetry, kFirstRetry * (1 << doublings));
     return;
   }
+  const bool owed = scheduler_.lane(index)->n_in_flight() > 0;
+  if (has_answered_ || !owed) {
+    last_loss_ = now_;
+  } else {
+    retry_at_ += kFirstRetry;  // The next one may be of as little use.
+  }
+  has_answered_ = false;
   scheduler_.StopPipeline(index);
-  last_loss_ = now_;
   if (--n_ready_ == 0 && options_.on_readiness) options_.on_readiness(false);
-}
-
-absl::Status Engine::WhyNotReady() const {
-  const std::string prefix =
-      absl::StrCat("no pipeline serves ", options_.model, " at the moment: ");
-  if (!pipelines_.empty()) {
-    std::string loading;
-    for (const auto& [index, member] : pipelines_) {
-      for (size_t i = 0; i < member.stages.size(); ++i) {
-        absl::StrAppend(
-            &loading, loading.empty() ? "" : ", ", "stage ", i, " on worker ",
-            member.stages[i].placed.worker_id, " is loaded to ",
-            static_cast<int>(member.stages[i].load_progress * 100), " %");
-      }
-    }
-    return absl::UnavailableError(absl::StrCat(prefix, loading));
-  }
-  const std::vector<const Worker*> available =
-      cluster_.Available(options_.model, !options_.content_id.empty());
-  const size_t n_available = available.size();
-  const size_t n_known =
-      std::count_if(cluster_.workers().begin(), cluster_.workers().end(),
-                    [](const auto& w) { return w.second.IsAvailable(); });
-  const int n_needed = std::max(1, options_.placement.n_stages);
-  std::string text =
-      options_.placement.n_stages > 0 || n_available == 0
-          ? absl::StrCat(prefix, n_available, " of ", n_needed,
-                         n_needed == 1 ? " worker" : " workers",
-                         " that it needs ", n_available == 1 ? "is" : "are",
-                         " registered")
-          : absl::StrCat(prefix,
-                         CheckPlaceable(options_.config, options_.placement,
-                                        Candidates(available))
-                             .message());
-  if (n_known > n_available) {
-    absl::StrAppend(&text, " (", n_known - n_available,
-                    " more have no file of the model, nor a cache to fetch it "
-                    "into)");
-  }
-  if (!last_failure_.ok()) {
-    absl::StrAppend(&text, "; the last one failed: ", last_failure_.message());
-  }
-  return absl::UnavailableError(text);
-}
-
-Engine::Snapshot Engine::MakeSnapshot() const {
-  Snapshot snapshot;
-  snapshot.phase = n_ready_ > 0          ? Phase::kReady
-                   : !pipelines_.empty() ? Phase::kLoading
-                                         : Phase::kWaiting;
-  if (n_ready_ == 0) snapshot.phase_text = std::string(WhyNotReady().message());
-  if (!cluster_.numerics_class().empty()) {
-    snapshot.numerics_id =
-        absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
-  }
-  for (const auto& [index, member] : pipelines_) {
-    PipelineStatus status;
-    status.id = member.id;
-    status.epoch = member.epoch;
-    status.phase = member.ready ? Phase::kReady : Phase::kLoading;
-    status.stages = member.stages;
-    status.kv_block_count = member.kv_block_count;
-    if (const Lane* lane = scheduler_.lane(index)) {
-      status.kv_block_in_use_count = lane->blocks().n_in_use();
-      status.kv_block_cached_count = lane->blocks().n_cached();
-      status.n_running = lane->n_running();
-      status.counters = lane->counters();
-    }
-    snapshot.pipelines.push_back(std::move(status));
-  }
-  snapshot.n_waiting = scheduler_.n_waiting();
-  snapshot.n_running = scheduler_.n_running();
-  snapshot.counters = scheduler_.counters();
-  for (const auto& [id, worker] : cluster_.workers()) {
-    WorkerStatus view;
-    view.worker = worker;
-    view.silence = now_ - worker.last_heartbeat;
-    for (const PipelineStatus& pipeline : snapshot.pipelines) {
-      for (size_t i = 0; i < pipeline.stages.size(); ++i) {
-        if (pipeline.stages[i].placed.worker_id != id) continue;
-        view.pipeline_id = pipeline.id;
-        view.stage = static_cast<int>(i);
-        view.phase = pipeline.phase;
-      }
-    }
-    snapshot.workers.push_back(std::move(view));
-  }
-  AddForecasts(&snapshot);
-  return snapshot;
 }
 
 }  // namespace tern

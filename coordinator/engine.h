@@ -254,6 +254,8 @@ class Engine {
     int kv_block_count = 0;
   };
 
+  static ClusterView::Options ClusterOptionsOf(const Options& options);
+
   // False when the engine is shut down, or `task` is one that may be refused
   // and the mailbox is nearly full.
   bool Post(Task task, bool may_refuse);
@@ -333,9 +335,13 @@ class Engine {
   std::atomic<int> n_ready_{0};      // of them that serve; read by anyone
   std::string numerics_id_;          // of the latest pipeline
   bool has_served_ = false;          // any pipeline, ever
-  absl::Time last_loss_;             // of a pipeline that served; or the start
-  absl::Status last_failure_;        // why a pipeline is missing, when known
-  int n_failures_ = 0;               // to load, in a row
+  // Of a pipeline that served; or the start. Losses of pipelines that have
+  // answered nothing of what they ran prolong no wait: the first of them
+  // counts.
+  absl::Time last_loss_;
+  bool has_answered_ = true;   // any pipeline a step, since that loss
+  absl::Status last_failure_;  // why a pipeline is missing, when known
+  int n_failures_ = 0;         // to load, in a row
   // Those of each worker since it last served; who failed is asked last.
   std::map<std::string, int> load_failures_;
   absl::Time retry_at_ = absl::InfinitePast();

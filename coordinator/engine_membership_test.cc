@@ -447,6 +447,40 @@ TEST_F(EngineMembershipTest, WaitingForWorkersEndsWithUnavailable) {
   EXPECT_NE(status.message().find("connection reset"), absl::string_view::npos);
 }
 
+TEST_F(EngineMembershipTest, PipelinesThatAnswerNothingProlongNoWait) {
+  options_.unavailable_after = absl::Seconds(30);
+  StartEngine(1);
+  AwaitPhase(Phase::kReady);
+  Reader reader;
+  HoldResults(true);
+  Submit(Ask(&reader, "a", 4, 40));
+  AwaitHeldResult();
+  ReleaseResults(/*hold_next=*/true);
+  AwaitHeldResult();
+  Lose(absl::InternalError("out of sorts"));
+  // The worker is there each time, takes the step, and is lost again. It is
+  // not tried again at once.
+  for (int i = 0; i < 3; ++i) {
+    AwaitHeldResult();
+    Lose(absl::InternalError("out of sorts"));
+    AwaitPhase(Phase::kWaiting);
+    clock_.Advance(absl::Milliseconds(9900));
+    Heartbeat("w0");
+    AwaitPhase(Phase::kReady);
+  }
+  AwaitHeldResult();
+  Lose(absl::InternalError("out of sorts"));
+  AwaitPhase(Phase::kWaiting);
+  EXPECT_EQ(Inspect().n_waiting, 1);
+  clock_.Advance(absl::Milliseconds(300));
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    cluster_.hold_loading = true;
+  }
+  engine_->Poke();
+  EXPECT_EQ(reader.End().code(), absl::StatusCode::kUnavailable);
+}
+
 TEST_F(EngineMembershipTest, ARestartedWorkerTakesItsPlaceAgain) {
   StartEngine(1);
   AwaitPhase(Phase::kReady);
