@@ -242,7 +242,7 @@ absl::StatusOr<std::shared_ptr<ModelInstance>> Coordinator::OpenModel(
     engine.on_epoch = [this](int64_t epoch) { journal_->TellEpoch(epoch); };
   }
   engine.on_readiness = [this](bool ready) { AddReady(ready ? 1 : -1); };
-  const auto hash = [&options](const ModelSource& source)
+  const auto hash = [this, &options](const ModelSource& source)
       -> absl::StatusOr<std::shared_ptr<const ModelContent>> {
     if (!options.content_hash) return std::shared_ptr<const ModelContent>();
     HashMemory memory(
@@ -251,6 +251,7 @@ absl::StatusOr<std::shared_ptr<ModelInstance>> Coordinator::OpenModel(
     hashing.n_threads = std::clamp<int>(std::thread::hardware_concurrency(), 1,
                                         kHashThreadsMax);
     hashing.memory = &memory;
+    hashing.cancelled = [this] { return models_->is_shut_down(); };
     return OpenModelContent(source, hashing);
   };
   ASSIGN_OR_RETURN(

@@ -165,6 +165,11 @@ void ModelRegistry::Inspect(std::function<void(Snapshots)> done) const {
   }
 }
 
+bool ModelRegistry::is_shut_down() const {
+  absl::MutexLock lock(&mu_);
+  return shut_down_;
+}
+
 void ModelRegistry::Shutdown() {
   Models all;
   {

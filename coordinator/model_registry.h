@@ -71,6 +71,9 @@ class ModelRegistry {
   void Inspect(std::function<void(Snapshots)> done) const
       ABSL_LOCKS_EXCLUDED(mu_);
 
+  // Whether Shutdown() was called: what takes long had better stop.
+  bool is_shut_down() const ABSL_LOCKS_EXCLUDED(mu_);
+
   // Ends all engines, and takes no more. May be called twice.
   void Shutdown() ABSL_LOCKS_EXCLUDED(mu_);
 
