@@ -571,6 +571,7 @@ TEST_F(RestartTest, AnotherArithmeticOrModelFileEndsWhatWasBegun) {
   EXPECT_NE(status.error_message().find("cpu-1/int8"), std::string::npos)
       << status.error_message();
 
+  AwaitReady();
   const auto third = Open(Request("c", 80));
   ReadUntil(third.get(), &transcript, [] { return true; });
   std::remove(options_.models[0].path.c_str());
