@@ -304,6 +304,8 @@ TEST(Weights, WhatAPeerSendsDamagedIsFetchedFromTheCoordinator) {
   options.stages = 2;
   options.workers = 0;
   options.wait_until_ready = false;
+  // In the order of their ids, whoever is faster.
+  options.coordinator_flags = {"--layer_cuts=2"};
   auto started = LocalCluster::Start(options);
   ASSERT_TRUE(started.ok()) << started.status();
   LocalCluster& cluster = **started;
