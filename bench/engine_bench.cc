@@ -4,8 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iostream>
 #include <set>
 #include <string>
 #include <vector>
@@ -147,17 +145,9 @@ absl::Status Run() {
   const absl::StatusOr<EngineBench::Options> options = OptionsFromFlags();
   RETURN_IF_ERROR(options.status());
   const std::string json = absl::GetFlag(FLAGS_json);
-  if (!json.empty() && !std::ofstream(json, std::ios::app)) {
-    return Wrong("json", absl::StrCat("cannot be written: ", json));
-  }
+  RETURN_IF_ERROR(CheckJsonFile(json));
   ASSIGN_OR_RETURN(const EngineReport report, EngineBench(*options).Run(rows));
-  std::cout << TextOf(report);
-  if (json.empty()) return absl::OkStatus();
-  std::ofstream file(json, std::ios::trunc);
-  file << JsonOf(report);
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("cannot write ", json));
+  return Publish(report, json);
 }
 
 ExitCode Main() {

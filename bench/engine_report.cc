@@ -1,5 +1,8 @@
 #include "bench/engine_report.h"
 
+#include <fstream>
+#include <iostream>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "cli/text_table.h"
@@ -92,6 +95,24 @@ std::string JsonOf(const EngineReport& report) {
     json["figures"].push_back(std::move(object));
   }
   return json.dump(2) + "\n";
+}
+
+absl::Status CheckJsonFile(const std::string& path) {
+  if (path.empty() || std::ofstream(path, std::ios::app)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--json cannot be written: ", path));
+}
+
+absl::Status Publish(const EngineReport& report, const std::string& path) {
+  std::cout << TextOf(report);
+  if (path.empty()) return absl::OkStatus();
+  std::ofstream file(path, std::ios::trunc);
+  file << JsonOf(report);
+  file.close();
+  if (file) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("cannot write ", path));
 }
 
 }  // namespace tern

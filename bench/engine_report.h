@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/types/optional.h"
 
 namespace tern {
@@ -47,6 +48,14 @@ std::string TextOf(const EngineReport& report);
 // As one JSON object: `settings`, and `figures`, a list of objects with the
 // fields of EngineFigure and `met`, the verdict.
 std::string JsonOf(const EngineReport& report);
+
+// Whether a file for JSON can be written, asked before the long work begins.
+// INVALID_ARGUMENT when not; OK for an empty path.
+absl::Status CheckJsonFile(const std::string& path);
+
+// Prints the tables, and writes the JSON unless `path` is empty. UNAVAILABLE
+// when it cannot be written.
+absl::Status Publish(const EngineReport& report, const std::string& path);
 
 }  // namespace tern
 

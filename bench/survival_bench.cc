@@ -4,8 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <fstream>
-#include <iostream>
 #include <set>
 #include <string>
 #include <vector>
@@ -112,17 +110,9 @@ absl::Status Run() {
   ASSIGN_OR_RETURN(const std::set<std::string> rows, RowsFromFlag());
   ASSIGN_OR_RETURN(const SurvivalBench::Options options, OptionsFromFlags());
   const std::string json = absl::GetFlag(FLAGS_json);
-  if (!json.empty() && !std::ofstream(json, std::ios::app)) {
-    return Wrong("json", absl::StrCat("cannot be written: ", json));
-  }
+  RETURN_IF_ERROR(CheckJsonFile(json));
   ASSIGN_OR_RETURN(const EngineReport report, SurvivalBench(options).Run(rows));
-  std::cout << TextOf(report);
-  if (json.empty()) return absl::OkStatus();
-  std::ofstream file(json, std::ios::trunc);
-  file << JsonOf(report);
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("cannot write ", json));
+  return Publish(report, json);
 }
 
 ExitCode Main() {
