@@ -253,6 +253,19 @@ absl::StatusOr<absl::Time> SurvivalBench::Await(
   }
 }
 
+absl::Status SurvivalBench::Cordon(int worker, bool cordoned) {
+  ASSIGN_OR_RETURN(const v1::ListWorkersResponse workers, Workers());
+  v1::CordonWorkerRequest request;
+  request.set_worker_id(workers.workers(worker).worker_id());
+  request.set_cordoned(cordoned);
+  RETURN_IF_ERROR(client_->CordonWorker(request));
+  if (!cordoned) return absl::OkStatus();
+  return Await([worker](const v1::ListWorkersResponse& workers) {
+           return !HasStage(workers.workers(worker));
+         })
+      .status();
+}
+
 absl::Status SurvivalBench::AwaitAll(int n) {
   return Await([n](const v1::ListWorkersResponse& workers) {
            int n_usable = 0;
@@ -429,10 +442,14 @@ absl::Status SurvivalBench::Replay() {
 
 absl::Status SurvivalBench::Drain() {
   const int n_prompt = std::min(64, options_.prompt_tokens);
+  // The demo model's are over soon.
+  const int n_tokens = options_.own_model ? 2 * kTokens : 4 * kTokens;
   std::vector<double> left, went_on, wanted;
   for (int round = 0; round < options_.rounds; ++round) {
     Say(round);
-    RETURN_IF_ERROR(Start(1, 1, {"--threads=1"}));
+    RETURN_IF_ERROR(Start(1, 2, {"--threads=1"}));
+    // All on the first worker before the second has a stage.
+    RETURN_IF_ERROR(Cordon(1, true));
     TimedStream probe(client_.get(), options_.prompt_tokens, 1, vocab_size_,
                       1000 + round);
     RETURN_IF_ERROR(probe.AwaitEnd());
@@ -442,13 +459,12 @@ absl::Status SurvivalBench::Drain() {
     const auto begin_all = [&] {
       for (int i = 0; i < options_.streams; ++i) {
         streams.push_back(std::make_unique<TimedStream>(
-            client_.get(), n_prompt, 2 * kTokens, vocab_size_, 2000 + i));
+            client_.get(), n_prompt, n_tokens, vocab_size_, 2000 + i));
       }
     };
-    // All on the first worker before there is a second.
     begin_all();
     for (const auto& stream : streams) stream->AwaitTokens(1);
-    RETURN_IF_ERROR(servers_->StartWorker(1));
+    RETURN_IF_ERROR(Cordon(1, false));
     RETURN_IF_ERROR(Await([](const v1::ListWorkersResponse& workers) {
                       return workers.workers_size() == 2 &&
                              HasStage(workers.workers(1));

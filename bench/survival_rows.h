@@ -56,6 +56,9 @@ class SurvivalBench {
     absl::Duration resumed;  // after it was detected
   };
 
+  // Takes a worker out of service, or puts it back.
+  absl::Status Cordon(int worker, bool cordoned);
+
   absl::Status Death();
   absl::Status Hang();
   absl::Status Replay();
