@@ -53,6 +53,10 @@ std::string FormatPipeline(const v1::Pipeline& pipeline) {
       absl::StrAppend(&text, "; ", pipeline.preemption_count(),
                       " times one gave way and was computed again");
     }
+    if (pipeline.refilled_token_count() > 0) {
+      absl::StrAppend(&text, "; ", pipeline.refilled_token_count(),
+                      " tokens were computed again for a lost stage");
+    }
     if (pipeline.draft_token_count() > 0) {
       absl::StrAppend(&text, "; ",
                       100 * pipeline.accepted_draft_token_count() /

@@ -69,7 +69,7 @@ std::optional<BlockManager::Known> BlockManager::Find(
   const auto it = known_.find(Content{prefix, tokens});
   if (it == known_.end()) return std::nullopt;
   const Block& block = blocks_[it->second];
-  return Known{it->second, block.prefix, block.filled_in};
+  return Known{it->second, block.prefix, block.filled_in, block.lost_by};
 }
 
 BlockManager::PrefixId BlockManager::Publish(int block_id, PrefixId prefix,
@@ -85,8 +85,43 @@ BlockManager::PrefixId BlockManager::Publish(int block_id, PrefixId prefix,
   block.parent = prefix;
   block.prefix = ++last_prefix_;
   block.filled_in = step_id;
+  block.lost_by = {};
   known_.emplace(ContentOf(block_id), block_id);
   return block.prefix;
+}
+
+void BlockManager::StartAnew(int64_t last_step_id) {
+  CHECK(n_in_use() == 0);
+  for (int id = 0; id < n_blocks(); ++id) {
+    Block& block = blocks_[id];
+    if (block.prefix == 0) continue;
+    if (block.filled_in > last_step_id) {
+      RemoveFromCached(id);
+      Forget(id);
+      empty_.push_back(id);
+    }
+    block.filled_in = 0;
+  }
+}
+
+void BlockManager::Lose(StageSpan stages) {
+  CHECK(!stages.empty());
+  for (Block& block : blocks_) {
+    if (block.prefix == 0) continue;
+    if (block.lost_by.empty()) {
+      block.lost_by = stages;
+    } else {
+      block.lost_by = {std::min(block.lost_by.begin, stages.begin),
+                       std::max(block.lost_by.end, stages.end)};
+    }
+  }
+}
+
+void BlockManager::Refill(int block_id, int64_t step_id) {
+  Block& block = blocks_[block_id];
+  CHECK(block.prefix != 0 && !block.lost_by.empty());
+  block.lost_by = {};
+  block.filled_in = step_id;
 }
 
 BlockManager::Content BlockManager::ContentOf(int block_id) const {

@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "coordinator/step_plan.h"
 
 namespace tern {
 
@@ -39,6 +40,7 @@ class BlockManager {
     int block_id;
     PrefixId prefix;    // its own text: all tokens up to its last one
     int64_t filled_in;  // step that computes it, as told to Publish()
+    StageSpan lost_by;  // stages that have to compute it again first
   };
 
   // REQUIRES: n_blocks >= 0, block_size > 0 (tokens per block).
@@ -78,6 +80,18 @@ class BlockManager {
   PrefixId Publish(int block_id, PrefixId prefix,
                    absl::Span<const int32_t> tokens, int64_t step_id);
 
+  // The pipeline is formed anew, and its steps count from 1 again. What steps
+  // up to `last_step_id` were to compute stays known, the rest is forgotten.
+  // REQUIRES: no block is in use.
+  void StartAnew(int64_t last_step_id);
+
+  // These stages have lost what every known block holds. Where others had lost
+  // it before, all from the first to the last of both have.
+  void Lose(StageSpan stages);
+
+  // Step `step_id` computes again what some stages have lost of a block.
+  void Refill(int block_id, int64_t step_id);
+
   int n_blocks() const { return static_cast<int>(blocks_.size()); }
   // Blocks that Allocate() can give out: empty and cached ones.
   int n_free() const { return static_cast<int>(empty_.size()) + n_cached_; }
@@ -94,6 +108,7 @@ class BlockManager {
     PrefixId parent = 0;
     PrefixId prefix = 0;  // 0 while the content is not known
     int64_t filled_in = 0;
+    StageSpan lost_by;
     // Neighbours in the list of cached blocks.
     int older = -1;
     int newer = -1;
@@ -119,7 +134,7 @@ class BlockManager {
   void AddToCached(int block_id);
   void RemoveFromCached(int block_id);
 
-  const int block_size_;
+  int block_size_;
   std::vector<Block> blocks_;    // by block id
   std::vector<int32_t> tokens_;  // [n_blocks, block_size]; of known blocks
   std::vector<int> empty_;       // a stack

@@ -41,6 +41,50 @@ TEST(BlockManager, ReusesTheBlockFreedLast) {
   EXPECT_EQ(blocks.Allocate(), ids[0]);
 }
 
+// A pipeline is formed anew: what its steps were still to compute is unknown.
+TEST(BlockManager, AnewOnlyWhatWasComputedIsKnown) {
+  BlockManager blocks(4, 2);
+  const auto root = blocks.Root("");
+  const std::vector<int> ids = {blocks.Allocate(), blocks.Allocate(),
+                                blocks.Allocate()};
+  const auto a = blocks.Publish(ids[0], root, {1, 2}, 7);
+  const auto b = blocks.Publish(ids[1], a, {3, 4}, 8);
+  blocks.Publish(ids[2], b, {5, 6}, 9);
+  blocks.Release(ids);
+  blocks.StartAnew(8);
+  ASSERT_TRUE(blocks.Find(root, {1, 2}).has_value());
+  EXPECT_EQ(blocks.Find(root, {1, 2})->filled_in, 0);
+  EXPECT_TRUE(blocks.Find(a, {3, 4}).has_value());
+  EXPECT_FALSE(blocks.Find(b, {5, 6}).has_value());
+  EXPECT_EQ(blocks.n_cached(), 2);
+  EXPECT_EQ(blocks.n_free(), 4);
+}
+
+TEST(BlockManager, SaysWhoHasLostABlockUntilItIsRefilled) {
+  BlockManager blocks(3, 2);
+  const auto root = blocks.Root("");
+  const int first = blocks.Allocate(), second = blocks.Allocate();
+  const auto a = blocks.Publish(first, root, {1, 2}, 1);
+  blocks.Publish(second, a, {3, 4}, 1);
+  EXPECT_TRUE(blocks.Find(root, {1, 2})->lost_by.empty());
+  blocks.Lose({2, 3});
+  blocks.Refill(first, 5);
+  EXPECT_TRUE(blocks.Find(root, {1, 2})->lost_by.empty());
+  EXPECT_EQ(blocks.Find(root, {1, 2})->filled_in, 5);
+  EXPECT_EQ(blocks.Find(a, {3, 4})->lost_by, (StageSpan{2, 3}));
+  // Another stage is lost before the second is refilled.
+  blocks.Lose({0, 1});
+  EXPECT_EQ(blocks.Find(root, {1, 2})->lost_by, (StageSpan{0, 1}));
+  EXPECT_EQ(blocks.Find(a, {3, 4})->lost_by, (StageSpan{0, 3}));
+  // Whoever gets a block next owes nothing.
+  blocks.Release({first, second});
+  while (blocks.n_free() > 0) {
+    const int id = blocks.Allocate();
+    blocks.Publish(id, root, {id, id}, 1);
+    EXPECT_TRUE(blocks.Find(root, {id, id})->lost_by.empty());
+  }
+}
+
 TEST(BlockManagerDeathTest, DoubleFreeCrashes) {
   BlockManager blocks(2, 16);
   const int id = blocks.Allocate();

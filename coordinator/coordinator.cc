@@ -100,6 +100,12 @@ absl::Status CheckOptions(const Coordinator::Options& options) {
         absl::StrCat("--lease is ", absl::FormatDuration(options.lease),
                      "; it must be in [100ms, 1h]"));
   }
+  if (BoundaryKeeping keeping;
+      !ParseBoundaryKeeping(options.keep_boundary, &keeping)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--keep_boundary is \"", options.keep_boundary,
+                     "\"; it must be never, auto or always"));
+  }
   if (options.recut.interval < absl::ZeroDuration() ||
       !(options.recut.min_gain >= 0)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -225,6 +231,8 @@ absl::StatusOr<std::shared_ptr<ModelInstance>> Coordinator::OpenModel(
     const Options& options, const ModelSpec& spec) {
   Engine::Options engine;
   engine.placement.max_sequences = options.max_sequences;
+  CHECK(ParseBoundaryKeeping(options.keep_boundary,
+                             &engine.placement.keep_boundary));
   engine.scheduler.max_step_tokens = options.max_step_tokens;
   engine.scheduler.max_sequences = options.max_sequences;
   engine.scheduler.max_waiting = options.max_queued_requests;

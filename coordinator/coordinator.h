@@ -51,6 +51,8 @@ class Coordinator {
     int max_draft_tokens = 8;
     bool always_drafts = false;
     bool prefix_cache = true;
+    // "never", "auto" or "always"; see BoundaryKeeping.
+    std::string keep_boundary = "auto";
     absl::Duration lease = absl::Seconds(10);
     RecutOptions recut;
     absl::Duration hang_timeout = absl::Seconds(2);

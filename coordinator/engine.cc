@@ -432,11 +432,15 @@ void Engine::FormPipeline(Placement placement) {
   Member& member = pipelines_[index];
   member.id = absl::StrCat(options_.model, "/", index);
   member.epoch = ++*last_epoch_;
-  member.kv_block_count = placement.kv_block_count;
   numerics_id_ =
       absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
   if (options_.on_epoch) options_.on_epoch(member.epoch);
   EndOthersNumerics();
+  Pipeline::Spec spec;
+  spec.kept_epochs = TakeKept(&placement, &member);
+  member.kv_block_count = placement.kv_block_count;
+  member.keeps_boundary = placement.keeps_boundary;
+  member.numerics_id = numerics_id_;
   member.looks_ahead = true;
   for (const PlacedStage& stage : placement.stages) {
     const Worker* worker = cluster_.Find(stage.worker_id);
@@ -445,13 +449,13 @@ void Engine::FormPipeline(Placement placement) {
       member.looks_ahead = false;
     }
     member.stages.push_back({stage, {}, 0});
+    member.incarnations.push_back(worker->registration.incarnation);
     LOG(INFO) << "event=stage_placed pipeline=" << member.id
               << " epoch=" << member.epoch << " worker=" << stage.worker_id
               << " layers=" << stage.range.layer_begin << "-"
               << stage.range.layer_end
               << " kv_blocks=" << member.kv_block_count;
   }
-  Pipeline::Spec spec;
   spec.model = options_.model;
   spec.pipeline_id = member.id;
   spec.epoch = member.epoch;
@@ -542,7 +546,8 @@ void Engine::OnPipelineReady(int index,
   capacity.block_size = options_.placement.kv_block_size;
   capacity.n_micro_batches = static_cast<int>(member.stages.size());
   capacity.looks_ahead = member.looks_ahead;
-  Deliver(scheduler_.StartPipeline(index, capacity));
+  Deliver(
+      scheduler_.StartPipeline(index, capacity, RecoverKept(infos, &member)));
   if (++n_ready_ == 1 && options_.on_readiness) options_.on_readiness(true);
 }
 
@@ -575,13 +580,16 @@ void Engine::LosePipeline(int index, const absl::Status& why) {
                << " epoch=" << it->second.epoch << " sequences="
                << (was_ready ? scheduler_.lane(index)->n_running() : 0)
                << " status=" << why;
+  Member lost = std::move(it->second);
   pipelines_.erase(it);
+  lost.pipeline.reset();
   last_failure_ = why;
   // The first attempt comes at once: another worker may be there.
   retry_at_ = now_;
   if (!was_ready) {
     const int doublings = std::min(n_failures_++, 10);
     retry_at_ += std::min(kLongestRetry, kFirstRetry * (1 << doublings));
+    if (lost.kept.has_value()) kept_kvs_.Put(*std::move(lost.kept));
     return;
   }
   const bool owed = scheduler_.lane(index)->n_in_flight() > 0;
@@ -591,7 +599,7 @@ void Engine::LosePipeline(int index, const absl::Status& why) {
     retry_at_ += kFirstRetry;  // The next one may be of as little use.
   }
   has_answered_ = false;
-  scheduler_.StopPipeline(index);
+  KeepBlocks(lost, *scheduler_.StopPipeline(index));
   if (--n_ready_ == 0 && options_.on_readiness) options_.on_readiness(false);
 }
 

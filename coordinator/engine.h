@@ -20,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "coordinator/cluster_view.h"
+#include "coordinator/kept_kv.h"
 #include "coordinator/pipeline.h"
 #include "coordinator/placement.h"
 #include "coordinator/recut.h"
@@ -46,7 +47,9 @@ namespace tern {
 // A pipeline that loses a worker is given up as a whole: every sequence on it
 // goes back to waiting, and on the next pipeline that has room, an old or a new
 // one, it is replayed from its token log and goes on with the tokens it would
-// have had. Each pipeline formed has a later epoch than all before it.
+// have had. Workers that get the same stage again keep their KV blocks, so that
+// only those stages compute again that lost them (KeptKv). Each pipeline formed
+// has a later epoch than all before it.
 //
 // Thread-safe.
 class Engine {
@@ -134,6 +137,7 @@ class Engine {
     int kv_block_count = 0;
     int kv_block_in_use_count = 0;
     int kv_block_cached_count = 0;
+    bool keeps_boundary = false;  // see BoundaryKeeping
     int n_running = 0;
     Scheduler::Counters counters;
     // What is expected of it under the load it was cut for, with what is known
@@ -252,6 +256,11 @@ class Engine {
     absl::Time owes_since;
     std::vector<StageStatus> stages;
     int kv_block_count = 0;
+    bool keeps_boundary = false;
+    std::string numerics_id;
+    std::vector<int64_t> incarnations;  // of the stages' workers
+    // What its workers are asked to have kept, while it loads.
+    std::optional<KeptKv> kept;
   };
 
   static ClusterView::Options ClusterOptionsOf(const Options& options);
@@ -288,6 +297,11 @@ class Engine {
   std::vector<PlacementCandidate> CandidatesOf(const Member& member) const;
   RecutForecast ForecastRecutOf(int index, const Member& member) const;
   void AddForecasts(Snapshot* snapshot) const;
+  // What it takes along of an earlier one, and asks its workers to keep.
+  std::vector<int64_t> TakeKept(Placement* placement, Member* member);
+  std::optional<BlockManager> RecoverKept(
+      const std::vector<Pipeline::StageInfo>& infos, Member* member) const;
+  void KeepBlocks(const Member& member, BlockManager blocks);
   void OnPipelineReady(int index, std::vector<Pipeline::StageInfo> infos);
   void LosePipeline(int index, const absl::Status& why);
   void LosePipelineOf(const std::string& worker_id, const absl::Status& why);
@@ -332,6 +346,7 @@ class Engine {
   std::map<Name, std::set<int64_t>> tickets_;  // of sequences in progress
   absl::Time now_;
   std::map<int, Member> pipelines_;  // by their index for the scheduler
+  KeptKvs kept_kvs_;                 // of lost ones
   std::atomic<int> n_ready_{0};      // of them that serve; read by anyone
   std::string numerics_id_;          // of the latest pipeline
   bool has_served_ = false;          // any pipeline, ever

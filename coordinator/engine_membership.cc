@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,8 +12,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "coordinator/block_manager.h"
 #include "coordinator/cluster_view.h"
 #include "coordinator/engine.h"
+#include "coordinator/kept_kv.h"
 #include "coordinator/placement.h"
 #include "util/logging.h"
 
@@ -233,6 +236,53 @@ void Engine::ForgetReleased() {
     load_failures_.erase(id);
     LOG(INFO) << "event=worker_released worker=" << id;
   }
+}
+
+std::vector<int64_t> Engine::TakeKept(Placement* placement, Member* member) {
+  member->kept = kept_kvs_.Take(
+      *placement, numerics_id_, [this](const std::string& worker_id) {
+        const Worker* worker = cluster_.Find(worker_id);
+        return worker == nullptr ? 0 : worker->registration.incarnation;
+      });
+  if (!member->kept.has_value()) return {};
+  placement->kv_block_count = member->kept->blocks.n_blocks();
+  placement->keeps_boundary = member->kept->keeps_boundary;
+  std::vector<int64_t> epochs;
+  for (const KeptKv::Stage& stage : member->kept->stages) {
+    epochs.push_back(stage.epoch);
+  }
+  return epochs;
+}
+
+std::optional<BlockManager> Engine::RecoverKept(
+    const std::vector<Pipeline::StageInfo>& infos, Member* member) const {
+  if (!member->kept.has_value()) return std::nullopt;
+  std::vector<char> has_kept;
+  for (size_t i = 0; i < infos.size(); ++i) {
+    has_kept.push_back(infos[i].kept_kv && member->kept->stages[i].epoch > 0);
+  }
+  LOG(INFO) << "event=kv_kept pipeline=" << member->id
+            << " epoch=" << member->epoch
+            << " stages=" << std::count(has_kept.begin(), has_kept.end(), true)
+            << " of=" << has_kept.size()
+            << " boundary=" << member->keeps_boundary
+            << " blocks=" << member->kept->blocks.n_cached();
+  std::optional<BlockManager> blocks =
+      RecoverBlocks(*std::move(member->kept), has_kept);
+  member->kept.reset();
+  return blocks;
+}
+
+// For the pipeline that is formed in its place.
+void Engine::KeepBlocks(const Member& member, BlockManager blocks) {
+  KeptKv kept = {
+      {}, member.numerics_id, member.keeps_boundary, std::move(blocks)};
+  for (size_t i = 0; i < member.stages.size(); ++i) {
+    const PlacedStage& placed = member.stages[i].placed;
+    kept.stages.push_back(
+        {placed.worker_id, member.incarnations[i], placed.range, member.epoch});
+  }
+  kept_kvs_.Put(std::move(kept));
 }
 
 }  // namespace tern

@@ -74,6 +74,7 @@ Engine::Snapshot Engine::MakeSnapshot() const {
     status.phase = member.ready ? Phase::kReady : Phase::kLoading;
     status.stages = member.stages;
     status.kv_block_count = member.kv_block_count;
+    status.keeps_boundary = member.keeps_boundary;
     if (const Lane* lane = scheduler_.lane(index)) {
       status.kv_block_in_use_count = lane->blocks().n_in_use();
       status.kv_block_cached_count = lane->blocks().n_cached();

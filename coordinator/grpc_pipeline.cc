@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -10,8 +11,11 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "coordinator/step_proto.h"
+#include "grpcpp/alarm.h"
 #include "grpcpp/client_context.h"
 #include "grpcpp/support/client_callback.h"
 #include "proto/tern/v1/worker.grpc.pb.h"
@@ -26,6 +30,11 @@ namespace {
 // one per stage, one planned ahead and one of releases, so that this is never
 // reached.
 constexpr size_t kMaxQueuedPlans = 256;
+
+// How long to wait, when a worker says that a neighbour is gone, for the
+// neighbour's own connection to break: the worker that says so lives, and is
+// not to lose its stage for it.
+constexpr absl::Duration kNeighbourWait = absl::Milliseconds(100);
 
 using SharedPlan = std::shared_ptr<const v1::StepPlan>;
 
@@ -56,9 +65,14 @@ class GrpcPipeline::Core : public std::enable_shared_from_this<Core> {
   void OnLoaded(int stage, const v1::StageInfo& info) ABSL_LOCKS_EXCLUDED(mu_);
   void OnResult(int stage, const v1::StepResult& result)
       ABSL_LOCKS_EXCLUDED(mu_);
-  void OnEnded(int stage, absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);
+  // is_from_worker: whether the stage's worker itself ended the call.
+  void OnEnded(int stage, absl::Status status, bool is_from_worker = false)
+      ABSL_LOCKS_EXCLUDED(mu_);
 
  private:
+  void Lose(int stage, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void OnNeighbourWaited() ABSL_LOCKS_EXCLUDED(mu_);
+
   // Whether nothing is told to the listener any more.
   bool over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return closed_ || lost_;
@@ -80,6 +94,9 @@ class GrpcPipeline::Core : public std::enable_shared_from_this<Core> {
   absl::Mutex mu_;
   bool closed_ ABSL_GUARDED_BY(mu_) = false;
   bool lost_ ABSL_GUARDED_BY(mu_) = false;
+  // Who said first that a neighbour is gone, and what.
+  absl::optional<std::pair<int, absl::Status>> first_word_ ABSL_GUARDED_BY(mu_);
+  grpc::Alarm neighbour_wait_;
   std::vector<std::shared_ptr<LoadCall>> loads_ ABSL_GUARDED_BY(mu_);
   std::vector<std::shared_ptr<StepStream>> streams_ ABSL_GUARDED_BY(mu_);
   int n_loaded_ ABSL_GUARDED_BY(mu_) = 0;
@@ -201,10 +218,12 @@ class GrpcPipeline::StepStream
 
   void OnDone(const grpc::Status& status) override {
     const std::shared_ptr<StepStream> self = std::move(self_);
-    core_->OnEnded(stage_, status.ok()
-                               ? absl::UnavailableError(
-                                     "the worker ended its stream of steps")
-                               : FromGrpcStatus(status));
+    core_->OnEnded(
+        stage_,
+        status.ok()
+            ? absl::UnavailableError("the worker ended its stream of steps")
+            : FromGrpcStatus(status),
+        context_.GetServerTrailingMetadata().count(kFromWorkerKey) > 0);
   }
 
  private:
@@ -263,6 +282,7 @@ void GrpcPipeline::Core::Close() {
   }
   for (const auto& load : loads) load->Cancel();
   for (const auto& stream : streams) stream->Cancel();
+  neighbour_wait_.Cancel();
 }
 
 void GrpcPipeline::Core::Send(SharedPlan plan) {
@@ -295,7 +315,7 @@ void GrpcPipeline::Core::OnLoaded(int stage, const v1::StageInfo& info) {
   {
     absl::MutexLock lock(&mu_);
     if (over()) return;
-    infos_[stage] = {info.weight_bytes(), info.kv_bytes()};
+    infos_[stage] = {info.weight_bytes(), info.kv_bytes(), info.kept_kv()};
     if (++n_loaded_ < n_stages_) return;
     for (int i = 0; i < n_stages_; ++i) {
       streams.push_back(std::make_shared<StepStream>(shared_from_this(), i));
@@ -357,9 +377,27 @@ int GrpcPipeline::Core::SlowestStage() {
   return 0;
 }
 
-void GrpcPipeline::Core::OnEnded(int stage, absl::Status status) {
+void GrpcPipeline::Core::OnEnded(int stage, absl::Status status,
+                                 bool is_from_worker) {
   absl::MutexLock lock(&mu_);
   if (over()) return;
+  if (!is_from_worker || !absl::IsUnavailable(status) || n_stages_ == 1) {
+    Lose(stage, std::move(status));
+    return;
+  }
+  if (first_word_.has_value()) return;
+  first_word_.emplace(stage, std::move(status));
+  neighbour_wait_.Set(
+      absl::ToChronoTime(absl::Now() + kNeighbourWait),
+      [self = shared_from_this()](bool) { self->OnNeighbourWaited(); });
+}
+
+void GrpcPipeline::Core::OnNeighbourWaited() {
+  absl::MutexLock lock(&mu_);
+  if (!over()) Lose(first_word_->first, std::move(first_word_->second));
+}
+
+void GrpcPipeline::Core::Lose(int stage, absl::Status status) {
   lost_ = true;
   listener_.on_lost(stage, std::move(status));
 }

@@ -83,6 +83,8 @@ void Describe(const Engine::PipelineStatus& pipeline, int kv_block_size,
   out->set_draft_token_count(pipeline.counters.drafted_tokens);
   out->set_accepted_draft_token_count(pipeline.counters.accepted_draft_tokens);
   out->set_preemption_count(pipeline.counters.preemptions);
+  out->set_refilled_token_count(pipeline.counters.refilled_tokens);
+  out->set_keeps_boundary(pipeline.keeps_boundary);
   for (const Engine::StageStatus& from : pipeline.stages) {
     v1::Stage* stage = out->add_stages();
     stage->set_worker_id(from.placed.worker_id);

@@ -19,14 +19,16 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 }  // namespace
 
 Lane::Lane(int index, const Options& options, const Capacity& capacity,
-           FairQueue* queue)
+           FairQueue* queue, BlockManager blocks)
     : index_(index),
       options_(options),
       capacity_(capacity),
       queue_(queue),
-      blocks_(capacity.n_blocks, capacity.block_size),
+      blocks_(std::move(blocks)),
       draft_chooser_({options.max_draft_tokens, options.always_drafts}) {
   CHECK(capacity.n_micro_batches > 0);
+  CHECK(blocks_.n_blocks() == capacity.n_blocks &&
+        blocks_.block_size() == capacity.block_size);
 }
 
 bool Lane::CanHold(int64_t n_positions) const {
@@ -131,6 +133,8 @@ void Lane::ServeHighestRank() {
   Sequence* sequence = running_.begin()->second;
   if (sequence->in_flight_step_id != 0) return;
   TakeOverBlocks(sequence);
+  // Those are there already.
+  if (!LostBlocksOf(*sequence, 1).empty()) return;
   const int n_tokens =
       std::min(sequence->n_pending(), options_.max_step_tokens);
   TryAllocate(sequence, sequence->n_computed + n_tokens);
@@ -295,6 +299,15 @@ void Lane::AddPrefillRows(StepPlan* plan) {
     // When another's row in this step computes what it needs next, it is taken
     // over in the step after.
     if (!TakeOverBlocks(sequence)) continue;
+    if (const std::vector<BlockManager::Known> lost =
+            LostBlocksOf(*sequence, std::max(1, budget / block_size));
+        !lost.empty()) {
+      const int n_lost = static_cast<int>(lost.size()) * block_size;
+      if (n_lost > options_.max_step_tokens - step_tokens_) continue;
+      AddRefillRow(sequence, lost, plan);
+      budget -= n_lost;
+      continue;
+    }
     int n_tokens = std::min(budget, sequence->n_pending());
     if (n_tokens < sequence->n_pending()) {
       // Whole blocks, which can be shared.
@@ -383,6 +396,52 @@ void Lane::AddRow(Sequence* sequence, int n_tokens, StepPlan* plan) {
        position_scored,
        static_cast<int>(row.scored_tokens.size())});
   plan->rows.push_back(std::move(row));
+}
+
+// The blocks that hold what the sequence needs next and that the same stages
+// have lost; at most so many.
+std::vector<BlockManager::Known> Lane::LostBlocksOf(const Sequence& sequence,
+                                                    int n_most) const {
+  std::vector<BlockManager::Known> lost;
+  const int block_size = blocks_.block_size();
+  if (!options_.prefix_cache ||
+      static_cast<int>(sequence.block_ids.size()) * block_size !=
+          sequence.n_computed) {
+    return lost;
+  }
+  const absl::Span<const int32_t> tokens = sequence.tokens;
+  BlockManager::PrefixId prefix = sequence.prefix;
+  for (int position = sequence.n_computed;
+       static_cast<int>(lost.size()) < n_most &&
+       position + block_size <= sequence.n_reusable();
+       position += block_size) {
+    const std::optional<BlockManager::Known> known =
+        blocks_.Find(prefix, tokens.subspan(position, block_size));
+    if (!known.has_value() || known->lost_by.empty()) break;
+    if (!lost.empty() && !(known->lost_by == lost[0].lost_by)) break;
+    prefix = known->prefix;
+    lost.push_back(*known);
+  }
+  return lost;
+}
+
+// Takes over blocks that some stages have lost, and has these compute them.
+void Lane::AddRefillRow(Sequence* sequence,
+                        const std::vector<BlockManager::Known>& lost,
+                        StepPlan* plan) {
+  for (const BlockManager::Known& known : lost) {
+    blocks_.AddReference(known.block_id);
+    blocks_.Refill(known.block_id, plan->step_id);
+    sequence->block_ids.push_back(known.block_id);
+    sequence->prefix = known.prefix;
+    ++sequence->n_blocks_known;
+  }
+  const int n_tokens = static_cast<int>(lost.size()) * blocks_.block_size();
+  AddRow(sequence, n_tokens, plan);
+  StepRow& row = plan->rows.back();
+  CHECK(!row.samples && row.scored_tokens.empty());
+  row.computing_stages = lost[0].lost_by;
+  counters_.refilled_tokens += n_tokens;
 }
 
 // Tells the workers of the blocks that so many positions need. Those beyond,
@@ -510,6 +569,13 @@ absl::Duration Lane::ExpectedTime() const {
   return cost_.Predict(in_flight_.front().n_tokens);
 }
 
+BlockManager Lane::GiveUpBlocks() {
+  CHECK(running_.empty());
+  blocks_.StartAnew(in_flight_.empty() ? last_step_id_
+                                       : in_flight_.front().step_id - 1);
+  return std::move(blocks_);
+}
+
 std::vector<int64_t> Lane::InFlight() const {
   std::vector<int64_t> ids;
   for (const InFlightStep& step : in_flight_) {
@@ -553,6 +619,8 @@ bool Lane::TakeOverBlocks(Sequence* sequence) {
     const std::optional<BlockManager::Known> known = blocks_.Find(
         sequence->prefix, tokens.subspan(sequence->n_computed, block_size));
     if (!known.has_value()) return true;
+    // They are computed again first.
+    if (!known->lost_by.empty()) return true;
     if (known->filled_in > last_step_id_) return false;
     blocks_.AddReference(known->block_id);
     sequence->block_ids.push_back(known->block_id);

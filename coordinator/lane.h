@@ -83,6 +83,8 @@ class Lane {
     // Guesses at tokens, and those of them that came true.
     int64_t drafted_tokens = 0;
     int64_t accepted_draft_tokens = 0;
+    // Tokens that only those stages computed that had lost them.
+    int64_t refilled_tokens = 0;
   };
 
   // A row of a step that is not answered yet.
@@ -97,9 +99,11 @@ class Lane {
     int n_scored = 0;             // how many it does
   };
 
-  // index: the `pipeline` of its sequences.
+  // index:  the `pipeline` of its sequences.
+  // blocks: as many as `capacity` says, none in use, with what the workers kept
+  //         of an earlier pipeline.
   Lane(int index, const Options& options, const Capacity& capacity,
-       FairQueue* queue);
+       FairQueue* queue, BlockManager blocks);
 
   // Whether the pool is large enough for so many positions.
   bool CanHold(int64_t n_positions) const;
@@ -145,6 +149,10 @@ class Lane {
   const std::set<std::pair<Sequence::Rank, Sequence*>>& running() const {
     return running_;
   }
+  // The blocks, with what is certain to be in them: the workers are gone, and
+  // so is this lane. REQUIRES: nothing runs.
+  BlockManager GiveUpBlocks();
+
   // Ids of those whose steps are in flight; some may have ended.
   std::vector<int64_t> InFlight() const;
 
@@ -200,6 +208,11 @@ class Lane {
   Cached LookUp(const SequenceParameters& parameters,
                 absl::Span<const int32_t> tokens);
   bool TakeOverBlocks(Sequence* sequence);
+  std::vector<BlockManager::Known> LostBlocksOf(const Sequence& sequence,
+                                                int n_most) const;
+  void AddRefillRow(Sequence* sequence,
+                    const std::vector<BlockManager::Known>& lost,
+                    StepPlan* plan);
   void PublishBlocks(Sequence* sequence, int64_t step_id);
 
   bool TryAllocate(Sequence* sequence, int n_positions);

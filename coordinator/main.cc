@@ -56,6 +56,11 @@ ABSL_FLAG(bool, prefix_cache, true,
           "Whether prompts of one principal that begin alike share what has "
           "been computed for their beginning. Answers are the same either "
           "way.");
+ABSL_FLAG(std::string, keep_boundary, "auto",
+          "Whether stages keep what they send to the next one, for every token "
+          "in the KV cache: a stage that is lost is then computed again "
+          "without those before it. always: the KV cache is smaller by that "
+          "much. auto: where it is not. never.");
 ABSL_FLAG(int, max_sequences, 64,
           "Most sequences that run at a time on each pipeline.");
 ABSL_FLAG(int, max_queued_requests, 1024,
@@ -188,6 +193,7 @@ int Run() {
   }
   options.max_sequences = absl::GetFlag(FLAGS_max_sequences);
   options.prefix_cache = absl::GetFlag(FLAGS_prefix_cache);
+  options.keep_boundary = absl::GetFlag(FLAGS_keep_boundary);
   options.max_queued_requests = absl::GetFlag(FLAGS_max_queued_requests);
   options.max_queued_tokens = absl::GetFlag(FLAGS_max_queued_tokens);
   options.max_step_tokens = absl::GetFlag(FLAGS_max_step_tokens);

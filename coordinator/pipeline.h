@@ -37,12 +37,17 @@ class Pipeline {
     // Whether rows will name the step that samples their token.
     bool looks_ahead = false;
     Placement placement;
+    // By stage: the epoch at whose end its worker held what is still of use in
+    // its KV blocks; 0 for none.
+    std::vector<int64_t> kept_epochs;
   };
 
   // A loaded stage.
   struct StageInfo {
     int64_t weight_bytes = 0;
     int64_t kv_bytes = 0;
+    // Whether the KV blocks hold what they held at the end of kept_epochs.
+    bool kept_kv = false;
   };
 
   // Hears what becomes of it. Called on any thread, one call at a time; must

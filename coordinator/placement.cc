@@ -145,11 +145,43 @@ absl::Status TooSmall(const PlacementOptions& options, const CutTask& task,
       ", a smaller --kv_cache_tokens, or more memory"));
 }
 
-Placement MakePlacement(absl::Span<const PlacementCandidate> candidates,
-                        const CutTask& task, const StageCut& cut) {
+// Decides whether the stages keep their boundary, for which the KV cache may
+// have to be smaller.
+void DecideBoundary(const PlacementOptions& options, const CutTask& task,
+                    absl::Span<const CutWorker> workers, const StageCut& cut,
+                    Placement* placement) {
+  if (cut.stages.size() < 2 ||
+      options.keep_boundary == BoundaryKeeping::kNever) {
+    return;
+  }
+  int64_t n_blocks = placement->kv_block_count;
+  for (const CutStage& stage : cut.stages) {
+    if (stage.layer_end == task.n_layers) continue;  // It keeps none.
+    const CutWorker& worker = workers[stage.worker];
+    const int64_t n_layers = stage.layer_end - stage.layer_begin;
+    const int64_t left = worker.memory_bytes - n_layers * worker.layer_bytes;
+    n_blocks =
+        std::min(n_blocks, left / (n_layers * task.kv_block_bytes +
+                                   task.kv_block_size * task.hidden_bytes));
+  }
+  const int64_t n_least =
+      options.keep_boundary == BoundaryKeeping::kAlways
+          ? std::min(task.kv_blocks_least, placement->kv_block_count)
+          : placement->kv_block_count;
+  if (n_blocks < n_least) return;
+  placement->keeps_boundary = true;
+  placement->kv_block_count = static_cast<int>(n_blocks);
+}
+
+Placement MakePlacement(const PlacementOptions& options,
+                        absl::Span<const PlacementCandidate> candidates,
+                        const CutTask& task,
+                        absl::Span<const CutWorker> workers,
+                        const StageCut& cut) {
   Placement placement;
   placement.kv_block_count = cut.kv_blocks;
   placement.forecast = cut.forecast;
+  DecideBoundary(options, task, workers, cut, &placement);
   for (const CutStage& stage : cut.stages) {
     const WorkerRegistration& r = candidates[stage.worker].worker->registration;
     placement.stages.push_back(
@@ -283,32 +315,51 @@ Groups GroupNeighbours(const CutTask& task, absl::Span<const CutWorker> workers,
   return groups;
 }
 
-// Stages of the ranges asked for, to the first that have the memory.
+// Stages of the ranges asked for, to the first that have the memory: to those
+// that hold the range, else to those that hold none of the ranges.
 std::vector<StageCut> CutAsAsked(const ModelConfig& config,
                                  const PlacementOptions& options,
                                  const CutTask& task,
                                  absl::Span<const CutWorker> workers) {
-  std::vector<int> ends = options.layer_cuts;
-  ends.push_back(config.n_layers);
+  std::vector<CutStage> wanted;
+  for (const int cut : options.layer_cuts) {
+    wanted.push_back({-1, wanted.empty() ? 0 : wanted.back().layer_end, cut});
+  }
+  wanted.push_back({-1, wanted.back().layer_end, config.n_layers});
+  const auto holds = [&workers](size_t i, const CutStage& stage) {
+    return workers[i].holds.has_value() &&
+           workers[i].holds->layer_begin == stage.layer_begin &&
+           workers[i].holds->layer_end == stage.layer_end;
+  };
+  const auto holds_any = [&](size_t i) {
+    return std::any_of(wanted.begin(), wanted.end(),
+                       [&](const CutStage& stage) { return holds(i, stage); });
+  };
   std::vector<StageCut> cuts;
   std::vector<bool> is_taken(workers.size());
   while (true) {
-    std::vector<CutStage> stages;
-    int begin = 0;
-    for (const int end : ends) {
-      for (size_t i = 0; i < workers.size(); ++i) {
-        const CutStage stage = {static_cast<int>(i), begin, end};
-        if (is_taken[i] ||
-            KvBlocksThatFit(task, workers, {stage}) < task.kv_blocks_least) {
-          continue;
+    std::vector<CutStage> stages = wanted;
+    const auto give = [&](auto may_have) {
+      for (CutStage& stage : stages) {
+        for (size_t i = 0; i < workers.size() && stage.worker < 0; ++i) {
+          CutStage given = stage;
+          given.worker = static_cast<int>(i);
+          if (is_taken[i] || !may_have(i, stage) ||
+              KvBlocksThatFit(task, workers, {given}) < task.kv_blocks_least) {
+            continue;
+          }
+          is_taken[i] = true;
+          stage = given;
         }
-        is_taken[i] = true;
-        stages.push_back(stage);
-        break;
       }
-      begin = end;
+    };
+    give(holds);
+    give([&](size_t i, const CutStage&) { return !holds_any(i); });
+    give([](size_t, const CutStage&) { return true; });
+    if (std::any_of(stages.begin(), stages.end(),
+                    [](const CutStage& stage) { return stage.worker < 0; })) {
+      return cuts;
     }
-    if (stages.size() < ends.size()) return cuts;
     StageCut cut;
     cut.kv_blocks = static_cast<int>(KvBlocksThatFit(task, workers, stages));
     cut.forecast = ForecastCut(task, workers, stages, cut.kv_blocks);
@@ -327,6 +378,19 @@ std::vector<PlacementCandidate> Candidates(
     candidates.push_back({worker, worker->holds});
   }
   return candidates;
+}
+
+bool ParseBoundaryKeeping(absl::string_view text, BoundaryKeeping* keeping) {
+  if (text == "never") {
+    *keeping = BoundaryKeeping::kNever;
+  } else if (text == "auto") {
+    *keeping = BoundaryKeeping::kWhereFree;
+  } else if (text == "always") {
+    *keeping = BoundaryKeeping::kAlways;
+  } else {
+    return false;
+  }
+  return true;
 }
 
 CutTask CutTaskOf(const ModelConfig& config, const PlacementOptions& options) {
@@ -401,7 +465,8 @@ Placements PlacePipelines(const ModelConfig& config,
       CutWorkersOf(config, options, candidates);
   if (!options.layer_cuts.empty()) {
     for (const StageCut& cut : CutAsAsked(config, options, task, workers)) {
-      placements.pipelines.push_back(MakePlacement(candidates, task, cut));
+      placements.pipelines.push_back(
+          MakePlacement(options, candidates, task, workers, cut));
     }
   } else {
     std::map<std::string, std::vector<int>> by_class;
@@ -426,7 +491,8 @@ Placements PlacePipelines(const ModelConfig& config,
       absl::optional<StageCut> cut = CutStages(task, members);
       if (!cut.has_value()) continue;  // It had a rate, so it has a cut.
       for (CutStage& stage : cut->stages) stage.worker = group[stage.worker];
-      placements.pipelines.push_back(MakePlacement(candidates, task, *cut));
+      placements.pipelines.push_back(
+          MakePlacement(options, candidates, task, workers, *cut));
     }
   }
   if (placements.pipelines.empty()) {

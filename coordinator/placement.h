@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
 #include "coordinator/cluster_view.h"
@@ -14,6 +15,18 @@
 #include "model/stage_plan.h"
 
 namespace tern {
+
+// Whether the stages of a pipeline keep what they send to the next one, for
+// every token in the KV cache: then a stage that is lost is computed anew
+// without those before it.
+enum class BoundaryKeeping {
+  kNever,
+  kWhereFree,  // where no KV block is lost to it
+  kAlways,     // where it leaves the KV cache what it must have
+};
+
+// "never", "auto" and "always". False for anything else.
+bool ParseBoundaryKeeping(absl::string_view text, BoundaryKeeping* keeping);
 
 struct PlacementOptions {
   // Stages of every pipeline; 0 for as many as give the most tokens per second.
@@ -33,6 +46,7 @@ struct PlacementOptions {
   // `context_tokens` each (or the model's context, where that is shorter).
   int max_sequences = 64;
   int context_tokens = 512;
+  BoundaryKeeping keep_boundary = BoundaryKeeping::kWhereFree;
 };
 
 // Longest context that an automatic KV cache makes room for in every sequence:
@@ -60,6 +74,7 @@ struct PlacedStage {
 struct Placement {
   std::vector<PlacedStage> stages;
   int kv_block_count = 0;
+  bool keeps_boundary = false;
   CutForecast forecast;
 };
 
@@ -80,7 +95,8 @@ struct Placement {
 // workers and 128 layers take less than 0.1 s (bench/placement_bench).
 //
 // With layer_cuts, stages go to the first candidates in their order that have
-// the memory, as often as there are enough.
+// the memory, as often as there are enough: to those that hold their layers,
+// else to those that hold no stage's.
 struct Placements {
   std::vector<Placement> pipelines;
   // When there are none, why not:

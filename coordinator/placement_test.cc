@@ -273,6 +273,56 @@ TEST_F(PlacementTest, CutsAreAsAskedFor) {
   EXPECT_EQ(WhyNone().code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_F(PlacementTest, CutsAsAskedForLeaveStagesWithWhoHoldsThem) {
+  options_.layer_cuts = {5};
+  for (const char* id : {"a", "b", "c", "d"}) AddWorker(id, 1 << 30);
+  holds_["b"] = {5, 8, false, true};
+  holds_["c"] = {0, 5, true, false};
+  EXPECT_EQ(Placed(), (std::vector<std::string>{"c:0-5 b:5-8", "a:0-5 d:5-8"}));
+  // Whoever holds a stage takes another before there is none.
+  workers_.pop_back();
+  workers_.erase(workers_.begin());
+  holds_["b"] = {0, 5, true, false};
+  EXPECT_EQ(Placed(), (std::vector<std::string>{"b:0-5 c:5-8"}));
+}
+
+TEST_F(PlacementTest, TheBoundaryIsKeptWhereItTakesNoBlocks) {
+  options_.n_stages = 2;
+  AddWorker("a", int64_t{1} << 40);
+  AddWorker("b", int64_t{1} << 40);
+  EXPECT_TRUE(Place().keeps_boundary);
+  options_.keep_boundary = BoundaryKeeping::kNever;
+  EXPECT_FALSE(Place().keeps_boundary);
+  // One stage sends nothing.
+  options_.n_stages = 1;
+  options_.keep_boundary = BoundaryKeeping::kAlways;
+  EXPECT_FALSE(Place().keeps_boundary);
+}
+
+TEST_F(PlacementTest, AskedForTheBoundaryTakesBlocksButNotTheLastOnes) {
+  options_.n_stages = 2;
+  options_.max_sequences = 1000;
+  AddWorker("a", 16 << 20);
+  AddWorker("b", 16 << 20);
+  const Placement without = Place();
+  EXPECT_FALSE(without.keeps_boundary);
+  options_.keep_boundary = BoundaryKeeping::kAlways;
+  const Placement with = Place();
+  EXPECT_TRUE(with.keeps_boundary);
+  EXPECT_LT(with.kv_block_count, without.kv_block_count);
+  // What the first stage takes fits.
+  const StageCost cost =
+      CostOf(Config(), with.stages[0].range, options_.head_int8, 0, 16);
+  const int64_t a_block =
+      cost.kv_block_bytes + BoundaryBlockBytes(Config(), 16);
+  const int64_t left = UsableMemory(16 << 20) - cost.weight_bytes;
+  EXPECT_LE(with.kv_block_count * a_block, left);
+  // A cache that was asked for is not made smaller.
+  options_.kv_cache_tokens = int64_t{16} * without.kv_block_count;
+  EXPECT_FALSE(Place().keeps_boundary);
+  EXPECT_EQ(Place().kv_block_count, without.kv_block_count);
+}
+
 TEST_F(PlacementTest, AHeadAsStoredTakesItsShareOfTime) {
   options_.n_stages = 2;
   options_.kv_cache_tokens = 8 * 160;

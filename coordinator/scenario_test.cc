@@ -109,7 +109,7 @@ class Scenario {
       const Lane* lane = toys_->scheduler_.lane(index);
       if (lane == nullptr) continue;
       EXPECT_EQ(lane->blocks().n_in_use(), 0);
-      EXPECT_EQ(workers.toy->n_sequences(), 0);
+      EXPECT_EQ(workers.toys.back()->n_sequences(), 0);
     }
   }
 

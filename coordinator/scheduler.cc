@@ -28,6 +28,7 @@ void Accumulate(const Lane::Counters& from, Lane::Counters* to) {
   to->found_tokens += from.found_tokens;
   to->drafted_tokens += from.drafted_tokens;
   to->accepted_draft_tokens += from.accepted_draft_tokens;
+  to->refilled_tokens += from.refilled_tokens;
 }
 
 }  // namespace
@@ -41,10 +42,15 @@ Scheduler::Scheduler(const Options& options) : options_(options) {
   CHECK(options.min_prefill_tokens > 0);
 }
 
-std::vector<SequenceEvent> Scheduler::StartPipeline(int index,
-                                                    const Capacity& capacity) {
+std::vector<SequenceEvent> Scheduler::StartPipeline(
+    int index, const Capacity& capacity, std::optional<BlockManager> kept) {
   CHECK(index >= 0 && lane(index) == nullptr);
-  lanes_[index] = std::make_unique<Lane>(index, options_, capacity, &queue_);
+  // Only whole blocks are computed again.
+  if (!kept.has_value() || options_.max_step_tokens < capacity.block_size) {
+    kept.emplace(capacity.n_blocks, capacity.block_size);
+  }
+  lanes_[index] = std::make_unique<Lane>(index, options_, capacity, &queue_,
+                                         *std::move(kept));
   for (const int64_t id : unplaceable_) {
     queue_.Enter(sequences_.at(id).get());
   }
@@ -58,9 +64,9 @@ std::vector<SequenceEvent> Scheduler::StartPipeline(int index,
   return events;
 }
 
-void Scheduler::StopPipeline(int index) {
+std::optional<BlockManager> Scheduler::StopPipeline(int index) {
   const auto it = lanes_.find(index);
-  if (it == lanes_.end()) return;
+  if (it == lanes_.end()) return std::nullopt;
   Lane* const lane = it->second.get();
   while (!lane->running().empty()) {
     Sequence* sequence = lane->running().begin()->second;
@@ -74,7 +80,9 @@ void Scheduler::StopPipeline(int index) {
     sequence->second->n_in_flight = 0;
   }
   Accumulate(lane->counters(), &counters_of_lost_);
+  BlockManager blocks = lane->GiveUpBlocks();
   lanes_.erase(it);
+  return blocks;
 }
 
 bool Scheduler::HasRoomFor(const SequenceParameters& parameters,

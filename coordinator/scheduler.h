@@ -68,15 +68,19 @@ class Scheduler {
 
   explicit Scheduler(const Options& options);
 
-  // A pipeline is there, its workers knowing nothing. Its steps count from 1.
-  // Returns the ends of sequences that can never fit any pipeline
-  // (RESOURCE_EXHAUSTED). REQUIRES: no pipeline of that index; index >= 0.
-  std::vector<SequenceEvent> StartPipeline(int index, const Capacity& capacity);
+  // A pipeline is there, its workers knowing nothing but what is in `kept`,
+  // blocks that StopPipeline() returned. Its steps count from 1. Returns the
+  // ends of sequences that can never fit any pipeline (RESOURCE_EXHAUSTED).
+  // REQUIRES: no pipeline of that index; index >= 0; `kept` fits the capacity.
+  std::vector<SequenceEvent> StartPipeline(
+      int index, const Capacity& capacity,
+      std::optional<BlockManager> kept = std::nullopt);
 
   // The pipeline is lost: what ran on it goes back to waiting, to be replayed
-  // from the token logs; what was in flight will not be reported. Nothing
-  // happens when there is none.
-  void StopPipeline(int index);
+  // from the token logs; what was in flight will not be reported. Returns what
+  // its blocks hold for certain: what steps that were answered computed.
+  // Nothing happens when there is none.
+  std::optional<BlockManager> StopPipeline(int index);
 
   // The pipeline finishes what it runs and takes in nothing more.
   // REQUIRES: the pipeline is there.

@@ -23,8 +23,10 @@ namespace {
 // answers show that every replay presented exactly its token log.
 //
 // n_drafts_true: grows by the guesses that came true.
+// n_refilled:    grows by the tokens that only stages computed that had lost
+//                them.
 void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans,
-                    int64_t* n_drafts_true) {
+                    int64_t* n_drafts_true, int64_t* n_refilled) {
   SCOPED_TRACE(absl::StrCat("seed=", seed));
   std::mt19937 random(seed);
   const auto draw = [&random](int low, int high) {
@@ -103,6 +105,14 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans,
         if (bench.scheduler_.lane(p) == nullptr) {
           bench.StartPipeline(n_blocks, p);
           is_one_missing = false;
+        } else if (draw(0, 9) == 0) {
+          std::set<int> lost;
+          std::vector<int> n_run;
+          for (int stage = 0; stage < n_stages; ++stage) {
+            if (draw(0, n_stages) == 0) lost.insert(stage);
+            n_run.push_back(draw(0, n_stages));
+          }
+          bench.ReplaceStages(lost, draw(0, 1) == 0, n_run, p);
         } else if (draw(0, 19) == 0) {
           bench.StopPipeline(p);
           if (draw(0, 3) == 0) n_blocks = draw(2, 24);
@@ -170,26 +180,28 @@ void RunRandomTrace(uint32_t seed, std::vector<StepPlan>* plans,
       bench.ExpectAnswer(id, static_cast<int>(bench.answers_[id].size()));
     }
   }
+  *n_refilled += bench.scheduler_.counters().refilled_tokens;
   *plans = std::move(bench.plans_);
 }
 
 TEST(SchedulerProperty, RandomTracesFinishWithTheRightTokensAndNoLeak) {
   const uint32_t first = std::random_device()();
-  int64_t n_drafts_true = 0;
+  int64_t n_drafts_true = 0, n_refilled = 0;
   for (uint32_t i = 0; i < 300 && !HasFailure(); ++i) {
     std::vector<StepPlan> plans;
     // A few traces are the same every time; the others are new.
-    RunRandomTrace(i < 50 ? i : first + i, &plans, &n_drafts_true);
+    RunRandomTrace(i < 50 ? i : first + i, &plans, &n_drafts_true, &n_refilled);
   }
   EXPECT_GT(n_drafts_true, 100);
+  EXPECT_GT(n_refilled, 1000);
 }
 
 TEST(SchedulerProperty, SameCallsGiveSamePlans) {
   for (uint32_t seed = 0; seed < 20 && !HasFailure(); ++seed) {
     std::vector<StepPlan> a, b;
-    int64_t n_drafts_true = 0;
-    RunRandomTrace(seed, &a, &n_drafts_true);
-    RunRandomTrace(seed, &b, &n_drafts_true);
+    int64_t n_drafts_true = 0, n_refilled = 0;
+    RunRandomTrace(seed, &a, &n_drafts_true, &n_refilled);
+    RunRandomTrace(seed, &b, &n_drafts_true, &n_refilled);
     ASSERT_EQ(a.size(), b.size());
     for (size_t i = 0; i < a.size(); ++i) {
       ASSERT_EQ(a[i].released_run_ids, b[i].released_run_ids);

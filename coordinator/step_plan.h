@@ -49,6 +49,17 @@ struct SequenceSetup {
   int prompt_token_count = 0;
 };
 
+// Stages [begin, end) of a pipeline.
+struct StageSpan {
+  int begin = 0;
+  int end = 0;
+
+  bool empty() const { return begin == end; }
+  friend bool operator==(const StageSpan& a, const StageSpan& b) {
+    return a.begin == b.begin && a.end == b.end;
+  }
+};
+
 // A run of consecutive tokens of one sequence.
 struct StepRow {
   int64_t run_id = 0;
@@ -70,6 +81,10 @@ struct StepRow {
   // so many places up to the one behind the row, or to its last token where it
   // samples.
   std::vector<int32_t> scored_tokens;
+  // Not empty in a row that fills blocks again which only these stages have
+  // lost: all of new_block_ids that are not taken over. Nobody else computes
+  // it, and it samples nothing.
+  StageSpan computing_stages;
 
   int n_tokens() const {
     return sampled_in_step_id > 0 ? 1 : static_cast<int>(tokens.size());

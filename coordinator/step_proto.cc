@@ -92,6 +92,10 @@ v1::StepPlan ToProto(const StepPlan& plan, const Pipeline::Spec& spec) {
                                             row.taken_over_tokens.end());
     to->mutable_scored_token_ids()->Add(row.scored_tokens.begin(),
                                         row.scored_tokens.end());
+    if (!row.computing_stages.empty()) {
+      to->mutable_computing_stages()->set_begin(row.computing_stages.begin);
+      to->mutable_computing_stages()->set_end(row.computing_stages.end);
+    }
   }
   SetChecksum(&out);
   return out;
@@ -165,6 +169,11 @@ v1::LoadStageRequest LoadRequestOf(const Pipeline::Spec& spec, int stage) {
   } else if (stage > 0 && spec.looks_ahead) {
     request.set_first_stage_address(stages[0].address);
   }
+  if (!spec.kept_epochs.empty()) {
+    request.set_kept_epoch(spec.kept_epochs[stage]);
+  }
+  request.set_keeps_boundary(spec.placement.keeps_boundary &&
+                             stage + 1 < static_cast<int>(stages.size()));
   request.set_content_id(spec.content_id);
   for (const std::string& address : spec.weight_peers) {
     if (address != placed.address) request.add_weight_peer_addresses(address);

@@ -63,6 +63,10 @@ StageCost CostOf(const ModelConfig& config, const StageRange& stage,
   return cost;
 }
 
+int64_t BoundaryBlockBytes(const ModelConfig& config, int kv_block_size) {
+  return int64_t{config.hidden_size} * kv_block_size * sizeof(float);
+}
+
 absl::StatusOr<std::vector<StageRange>> PlanStages(const ModelConfig& config,
                                                    int n_stages, bool head_int8,
                                                    int64_t head_row_bytes,

@@ -42,6 +42,9 @@ StageCost CostOf(const ModelConfig& config, const StageRange& stage,
                  bool head_int8, int64_t head_row_bytes, int kv_block_size,
                  const PackedBlocks& blocks = {});
 
+// Bytes of what a stage sends to the next one for the tokens of a KV block.
+int64_t BoundaryBlockBytes(const ModelConfig& config, int kv_block_size);
+
 // Cuts a model into `n_stages` contiguous stages so that the largest number of
 // weight bytes read per decoded token by one stage is as small as possible; the
 // head counts, the embedding (one row) does not. Among equal cuts, the one

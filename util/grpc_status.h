@@ -11,6 +11,10 @@ namespace tern {
 grpc::Status ToGrpcStatus(const absl::Status& status);
 absl::Status FromGrpcStatus(const grpc::Status& status);
 
+// Trailing metadata of calls that a worker ends by itself: a status that comes
+// without it was made up by gRPC, because the connection or the process is gone.
+inline constexpr char kFromWorkerKey[] = "tern-from-worker";
+
 }  // namespace tern
 
 #endif  // UTIL_GRPC_STATUS_H_

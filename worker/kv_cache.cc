@@ -14,17 +14,31 @@ size_t LayerPoolElements(const KvCache::Shape& shape) {
   return KvBlockElements(shape.n_kv_heads, shape.head_dim) * shape.n_blocks;
 }
 
+size_t KvBytes(const KvCache::Shape& shape) {
+  return LayerPoolElements(shape) * 2 * shape.n_layers * sizeof(uint16_t);
+}
+
+size_t BoundaryBytes(const KvCache::Shape& shape) {
+  return sizeof(float) * shape.n_blocks * kKvBlockSize * shape.boundary_size;
+}
+
 }  // namespace
 
 size_t KvCache::PoolBytes(const Shape& shape) {
-  return LayerPoolElements(shape) * 2 * shape.n_layers * sizeof(uint16_t);
+  return KvBytes(shape) + BoundaryBytes(shape);
 }
 
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(
     const Shape& shape, absl::Span<const int> nodes) {
   CHECK(shape.n_layers > 0 && shape.n_blocks > 0 && shape.context_length > 0);
   ASSIGN_OR_RETURN(HugeBuffer pool,
-                   HugeBuffer::Allocate(PoolBytes(shape), "the KV pool"));
+                   HugeBuffer::Allocate(KvBytes(shape), "the KV pool"));
+  HugeBuffer boundary;
+  if (shape.boundary_size > 0) {
+    ASSIGN_OR_RETURN(boundary,
+                     HugeBuffer::Allocate(BoundaryBytes(shape),
+                                          "what is kept for the next stage"));
+  }
   if (nodes.size() > 1) {
     const absl::Status spread = pool.Interleave(nodes);
     if (!spread.ok()) {
@@ -32,16 +46,25 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::Create(
                    << " status=\"" << spread.ToString() << "\"";
     }
   }
-  return std::unique_ptr<KvCache>(new KvCache(shape, std::move(pool)));
+  return std::unique_ptr<KvCache>(
+      new KvCache(shape, std::move(pool), std::move(boundary)));
 }
 
-KvCache::KvCache(const Shape& shape, HugeBuffer pool)
-    : shape_(shape), pool_(std::move(pool)), blocks_(shape.n_blocks) {}
+KvCache::KvCache(const Shape& shape, HugeBuffer pool, HugeBuffer boundary)
+    : shape_(shape),
+      pool_(std::move(pool)),
+      boundary_(std::move(boundary)),
+      blocks_(shape.n_blocks) {}
+
+void KvCache::ReleaseAll() {
+  sequences_.clear();
+  for (BlockState& block : blocks_) block.n_holders = 0;
+  n_in_use_ = 0;
+}
 
 void KvCache::Clear() {
-  sequences_.clear();
+  ReleaseAll();
   blocks_.assign(blocks_.size(), BlockState());
-  n_in_use_ = 0;
 }
 
 absl::Status KvCache::Open(int64_t sequence_id) {
@@ -171,6 +194,7 @@ absl::Status KvCache::Extend(int64_t sequence_id,
             ? " is held already"
             : absl::StrCat(" does not exist; the pool has ", shape_.n_blocks)));
   }
+  ++n_extensions_;
   for (const int32_t block : new_blocks) blocks_[block].n_filled = 0;
   sequence->blocks.insert(sequence->blocks.end(), new_blocks.begin(),
                           new_blocks.end());
@@ -191,11 +215,23 @@ absl::Span<const int32_t> KvCache::BlockTable(int64_t sequence_id) const {
   return it->second.blocks;
 }
 
+int32_t KvCache::TokenCount(int64_t sequence_id) const {
+  const auto it = sequences_.find(sequence_id);
+  CHECK(it != sequences_.end());
+  return it->second.n_tokens;
+}
+
 KvBlockView KvCache::Block(int layer, int32_t block_id) const {
   const size_t offset =
       block_id * KvBlockElements(shape_.n_kv_heads, shape_.head_dim);
   return {k_pool(layer) + offset, v_pool(layer) + offset, shape_.n_kv_heads,
           shape_.head_dim};
+}
+
+float* KvCache::Boundary(int32_t block_id) const {
+  DCHECK(shape_.boundary_size > 0);
+  return reinterpret_cast<float*>(boundary_.data()) +
+         size_t{kKvBlockSize} * block_id * shape_.boundary_size;
 }
 
 uint16_t* KvCache::LayerPool(int layer, int is_v) const {

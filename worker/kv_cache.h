@@ -17,7 +17,8 @@ namespace tern {
 
 // Keys and values of a stage's layers, in blocks of kKvBlockSize tokens, and
 // which sequences hold which blocks. A full block may have several holders, and
-// keeps what it holds after the last one, until it is given out anew.
+// keeps what it holds after the last one, until it is given out anew. What the
+// stage sent to the next one may be kept with them.
 //
 // The coordinator hands out the blocks; a sequence's table lists them in the
 // order of its positions. What it says is checked here, because it comes from
@@ -33,8 +34,12 @@ class KvCache {
     int n_blocks;
     // Tokens that one sequence may hold.
     int context_length;
+    // Floats of each token that the next stage was sent, if they are kept; 0
+    // otherwise.
+    int boundary_size = 0;
   };
 
+  // Bytes of the pool, with those of the boundary.
   static size_t PoolBytes(const Shape& shape);
 
   // Allocates an empty pool. Between several memory nodes its pages take turns
@@ -44,8 +49,12 @@ class KvCache {
   static absl::StatusOr<std::unique_ptr<KvCache>> Create(
       const Shape& shape, absl::Span<const int> nodes = {});
 
-  // Forgets every sequence. The pool's bytes stay; nobody reads them before
-  // they are written again.
+  // Forgets every sequence. Full blocks keep what they hold, and can be taken
+  // over.
+  void ReleaseAll();
+
+  // Forgets what the blocks hold as well. The pool's bytes stay; nobody reads
+  // them before they are written again.
   void Clear();
 
   // ALREADY_EXISTS when the sequence is open.
@@ -74,10 +83,17 @@ class KvCache {
   // REQUIRES: the sequence is open.
   absl::Span<const int32_t> BlockTable(int64_t sequence_id) const;
 
+  // Its tokens: those in blocks taken over, and those it was extended by.
+  // REQUIRES: the sequence is open.
+  int32_t TokenCount(int64_t sequence_id) const;
+
   int blocks_in_use() const { return n_in_use_; }
   int sequence_count() const { return static_cast<int>(sequences_.size()); }
+  // Calls of Extend() that succeeded: while it stands still no block's content
+  // changes.
+  int64_t extension_count() const { return n_extensions_; }
   const Shape& shape() const { return shape_; }
-  size_t pool_bytes() const { return pool_.size(); }
+  size_t pool_bytes() const { return pool_.size() + boundary_.size(); }
 
   // Pools of a layer, laid out as AttentionArgs asks. layer counts from the
   // stage's first.
@@ -87,6 +103,10 @@ class KvCache {
   // One block of a layer.
   KvBlockView Block(int layer, int32_t block_id) const;
 
+  // Of one block what the next stage was sent: [kKvBlockSize, boundary_size].
+  // REQUIRES: the boundary is kept.
+  float* Boundary(int32_t block_id) const;
+
  private:
   struct Sequence {
     std::vector<int32_t> blocks;
@@ -94,7 +114,7 @@ class KvCache {
     int32_t n_drafts = 0;  // of them, the last
   };
 
-  KvCache(const Shape& shape, HugeBuffer pool);
+  KvCache(const Shape& shape, HugeBuffer pool, HugeBuffer boundary);
   absl::StatusOr<Sequence*> FindOpen(int64_t sequence_id);
   bool IsInPool(int32_t block) const {
     return block >= 0 && block < shape_.n_blocks;
@@ -108,6 +128,8 @@ class KvCache {
 
   const Shape shape_;
   const HugeBuffer pool_;  // [n_layers, 2, n_blocks, KvBlockElements] float16
+  // float [n_blocks, kKvBlockSize, boundary_size]
+  const HugeBuffer boundary_;
   absl::flat_hash_map<int64_t, Sequence> sequences_;
   struct BlockState {
     int32_t n_holders = 0;
@@ -115,6 +137,7 @@ class KvCache {
   };
   std::vector<BlockState> blocks_;  // [n_blocks]
   int n_in_use_ = 0;                // blocks with a holder
+  int64_t n_extensions_ = 0;
 };
 
 }  // namespace tern

@@ -214,5 +214,36 @@ TEST(KvCache, BlocksDoNotOverlap) {
   for (const uintptr_t begin : begins) EXPECT_EQ(begin % 64, 0u);
 }
 
+TEST(KvCache, WhatBlocksHoldOutlivesTheSequencesUntilItIsCleared) {
+  auto cache = MakeCache();
+  ASSERT_TRUE(cache->Open(1).ok());
+  ASSERT_TRUE(cache->Extend(1, {5, 2}, 0, 20).ok());
+  EXPECT_EQ(cache->TokenCount(1), 20);
+  EXPECT_EQ(cache->extension_count(), 1);
+  cache->ReleaseAll();
+  EXPECT_EQ(cache->blocks_in_use(), 0);
+  EXPECT_EQ(cache->sequence_count(), 0);
+  ASSERT_TRUE(cache->Open(1).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(1, {2})));  // not full
+  EXPECT_TRUE(cache->TakeOver(1, {5}).ok());
+  EXPECT_EQ(cache->TokenCount(1), 16);
+  EXPECT_EQ(cache->extension_count(), 1);
+  cache->Clear();
+  ASSERT_TRUE(cache->Open(1).ok());
+  EXPECT_TRUE(absl::IsInvalidArgument(cache->TakeOver(1, {5})));
+}
+
+TEST(KvCache, TheBoundaryHasAPlaceForEachTokenOfEachBlock) {
+  const KvCache::Shape shape = {2, 2, 16, 8, 64, /*boundary_size=*/32};
+  auto cache = KvCache::Create(shape);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  EXPECT_EQ((*cache)->Boundary(3) - (*cache)->Boundary(2), 16 * 32);
+  EXPECT_EQ((*cache)->pool_bytes(), KvCache::PoolBytes(shape));
+  KvCache::Shape without = shape;
+  without.boundary_size = 0;
+  EXPECT_EQ(KvCache::PoolBytes(shape) - KvCache::PoolBytes(without),
+            8u * 16 * 32 * sizeof(float));
+}
+
 }  // namespace
 }  // namespace tern

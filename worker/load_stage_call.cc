@@ -26,7 +26,9 @@ StageRequest FromProto(const v1::LoadStageRequest& r) {
           r.next_stage_address(),
           r.first_stage_address(),
           r.content_id(),
-          {r.weight_peer_addresses().begin(), r.weight_peer_addresses().end()}};
+          {r.weight_peer_addresses().begin(), r.weight_peer_addresses().end()},
+          r.kept_epoch(),
+          r.keeps_boundary()};
 }
 
 }  // namespace
@@ -68,6 +70,7 @@ void LoadStageCall::OnLoaded(absl::StatusOr<LoadedStage> loaded) {
     info->set_weight_bytes(loaded->weight_bytes);
     info->set_kv_bytes(loaded->kv_bytes);
     info->set_kv_block_size(kKvBlockSize);
+    info->set_kept_kv(loaded->kept_kv);
   } else {
     end_ = ToGrpcStatus(loaded.status());
   }

@@ -6,7 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
-#include "model/step_times.h"
+#include "kernels/attention.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 
@@ -33,7 +33,7 @@ Runner::~Runner() { thread_.join(); }
 
 void Runner::Main() {
   const absl::Status status = RunAll();
-  kv_->Clear();
+  kv_->ReleaseAll();
   // This thread lives, though it may have waited in vain for a neighbour: a
   // worker that was taken for hung may get a stage again.
   stage_->CountProgress();
@@ -91,14 +91,22 @@ absl::Status Runner::UpdateSequences(const StepPlan& plan) {
   }
   for (const StepRow& row : plan.rows) {
     const absl::Span<const int32_t> blocks = row.new_block_ids;
-    if (row.taken_over_block_count > 0) {
-      RETURN_IF_ERROR(kv_->TakeOver(row.sequence_id,
-                                    blocks.first(row.taken_over_block_count)));
+    const int32_t n_tokens = static_cast<int32_t>(row.tokens.size());
+    const bool computes = row.IsComputedBy(links_.index);
+    const size_t n_full = computes ? row.taken_over_block_count : blocks.size();
+    if (n_full > 0) {
+      RETURN_IF_ERROR(kv_->TakeOver(row.sequence_id, blocks.first(n_full)));
     }
-    RETURN_IF_ERROR(
-        kv_->Extend(row.sequence_id, blocks.subspan(row.taken_over_block_count),
-                    row.position, static_cast<int32_t>(row.tokens.size()),
-                    row.draft_count));
+    if (computes) {
+      RETURN_IF_ERROR(kv_->Extend(row.sequence_id, blocks.subspan(n_full),
+                                  row.position, n_tokens, row.draft_count));
+    } else if (kv_->TokenCount(row.sequence_id) != row.position + n_tokens) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the row of sequence ", row.sequence_id, ", which stage ",
+          links_.index, " does not compute, ends at position ",
+          row.position + n_tokens, "; its KV blocks hold ",
+          kv_->TokenCount(row.sequence_id), " tokens"));
+    }
     if (links_.is_last_stage()) RETURN_IF_ERROR(RecordTokens(row));
   }
   return absl::OkStatus();
@@ -140,11 +148,11 @@ void Runner::Record(int32_t token, SequenceState* sequence) {
   }
 }
 
-absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
+StepLoad Runner::CollectRows(const StepPlan& plan) {
   rows_.clear();
-  int n_tokens = 0;
   StepLoad load;
   for (const StepRow& row : plan.rows) {
+    if (!row.IsComputedBy(links_.index)) continue;
     const int32_t n = static_cast<int32_t>(row.tokens.size());
     const SamplerParams& sampler =
         sequences_.find(row.sequence_id)->second.sampler;
@@ -159,27 +167,31 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
     rows_.push_back({row.tokens, row.position, kv_->BlockTable(row.sequence_id),
                      n_scored + (row.samples ? 1 + row.draft_count : 0),
                      wanted});
-    n_tokens += n;
+    load.n_tokens += n;
     // Each token attends to those before it and to itself.
     load.n_context += n * (row.position + (n + 1) / 2.0);
   }
-  load.n_tokens = n_tokens;
+  return load;
+}
 
+absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
+  StepLoad load = CollectRows(plan);
   const absl::Time begin = clock_->Now();
   float* hidden = stage_->hidden();
-  if (links_.in.hidden != nullptr) {
-    RETURN_IF_ERROR(links_.in.hidden->Take(
-        plan.step_id, n_tokens, options_.hidden_states_timeout, &received_));
+  if (links_.in.hidden != nullptr && !rows_.empty()) {
+    RETURN_IF_ERROR(
+        links_.in.hidden->Take(plan.step_id, static_cast<int>(load.n_tokens),
+                               options_.hidden_states_timeout, &received_));
     hidden = received_.data();
   }
   const absl::Time computing = clock_->Now();
-  {
+  if (!rows_.empty()) {
     const ThreadPool::CallerBinding binding(*pool_);
     stage_->Forward(rows_, hidden);
     if (links_.is_last_stage()) Sample(plan, hidden, result);
   }
   const absl::Time computed = clock_->Now();
-  if (options_.slowdown != nullptr) {
+  if (options_.slowdown != nullptr && !rows_.empty()) {
     load.n_rows = stage_->logit_row_count();
     options_.slowdown->Observe(
         static_cast<int>(stage_->weights().layers.size()),
@@ -190,14 +202,71 @@ absl::Status Runner::Forward(const StepPlan& plan, StepResult* result) {
   if (links_.is_last_stage()) {
     RETURN_IF_ERROR(ring_.Send(plan.step_id, result->sampled));
   } else {
-    RETURN_IF_ERROR(links_.out.next->Send(
-        plan.step_id, {hidden, static_cast<size_t>(n_tokens) *
-                                   stage_->weights().config.hidden_size}));
+    KeepBoundary(hidden);
+    RETURN_IF_ERROR(SendHidden(plan, hidden));
   }
   waited += clock_->Now() - computed;
   result->compute_ns = absl::ToInt64Nanoseconds(computed - computing);
   result->wait_ns += absl::ToInt64Nanoseconds(waited);
   return absl::OkStatus();
+}
+
+void Runner::KeepBoundary(const float* hidden) {
+  const int n = kv_->shape().boundary_size;
+  if (n == 0) return;
+  for (const MicroBatchRow& row : rows_) {
+    for (size_t i = 0; i < row.tokens.size(); ++i, hidden += n) {
+      const int32_t position = row.position + static_cast<int32_t>(i);
+      std::copy(
+          hidden, hidden + n,
+          kv_->Boundary(row.block_table[position / kKvBlockSize]) +
+              size_t{static_cast<uint32_t>(n)} * (position % kKvBlockSize));
+    }
+  }
+}
+
+absl::Status Runner::SendHidden(const StepPlan& plan, const float* hidden) {
+  const size_t n = stage_->weights().config.hidden_size;
+  const int next = links_.index + 1;
+  sent_.clear();
+  const float* computed = hidden;
+  // Whether all that was computed, and nothing else, is sent.
+  bool is_all = true;
+  size_t n_tokens = 0;
+  for (const StepRow& row : plan.rows) {
+    const bool computes = row.IsComputedBy(links_.index);
+    if (row.IsComputedBy(next) != computes) is_all = false;
+    if (row.IsComputedBy(next)) n_tokens += row.tokens.size();
+  }
+  if (n_tokens == 0) return absl::OkStatus();
+  if (is_all)
+    return links_.out.next->Send(plan.step_id, {hidden, n_tokens * n});
+  for (const StepRow& row : plan.rows) {
+    const float* from = computed;
+    const size_t size = row.tokens.size() * n;
+    if (row.IsComputedBy(links_.index)) computed += size;
+    if (!row.IsComputedBy(next)) continue;
+    if (row.IsComputedBy(links_.index)) {
+      sent_.insert(sent_.end(), from, from + size);
+      continue;
+    }
+    if (kv_->shape().boundary_size == 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("step ", plan.step_id, ": stage ", links_.index,
+                       " is to send again what it sent for sequence ",
+                       row.sequence_id, ", and was not asked to keep it"));
+    }
+    // Whole blocks.
+    const absl::Span<const int32_t> blocks =
+        kv_->BlockTable(row.sequence_id)
+            .subspan(row.position / kKvBlockSize,
+                     row.tokens.size() / kKvBlockSize);
+    for (const int32_t block : blocks) {
+      const float* kept = kv_->Boundary(block);
+      sent_.insert(sent_.end(), kept, kept + kKvBlockSize * n);
+    }
+  }
+  return links_.out.next->Send(plan.step_id, sent_);
 }
 
 void Runner::Sample(const StepPlan& plan, const float* hidden,

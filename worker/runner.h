@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "model/step_times.h"
 #include "util/clock.h"
 #include "worker/kv_cache.h"
 #include "worker/sampler.h"
@@ -86,6 +87,11 @@ class Runner {
   absl::Status Run(StepPlan* plan, StepResult* result);
   absl::Status UpdateSequences(const StepPlan& plan);
   absl::Status Forward(const StepPlan& plan, StepResult* result);
+  // Fills rows_ with what this stage computes, and says what that takes.
+  StepLoad CollectRows(const StepPlan& plan);
+  void KeepBoundary(const float* hidden);
+  // hidden: of rows_.
+  absl::Status SendHidden(const StepPlan& plan, const float* hidden);
   absl::Status RecordTokens(const StepRow& row);
   static void Record(int32_t token, SequenceState* sequence);
   void Sample(const StepPlan& plan, const float* hidden, StepResult* result);
@@ -112,6 +118,7 @@ class Runner {
   TokenRing ring_;
   absl::flat_hash_map<int64_t, SequenceState> sequences_;  // by sequence id
   std::vector<float> received_;  // hidden states of the stage before
+  std::vector<float> sent_;      // where they are not those just computed
   std::vector<MicroBatchRow> rows_;
   std::vector<SamplingRow> sampling_rows_;
   std::vector<ScoredToken> scored_tokens_;

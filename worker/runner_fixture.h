@@ -137,8 +137,10 @@ class RunnerFixture : public ::testing::Test {
     if (runner_ != nullptr) mailbox_->Abort(absl::CancelledError("test over"));
   }
 
+  // One of two stages, or both.
   void Start(bool is_first, bool is_last,
-             absl::Duration timeout = absl::Seconds(60)) {
+             absl::Duration timeout = absl::Seconds(60),
+             bool keeps_boundary = false) {
     StageSpec spec;
     spec.range = {is_first ? 0 : 1, is_first && !is_last ? 1 : 2, is_first,
                   is_last};
@@ -147,14 +149,16 @@ class RunnerFixture : public ::testing::Test {
         source_, spec, &pool_, [](int64_t, int64_t) {}, [] { return false; });
     CHECK(weights.ok()) << weights.status().ToString();
     weights_ = *weights;
-    auto kv = KvCache::Create({spec.range.layer_end - spec.range.layer_begin,
-                               config_.n_kv_heads, config_.head_dim, 8,
-                               config_.context_length});
+    auto kv =
+        KvCache::Create({spec.range.layer_end - spec.range.layer_begin,
+                         config_.n_kv_heads, config_.head_dim, 8,
+                         config_.context_length, keeps_boundary ? kHidden : 0});
     CHECK(kv.ok()) << kv.status().ToString();
     kv_ = std::move(kv).value();
     stage_ = std::make_unique<Stage>(*weights, kv_.get(), &pool_,
                                      &BestKernels(), 64);
     StageLinks links;
+    links.index = is_first ? 0 : 1;
     if (!is_first) {
       HiddenStatesInbox::Options options;
       options.hidden_size = kHidden;
@@ -186,6 +190,16 @@ class RunnerFixture : public ::testing::Test {
   static StepRow Row(int64_t id, int32_t position, std::vector<int32_t> tokens,
                      std::vector<int32_t> blocks, bool samples = true) {
     return {id, position, std::move(tokens), std::move(blocks), samples};
+  }
+  // Blocks that only these stages have lost.
+  static StepRow Refill(int64_t id, int32_t position,
+                        std::vector<int32_t> tokens,
+                        std::vector<int32_t> blocks, int begin, int end) {
+    StepRow row =
+        Row(id, position, std::move(tokens), std::move(blocks), false);
+    row.computing_begin = begin;
+    row.computing_end = end;
+    return row;
   }
   // One token, which the sequence samples in that step.
   static StepRow RowAfter(int64_t step_id, int64_t id, int32_t position) {

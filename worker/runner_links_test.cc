@@ -201,5 +201,82 @@ TEST_F(RunnerLinksTest, ABrokenTokenLinkEndsTheStreamWithItsStatus) {
   EXPECT_TRUE(token_link_->closed);
 }
 
+std::vector<int32_t> Tokens(int n) {
+  std::vector<int32_t> tokens(n);
+  for (int i = 0; i < n; ++i) tokens[i] = 1 + i;
+  return tokens;
+}
+
+// Stage 1 has lost the blocks: stage 0 computes nothing and sends what it sent,
+// beside what it computes for others.
+TEST_F(RunnerLinksTest, AKeptBoundaryIsSentAgain) {
+  Start(true, false, absl::Seconds(60), /*keeps_boundary=*/true);
+  Push({1,
+        {},
+        {{1, {}}, {2, {}}},
+        {Row(1, 0, Tokens(40), {3, 5, 1}), Row(2, 0, {7, 8}, {2})}});
+  Push({2,
+        {1},
+        {{3, {}}},
+        {Refill(3, 0, Tokens(32), {3, 5}, 1, 2), Row(2, 2, {9}, {})}});
+  // Alone, with nothing to compute.
+  Push({3, {3}, {{4, {}}}, {Refill(4, 0, Tokens(16), {3}, 1, 2)}});
+  Push({4, {}, {}, {Row(4, 16, Tokens(1), {4})}});
+  mailbox_->End();
+  const absl::Status status = sink_->WaitForEnd();
+  ASSERT_TRUE(status.ok()) << status;
+  ASSERT_EQ(link_->step_ids, (std::vector<int64_t>{1, 2, 3, 4}));
+  const std::vector<float>& first = link_->sent[0];
+  ASSERT_EQ(link_->sent[1].size(), 33u * kHidden);
+  EXPECT_TRUE(std::equal(first.begin(), first.begin() + 32 * kHidden,
+                         link_->sent[1].begin()));
+  EXPECT_EQ(link_->sent[2],
+            std::vector<float>(first.begin(), first.begin() + 16 * kHidden));
+}
+
+// Stage 0 has lost them: stage 1 gets no hidden states, and goes on behind the
+// blocks with the token that it would have sampled, penalties included.
+TEST_F(RunnerLinksTest, AStageThatKeptItsBlocksDoesNotComputeThem) {
+  Start(false, true);
+  SamplerParams sampler;
+  sampler.temperature = 0;
+  sampler.presence_penalty = 2;
+  sampler.prompt_token_count = 1;
+  std::vector<float> hidden(17 * kHidden);
+  for (size_t i = 0; i < hidden.size(); ++i) hidden[i] = 0.01f * (i % 19);
+  const std::vector<float> last(hidden.end() - kHidden, hidden.end());
+  Push({1, {}, {{1, sampler}}, {Row(1, 0, Tokens(16), {6}, false)}});
+  Push({2, {}, {}, {Row(1, 16, {17}, {2})}});
+  Push({3, {1}, {{2, sampler}}, {Refill(2, 0, Tokens(16), {6}, 0, 1)}});
+  Push({4, {}, {}, {Row(2, 16, {17}, {2})}});
+  Receive(1, {hidden.begin(), hidden.end() - kHidden});
+  Receive(2, last);
+  Receive(4, last);
+  const StepResult undisturbed = sink_->WaitForResult(1);
+  EXPECT_TRUE(sink_->WaitForResult(2).sampled.empty());
+  const StepResult again = sink_->WaitForResult(3);
+  ASSERT_EQ(undisturbed.sampled.size(), 1u);
+  ASSERT_EQ(again.sampled.size(), 1u);
+  EXPECT_EQ(again.sampled[0].token_id, undisturbed.sampled[0].token_id);
+}
+
+TEST_F(RunnerLinksTest, WhatWasNotKeptIsNotTakenForKept) {
+  // Nothing is kept of what is to be sent again.
+  Start(true, false);
+  Push({1, {}, {{1, {}}}, {Row(1, 0, Tokens(16), {3}, false)}});
+  Push({2, {1}, {{2, {}}}, {Refill(2, 0, Tokens(16), {3}, 1, 2)}});
+  EXPECT_TRUE(absl::IsInvalidArgument(sink_->WaitForEnd()));
+  // The block is not full.
+  Start(true, false, absl::Seconds(60), /*keeps_boundary=*/true);
+  Push({1, {}, {{1, {}}}, {Row(1, 0, Tokens(15), {3}, false)}});
+  Push({2, {1}, {{2, {}}}, {Refill(2, 0, Tokens(16), {3}, 1, 2)}});
+  EXPECT_TRUE(absl::IsInvalidArgument(sink_->WaitForEnd()));
+  // The row is of more tokens than its blocks hold.
+  Start(true, false, absl::Seconds(60), /*keeps_boundary=*/true);
+  Push({1, {}, {{1, {}}}, {Row(1, 0, Tokens(16), {3}, false)}});
+  Push({2, {1}, {{2, {}}}, {Refill(2, 0, Tokens(32), {3}, 1, 2)}});
+  EXPECT_TRUE(absl::IsInvalidArgument(sink_->WaitForEnd()));
+}
+
 }  // namespace
 }  // namespace tern

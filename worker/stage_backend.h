@@ -33,12 +33,15 @@ struct StageRequest {
   std::string first_stage_address;
   std::string content_id = {};
   std::vector<std::string> weight_peer_addresses = {};
+  int64_t kept_epoch = 0;
+  bool keeps_boundary = false;
 };
 
-// What a loaded stage takes.
+// What a loaded stage takes, and whether it kept what was in its KV blocks.
 struct LoadedStage {
   int64_t weight_bytes;
   int64_t kv_bytes;
+  bool kept_kv = false;
 };
 
 // Whoever asked for a load. Must not wait.

@@ -1,5 +1,6 @@
 #include "worker/stage_host.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -19,6 +20,9 @@ namespace {
 
 // Loads that may wait for the one under way to notice that it is over.
 constexpr int kWaitingLoadsMax = 4;
+
+// Epochs without a step that a KV pool may be kept through.
+constexpr size_t kKvEpochsMax = 64;
 
 // What one step may have: with float32 hidden states of 2560 elements that is
 // 168 MB per buffer.
@@ -148,6 +152,10 @@ absl::Status StageHost::Check(const StageRequest& request,
         " was given the address of the first one, which only the last of "
         "several stages sends to"));
   }
+  if (request.keeps_boundary && range.has_head) {
+    return absl::InvalidArgumentError(
+        "the last stage was asked to keep what it sends to the next one");
+  }
   if (request.kv_block_count < 1) {
     return absl::InvalidArgumentError(
         absl::StrCat("a KV pool of ", request.kv_block_count, " blocks"));
@@ -170,7 +178,11 @@ absl::Status StageHost::CheckMemory(const StageRequest& request,
              {BlockColumns(options_.packing), BlockBytes(options_.packing)});
   // kv_block_bytes is below 2^31 for any model of this reader's limits, so the
   // product fits.
-  const int64_t kv_bytes = cost.kv_block_bytes * request.kv_block_count;
+  const int64_t kv_bytes =
+      (cost.kv_block_bytes + (request.keeps_boundary
+                                  ? BoundaryBlockBytes(config_, kKvBlockSize)
+                                  : 0)) *
+      request.kv_block_count;
   if (cost.weight_bytes + kv_bytes > options_.memory_bytes) {
     return absl::ResourceExhaustedError(absl::StrCat(
         "layers [", request.layer_begin, ", ", request.layer_end, ") need ",
@@ -246,7 +258,8 @@ absl::StatusOr<LoadedStage> StageHost::RunJob(const Job& job) {
   RETURN_IF_ERROR(StillWanted(job));
   EndSession(absl::AbortedError(
       absl::StrCat("epoch ", r.epoch, " has replaced this one")));
-  const absl::Status prepared = PrepareStage(job);
+  bool kept_kv = false;
+  const absl::Status prepared = PrepareStage(job, &kept_kv);
   if (!prepared.ok()) {
     // Says why it was cancelled, if it was.
     RETURN_IF_ERROR(StillWanted(job));
@@ -258,9 +271,11 @@ absl::StatusOr<LoadedStage> StageHost::RunJob(const Job& job) {
   session->limits = {
       r.model,          r.pipeline_id,      r.epoch,
       r.numerics_id,    config_.vocab_size, config_.context_length,
-      r.kv_block_count, r.max_step_tokens,  range.has_head};
+      r.kv_block_count, r.max_step_tokens,  range.has_head,
+      r.stage_count};
   StageLinks& links = session->links;
   ASSIGN_OR_RETURN(links.out, make_links_(r, config_.hidden_size));
+  links.index = r.stage_index;
   if (!range.has_embedding) {
     HiddenStatesInbox::Options options;
     options.hidden_size = config_.hidden_size;
@@ -289,7 +304,7 @@ absl::StatusOr<LoadedStage> StageHost::RunJob(const Job& job) {
           links, clock_, &finished_steps_);
       session_ = session;
       return LoadedStage{weights_->bytes,
-                         static_cast<int64_t>(kv_->pool_bytes())};
+                         static_cast<int64_t>(kv_->pool_bytes()), kept_kv};
     }
   }
   if (wanted.ok()) wanted = StillWanted(job);
@@ -299,7 +314,7 @@ absl::StatusOr<LoadedStage> StageHost::RunJob(const Job& job) {
 
 // What is there already is used again: a new epoch of the same stage costs
 // nothing but the connection.
-absl::Status StageHost::PrepareStage(const Job& job) {
+absl::Status StageHost::PrepareStage(const Job& job, bool* kept_kv) {
   const StageRequest& r = job.request;
   const StageSpec spec = {RangeOf(r), job.head_mode, options_.packing};
   if (weights_ == nullptr || !(weights_->spec == spec)) {
@@ -314,15 +329,27 @@ absl::Status StageHost::PrepareStage(const Job& job) {
                          },
                          [this, &job] { return !StillWanted(job).ok(); }));
   }
-  if (kv_ == nullptr || kv_->shape().n_blocks != r.kv_block_count) {
+  const int boundary_size = r.keeps_boundary ? config_.hidden_size : 0;
+  if (kv_ == nullptr || kv_->shape().n_blocks != r.kv_block_count ||
+      kv_->shape().boundary_size != boundary_size) {
     stage_.reset();
     kv_.reset();
+    kv_epochs_.clear();
     ASSIGN_OR_RETURN(
-        kv_, KvCache::Create(
-                 {r.layer_end - r.layer_begin, config_.n_kv_heads,
-                  config_.head_dim, r.kv_block_count, config_.context_length},
-                 NodesOf(options_.placement)));
+        kv_, KvCache::Create({r.layer_end - r.layer_begin, config_.n_kv_heads,
+                              config_.head_dim, r.kv_block_count,
+                              config_.context_length, boundary_size},
+                             NodesOf(options_.placement)));
   }
+  *kept_kv = std::find(kv_epochs_.begin(), kv_epochs_.end(), r.kept_epoch) !=
+             kv_epochs_.end();
+  if (!*kept_kv) {
+    kv_->Clear();
+    kv_epochs_.clear();
+  }
+  if (kv_epochs_.size() >= kKvEpochsMax) kv_epochs_.erase(kv_epochs_.begin());
+  kv_epochs_.push_back(r.epoch);
+  kv_extension_count_ = kv_->extension_count();
   if (stage_ == nullptr || stage_step_tokens_ != r.max_step_tokens) {
     stage_ =
         std::make_unique<Stage>(weights_, kv_.get(), &pool_,
@@ -343,6 +370,10 @@ void StageHost::EndSession(const absl::Status& status) {
   if (session == nullptr) return;
   session->mailbox->Abort(status);
   session->runner.reset();
+  // What other epochs left is not what it holds any more.
+  if (kv_->extension_count() != kv_extension_count_) {
+    kv_epochs_ = {session->limits.epoch};
+  }
   ++progress_;
   // Streams of neighbours that outlived the stream of plans end here.
   session->links.Close(status);

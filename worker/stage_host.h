@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -103,7 +104,8 @@ class StageHost : public StageBackend {
                            HeadMode head_mode) const;
   void LoaderMain();
   absl::StatusOr<LoadedStage> RunJob(const Job& job) ABSL_LOCKS_EXCLUDED(mu_);
-  absl::Status PrepareStage(const Job& job);
+  // Sets whether the KV pool kept what the request asks for.
+  absl::Status PrepareStage(const Job& job, bool* kept_kv);
   // Ends the session, if there is one, and waits for its runner.
   void EndSession(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mu_);
   // OK while nothing has made the job needless.
@@ -121,6 +123,10 @@ class StageHost : public StageBackend {
   ThreadPool pool_;
   std::shared_ptr<const StageWeights> weights_;
   std::unique_ptr<KvCache> kv_;
+  // Epochs at whose end kv_ held what it holds: the last that ran a step, and
+  // later ones.
+  std::vector<int64_t> kv_epochs_;
+  int64_t kv_extension_count_ = 0;  // of kv_, when they were right
   std::unique_ptr<Stage> stage_;
   int stage_step_tokens_ = 0;
 

@@ -20,6 +20,7 @@ struct Inboxes {
 struct StageLinks {
   Inboxes in;
   OutgoingLinks out;
+  int index = 0;  // of the stage among them
 
   bool is_last_stage() const { return out.next == nullptr; }
 

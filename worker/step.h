@@ -38,6 +38,15 @@ struct StepRow {
   // The tokens at the last so many places up to the one behind the row, or up
   // to its last token where it samples, whose log-probabilities are wanted.
   std::vector<int32_t> scored_tokens = {};
+  // Stages [begin, end) compute the row; end is 0 where all do. To the others
+  // all of its blocks are full.
+  int32_t computing_begin = 0;
+  int32_t computing_end = 0;
+
+  bool IsComputedBy(int stage) const {
+    return computing_end == 0 ||
+           (stage >= computing_begin && stage < computing_end);
+  }
 };
 
 // One step of a pipeline.

@@ -20,6 +20,8 @@ struct StepLimits {
   int32_t max_step_tokens;
   // Whether sampler parameters are needed.
   bool is_last_stage;
+  // Of the pipeline.
+  int32_t stage_count = 1;
 };
 
 }  // namespace tern

@@ -120,6 +120,31 @@ absl::StatusOr<SamplerParams> ParseSampler(const v1::SequenceSetup& setup,
   return out;
 }
 
+// That the row fills blocks which only some stages have lost.
+absl::Status CheckComputingStages(const v1::StepRow& row,
+                                  const StepLimits& limits) {
+  const int32_t begin = row.computing_stages().begin();
+  const int32_t end = row.computing_stages().end();
+  if (begin < 0 || begin >= end || end > limits.stage_count) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the row of sequence ", row.sequence_id(), " is for stages [", begin,
+        ", ", end, "); the pipeline has ", limits.stage_count));
+  }
+  const int64_t n_filled_tokens =
+      (int64_t{row.new_block_ids_size()} - row.taken_over_block_count()) *
+      kKvBlockSize;
+  if (row.position() % kKvBlockSize != 0 ||
+      row.tokens().ids_size() != n_filled_tokens || row.samples() ||
+      row.scored_token_ids_size() > 0 || row.draft_count() > 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the row of sequence ", row.sequence_id(), " is for stages [", begin,
+        ", ", end, ") alone, and is not one that fills its ",
+        row.new_block_ids_size() - row.taken_over_block_count(),
+        " new KV blocks and does nothing else"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
                                  const StepLimits& limits) {
   const int64_t id = row.sequence_id();
@@ -196,6 +221,9 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
         n_drafts, " are guesses", row.samples() ? ", and samples" : ""));
   }
   for (const int32_t token : scored) RETURN_IF_ERROR(check_token(token));
+  if (row.has_computing_stages()) {
+    RETURN_IF_ERROR(CheckComputingStages(row, limits));
+  }
   return StepRow{id,
                  row.position(),
                  std::move(tokens),
@@ -205,7 +233,9 @@ absl::StatusOr<StepRow> ParseRow(const v1::StepRow& row,
                  {taken_over.begin(), taken_over.end()},
                  sampled_in_step_id,
                  n_drafts,
-                 {scored.begin(), scored.end()}};
+                 {scored.begin(), scored.end()},
+                 row.computing_stages().begin(),
+                 row.computing_stages().end()};
 }
 
 // to: a SampledToken or a ScoredToken.

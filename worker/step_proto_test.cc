@@ -14,7 +14,7 @@ namespace tern {
 namespace {
 
 StepLimits Limits() {
-  return {"m", "p", 3, "cpu-1/int8", 100, 64, 8, 16, true};
+  return {"m", "p", 3, "cpu-1/int8", 100, 64, 8, 16, true, 3};
 }
 
 v1::StepPlan GoodPlan() {
@@ -121,6 +121,38 @@ TEST(StepProto, ReadsWhatIsToBeScored) {
   plan = ParseStepPlan(message, Limits());
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->rows[0].scored_tokens, (std::vector<int32_t>{99, 3}));
+}
+
+TEST(StepProto, ReadsWhoComputesARow) {
+  v1::StepPlan plan = GoodPlan();
+  v1::StepRow* const row = plan.mutable_rows(0);
+  row->set_samples(false);
+  for (int i = 2; i < 16; ++i) row->mutable_tokens()->add_ids(i);
+  row->mutable_computing_stages()->set_begin(1);
+  row->mutable_computing_stages()->set_end(2);
+  const auto parsed = ParseStepPlan(plan, Limits());
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_FALSE(parsed->rows[0].IsComputedBy(0));
+  EXPECT_TRUE(parsed->rows[0].IsComputedBy(1));
+  EXPECT_FALSE(parsed->rows[0].IsComputedBy(2));
+
+  const std::vector<std::function<void(v1::StepRow*)>> breakages = {
+      [](v1::StepRow* r) { r->mutable_computing_stages()->set_begin(-1); },
+      [](v1::StepRow* r) { r->mutable_computing_stages()->set_begin(2); },
+      [](v1::StepRow* r) { r->mutable_computing_stages()->set_end(4); },
+      [](v1::StepRow* r) { r->set_samples(true); },
+      [](v1::StepRow* r) { r->add_scored_token_ids(1); },
+      [](v1::StepRow* r) { r->set_position(8); },
+      [](v1::StepRow* r) { r->add_new_block_ids(6); },
+      [](v1::StepRow* r) { r->set_taken_over_block_count(1); },
+      [](v1::StepRow* r) { r->mutable_tokens()->mutable_ids()->RemoveLast(); },
+      [](v1::StepRow* r) { r->set_sampled_in_step_id(1); },
+  };
+  for (size_t i = 0; i < breakages.size(); ++i) {
+    v1::StepPlan broken = plan;
+    breakages[i](broken.mutable_rows(0));
+    EXPECT_TRUE(absl::IsInvalidArgument(Parse(broken))) << i;
+  }
 }
 
 TEST(StepProto, WhatAnOlderCoordinatorLeavesOutIsNeutral) {

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "util/grpc_status.h"
 #include "worker/load_stage_call.h"
 #include "worker/steps_call.h"
 #include "worker/transfer_call.h"
@@ -18,6 +19,7 @@ grpc::ServerWriteReactor<v1::LoadStageResponse>* WorkerServiceImpl::LoadStage(
 
 grpc::ServerBidiReactor<v1::StepPlan, v1::StepResult>*
 WorkerServiceImpl::ExecuteSteps(grpc::CallbackServerContext* context) {
+  context->AddTrailingMetadata(kFromWorkerKey, "1");
   return StepsCall::Start(
       credentials_->CheckCaller(*context, {kCoordinatorName}), host_);
 }

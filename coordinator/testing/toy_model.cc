@@ -41,14 +41,39 @@ std::vector<float> ToyScores(absl::Span<const int32_t> prompt) {
 }
 
 ToyWorker::ToyWorker(int n_blocks, int block_size, int max_step_tokens,
-                     int vocab_size)
+                     int vocab_size, int stage)
     : block_size_(block_size),
       max_step_tokens_(max_step_tokens),
       vocab_size_(vocab_size),
+      stage_(stage),
       blocks_(n_blocks) {}
 
-// Blocks that are full of the text that the sequence has, and goes on with.
-absl::Status ToyWorker::TakeOver(const StepRow& row, State* state) {
+void ToyWorker::StartAnew() {
+  last_step_id_ = 0;
+  sequences_.clear();
+  run_ids_seen_.clear();
+  for (Block& block : blocks_) block.n_users = 0;
+  n_blocks_in_use_ = 0;
+}
+
+// That a row for some stages alone does nothing but fill blocks.
+absl::Status ToyWorker::CheckRefill(const StepRow& row) const {
+  const StageSpan& stages = row.computing_stages;
+  const size_t n_filled = row.new_block_ids.size() - row.n_taken_over_blocks;
+  if (stages.begin >= 0 && stages.begin < stages.end && !row.samples &&
+      row.n_drafts == 0 && row.scored_tokens.empty() &&
+      row.position % block_size_ == 0 &&
+      row.tokens.size() == n_filled * block_size_) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "row of ", row.run_id, " for some stages does more than to fill blocks"));
+}
+
+// Of the row's blocks the first `n_blocks` are full of the text that the
+// sequence has, and goes on with.
+absl::Status ToyWorker::TakeOver(const StepRow& row, int n_blocks,
+                                 State* state) {
   const auto error = [&row](const auto&... what) {
     return absl::InvalidArgumentError(
         absl::StrCat("row of ", row.run_id, ": ", what...));
@@ -57,7 +82,7 @@ absl::Status ToyWorker::TakeOver(const StepRow& row, State* state) {
     return error("takes over more blocks than it names");
   }
   const size_t n_before = state->history.size();
-  for (int i = 0; i < row.n_taken_over_blocks; ++i) {
+  for (int i = 0; i < n_blocks; ++i) {
     const int id = row.new_block_ids[i];
     if (id < 0 || id >= static_cast<int>(blocks_.size())) {
       return error("no block ", id);
@@ -73,8 +98,10 @@ absl::Status ToyWorker::TakeOver(const StepRow& row, State* state) {
   }
   if (!row.taken_over_tokens.empty() &&
       row.taken_over_tokens !=
-          std::vector<int32_t>(state->history.begin() + n_before,
-                               state->history.end())) {
+          std::vector<int32_t>(
+              state->history.begin() + n_before,
+              state->history.begin() + n_before +
+                  size_t{1} * row.n_taken_over_blocks * block_size_)) {
     return error("tells other tokens than it takes over");
   }
   return absl::OkStatus();
@@ -189,21 +216,37 @@ absl::Status ToyWorker::Run(const StepPlan& plan, StepResult* result) {
     DropDrafts(row.position, &state);
     state.n_drafts = row.n_drafts;
     n_drafts_ += row.n_drafts;
-    const absl::Status taken = TakeOver(row, &state);
+    const StageSpan& stages = row.computing_stages;
+    if (!stages.empty()) {
+      const absl::Status refill = CheckRefill(row);
+      if (!refill.ok()) return error(refill.message());
+    }
+    const bool computes =
+        stages.empty() || (stage_ >= stages.begin && stage_ < stages.end);
+    const int n_full = computes ? row.n_taken_over_blocks
+                                : static_cast<int>(row.new_block_ids.size());
+    const absl::Status taken = TakeOver(row, n_full, &state);
     if (!taken.ok()) return error(taken.message());
-    if (row.position != static_cast<int>(state.history.size())) {
+    // To those that do not compute it the row is in the blocks taken over.
+    const size_t end_before = row.position + (computes ? 0 : row.tokens.size());
+    if (end_before != state.history.size()) {
       return error("row of ", row.run_id, " at ", row.position, " instead of ",
                    state.history.size());
     }
     n_tokens += tokens.size();
-    n_computed_ += tokens.size();
-    state.history.insert(state.history.end(), tokens.begin(), tokens.end());
+    if (computes) {
+      n_computed_ += tokens.size();
+      state.history.insert(state.history.end(), tokens.begin(), tokens.end());
+    } else if (!std::equal(tokens.begin(), tokens.end(),
+                           state.history.begin() + row.position)) {
+      return error("row of ", row.run_id, " has other tokens than its blocks");
+    }
     for (size_t i = 0; i < row.new_block_ids.size(); ++i) {
       const int id = row.new_block_ids[i];
       if (id < 0 || id >= static_cast<int>(blocks_.size())) {
         return error("no block ", id);
       }
-      const bool fresh = static_cast<int>(i) >= row.n_taken_over_blocks;
+      const bool fresh = static_cast<int>(i) >= n_full;
       if (fresh && blocks_[id].n_users > 0) {
         return error("block ", id, " is in use and given to ", row.run_id);
       }

@@ -29,13 +29,18 @@ float ToyLogprob(absl::Span<const int32_t> history, int32_t token);
 // What it thinks of the tokens of `prompt` from the second on.
 std::vector<float> ToyScores(absl::Span<const int32_t> prompt);
 
-// The workers of a pipeline, made of the toy model: executes plans as a real
-// stage would and refuses every plan that breaks the rules of worker.proto.
+// A worker of a pipeline, or all of them as if they were one, made of the toy
+// model: executes plans as a real stage would and refuses every plan that
+// breaks the rules of worker.proto.
 class ToyWorker {
  public:
   // `max_step_tokens` of a step and `n_blocks` blocks of `block_size` tokens
   // are what LoadStage was told.
-  ToyWorker(int n_blocks, int block_size, int max_step_tokens, int vocab_size);
+  ToyWorker(int n_blocks, int block_size, int max_step_tokens, int vocab_size,
+            int stage = 0);
+
+  // A new epoch that keeps what the blocks hold.
+  void StartAnew();
 
   // Runs the next plan. INVALID_ARGUMENT names the rule that it breaks.
   absl::Status Run(const StepPlan& plan, StepResult* result);
@@ -66,7 +71,8 @@ class ToyWorker {
     std::vector<int32_t> text;
   };
 
-  absl::Status TakeOver(const StepRow& row, State* state);
+  absl::Status TakeOver(const StepRow& row, int n_blocks, State* state);
+  absl::Status CheckRefill(const StepRow& row) const;
   void DropDrafts(int position, State* state);
   void Sample(const StepRow& row, int64_t step_id, State* state,
               StepResult* result);
@@ -76,6 +82,7 @@ class ToyWorker {
   const int block_size_;
   const int max_step_tokens_;
   const int vocab_size_;
+  const int stage_;
   int64_t last_step_id_ = 0;
   std::map<int64_t, State> sequences_;
   std::set<int64_t> run_ids_seen_;

@@ -12,6 +12,8 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "coordinator/block_manager.h"
+#include "coordinator/kept_kv.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/testing/toy_model.h"
 #include "gtest/gtest.h"
@@ -38,18 +40,47 @@ class ToyPipelines {
 
   void StartPipeline(int n_blocks, int p = 0) {
     Workers& workers = pipelines_[p];
-    workers.toy = std::make_unique<ToyWorker>(n_blocks, kBlockSize,
-                                              options_.max_step_tokens, kVocab);
-    workers.results.clear();
-    workers.run_ids.clear();
+    workers = Workers();
+    for (int stage = 0; stage < n_stages_; ++stage) {
+      workers.toys.push_back(NewToy(n_blocks, stage));
+    }
+    workers.plans.resize(n_stages_);
     Take(scheduler_.StartPipeline(
         p, {n_blocks, kBlockSize, n_stages_, looks_ahead_}));
+  }
+
+  // The workers of these stages are replaced; the others keep their blocks. Of
+  // the steps in flight stage i has run the first n_run[i], if there are so
+  // many; the last stage all of them.
+  void ReplaceStages(const std::set<int>& lost, bool keeps_boundary,
+                     const std::vector<int>& n_run, int p = 0) {
+    Workers& workers = pipelines_[p];
+    const int n_blocks = scheduler_.lane(p)->blocks().n_blocks();
+    std::vector<char> has_kept;
+    for (int stage = 0; stage < n_stages_; ++stage) {
+      for (int i = 0; i < n_run[stage]; ++i) RunNext(stage, &workers);
+      workers.plans[stage].clear();
+      has_kept.push_back(lost.count(stage) == 0);
+      if (has_kept.back()) {
+        workers.toys[stage]->StartAnew();
+      } else {
+        workers.toys[stage] = NewToy(n_blocks, stage);
+      }
+    }
+    workers.results.clear();
+    workers.run_ids.clear();
+    KeptKv kept = {std::vector<KeptKv::Stage>(n_stages_), "", keeps_boundary,
+                   *scheduler_.StopPipeline(p)};
+    Take(scheduler_.StartPipeline(
+        p, {n_blocks, kBlockSize, n_stages_, looks_ahead_},
+        RecoverBlocks(std::move(kept), has_kept)));
   }
 
   void StopPipeline(int p = 0) {
     scheduler_.StopPipeline(p);
     pipelines_[p].results.clear();
     pipelines_[p].run_ids.clear();
+    for (std::deque<StepPlan>& plans : pipelines_[p].plans) plans.clear();
   }
 
   // Queues a prompt of `n_prompt` tokens, different for each id.
@@ -80,8 +111,11 @@ class ToyPipelines {
     Workers& workers = pipelines_[p];
     ExpectInTurn(*plan, workers);
     StepResult result;
-    const absl::Status status = workers.toy->Run(*plan, &result);
+    const absl::Status status = workers.toys.back()->Run(*plan, &result);
     EXPECT_TRUE(status.ok()) << status;
+    for (int stage = 0; stage + 1 < n_stages_; ++stage) {
+      workers.plans[stage].push_back(*plan);
+    }
     plans_.push_back(*std::move(plan));
     int n_tokens = 0;
     for (const StepRow& row : plans_.back().rows) {
@@ -96,6 +130,9 @@ class ToyPipelines {
   bool Finish(int p = 0) {
     std::deque<StepResult>& results = pipelines_[p].results;
     if (results.empty()) return false;
+    for (int stage = 0; stage + 1 < n_stages_; ++stage) {
+      RunNext(stage, &pipelines_[p]);
+    }
     std::vector<SequenceEvent> events;
     const absl::Status status =
         scheduler_.Complete(p, results.front(), &events);
@@ -153,15 +190,33 @@ class ToyPipelines {
     }
   }
 
-  ToyWorker& toy(int p = 0) { return *pipelines_[p].toy; }
+  // The last stage.
+  ToyWorker& toy(int p = 0) { return *pipelines_[p].toys.back(); }
   std::deque<StepResult>& results(int p = 0) { return pipelines_[p].results; }
 
   struct Workers {
-    std::unique_ptr<ToyWorker> toy;
+    std::vector<std::unique_ptr<ToyWorker>> toys;  // by stage
+    // That earlier stages than the last still have to run.
+    std::vector<std::deque<StepPlan>> plans;
     // Of the steps in flight.
     std::deque<StepResult> results;
     std::deque<std::set<int64_t>> run_ids;  // that have rows in them
   };
+
+  std::unique_ptr<ToyWorker> NewToy(int n_blocks, int stage) const {
+    return std::make_unique<ToyWorker>(n_blocks, kBlockSize,
+                                       options_.max_step_tokens, kVocab, stage);
+  }
+
+  static void RunNext(int stage, Workers* workers) {
+    std::deque<StepPlan>& plans = workers->plans[stage];
+    if (plans.empty()) return;
+    StepResult result;
+    const absl::Status status =
+        workers->toys[stage]->Run(plans.front(), &result);
+    EXPECT_TRUE(status.ok()) << "stage " << stage << ": " << status;
+    plans.pop_front();
+  }
 
   // A sequence is in two steps in flight at most, the older of which is the
   // oldest of all; and only there is a token to come that a row may take.
