@@ -394,7 +394,7 @@ bool Engine::MayFormPipeline() const {
 }
 
 // Who failed to load more often than others is asked when these cannot do
-// without.
+// without, or would be given again what they could not load.
 Placements Engine::PlaceFree() const {
   const std::vector<const Worker*> free = FreeWorkers();
   const auto n_failures = [&](size_t i) {
@@ -404,9 +404,14 @@ Placements Engine::PlaceFree() const {
   Placements placements;
   for (size_t n = 1; n <= free.size(); ++n) {
     if (n < free.size() && n_failures(n) == n_failures(n - 1)) continue;
-    placements = PlacePipelines(options_.config, options_.placement,
-                                Candidates(absl::MakeConstSpan(free).first(n)));
-    if (!placements.pipelines.empty()) break;
+    Placements of_these =
+        PlacePipelines(options_.config, options_.placement,
+                       Candidates(absl::MakeConstSpan(free).first(n)));
+    const bool is_good = !of_these.pipelines.empty() && of_these.n_refused == 0;
+    if (is_good || placements.pipelines.empty()) {
+      placements = std::move(of_these);
+    }
+    if (is_good) break;
   }
   return placements;
 }
@@ -555,7 +560,10 @@ void Engine::OnStageLost(int index, int stage, const absl::Status& status) {
   if (absl::IsUnavailable(status) || absl::IsCancelled(status)) {
     cluster_.MarkUnreachable(worker_id);
   }
-  if (!member.ready) ++load_failures_[worker_id];
+  if (!member.ready) {
+    ++load_failures_[worker_id];
+    cluster_.NoteRefused(worker_id, member.stages[stage].placed.range, status);
+  }
   LosePipeline(index,
                absl::Status(status.code(),
                             absl::StrCat("stage ", stage, " on worker ",

@@ -1,6 +1,7 @@
 #include "coordinator/placement.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -283,35 +284,70 @@ Groups GroupNeighbours(const CutTask& task, absl::Span<const CutWorker> workers,
   return groups;
 }
 
-// Stages of the ranges asked for, to the first that have the memory.
+// Finds a worker for each of the stages: the first one in its order that
+// `may_have` it, if need be in place of one of an earlier stage that finds
+// another. Nothing when there are too few.
+template <typename Predicate>
+std::vector<CutStage> MatchStages(const std::vector<CutStage>& stages,
+                                  size_t n_workers, const Predicate& may_have) {
+  std::vector<int> stage_of(n_workers, -1);
+  std::vector<bool> seen;
+  const std::function<bool(int)> place = [&](int stage) {
+    for (const bool is_taken : {false, true}) {
+      for (size_t i = 0; i < n_workers; ++i) {
+        if ((stage_of[i] >= 0) != is_taken || seen[i]) continue;
+        CutStage with = stages[stage];
+        with.worker = static_cast<int>(i);
+        if (!may_have(with)) continue;
+        seen[i] = true;
+        if (is_taken && !place(stage_of[i])) continue;
+        stage_of[i] = stage;
+        return true;
+      }
+    }
+    return false;
+  };
+  std::vector<CutStage> placed = stages;
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
+    seen.assign(n_workers, false);
+    if (!place(static_cast<int>(stage))) return {};
+  }
+  for (size_t i = 0; i < n_workers; ++i) {
+    if (stage_of[i] >= 0) placed[stage_of[i]].worker = static_cast<int>(i);
+  }
+  return placed;
+}
+
+// Stages of the ranges asked for, to the first that have the memory and have
+// not refused them; when there are too few, to those that have.
 std::vector<StageCut> CutAsAsked(const ModelConfig& config,
                                  const PlacementOptions& options,
                                  const CutTask& task,
                                  absl::Span<const CutWorker> workers) {
-  std::vector<int> ends = options.layer_cuts;
-  ends.push_back(config.n_layers);
+  std::vector<CutStage> ranges;
+  for (const int end : options.layer_cuts) {
+    ranges.push_back({0, ranges.empty() ? 0 : ranges.back().layer_end, end});
+  }
+  ranges.push_back(
+      {0, ranges.empty() ? 0 : ranges.back().layer_end, config.n_layers});
   std::vector<StageCut> cuts;
   std::vector<bool> is_taken(workers.size());
+  const auto has_room = [&](const CutStage& stage) {
+    return !is_taken[stage.worker] &&
+           KvBlocksThatFit(task, workers, {stage}) >= task.kv_blocks_least;
+  };
   while (true) {
-    std::vector<CutStage> stages;
-    int begin = 0;
-    for (const int end : ends) {
-      for (size_t i = 0; i < workers.size(); ++i) {
-        const CutStage stage = {static_cast<int>(i), begin, end};
-        if (is_taken[i] ||
-            KvBlocksThatFit(task, workers, {stage}) < task.kv_blocks_least) {
-          continue;
-        }
-        is_taken[i] = true;
-        stages.push_back(stage);
-        break;
-      }
-      begin = end;
-    }
-    if (stages.size() < ends.size()) return cuts;
+    std::vector<CutStage> stages =
+        MatchStages(ranges, workers.size(), [&](const CutStage& stage) {
+          return has_room(stage) && RefusedLayers(task, workers, {stage}) == 0;
+        });
+    if (stages.empty()) stages = MatchStages(ranges, workers.size(), has_room);
+    if (stages.empty()) return cuts;
+    for (const CutStage& stage : stages) is_taken[stage.worker] = true;
     StageCut cut;
     cut.kv_blocks = static_cast<int>(KvBlocksThatFit(task, workers, stages));
     cut.forecast = ForecastCut(task, workers, stages, cut.kv_blocks);
+    cut.refused_layers = RefusedLayers(task, workers, stages);
     cut.stages = std::move(stages);
     cuts.push_back(std::move(cut));
   }
@@ -385,6 +421,7 @@ std::vector<CutWorker> CutWorkersOf(
       worker.link_s_per_byte = 1 / r.link_bytes_per_second;
     }
     worker.holds = candidate.holds;
+    worker.refused = candidate.worker->refused;
     workers.push_back(worker);
   }
   return workers;
@@ -402,6 +439,7 @@ Placements PlacePipelines(const ModelConfig& config,
   if (!options.layer_cuts.empty()) {
     for (const StageCut& cut : CutAsAsked(config, options, task, workers)) {
       placements.pipelines.push_back(MakePlacement(candidates, task, cut));
+      placements.n_refused += cut.refused_layers > 0;
     }
   } else {
     std::map<std::string, std::vector<int>> by_class;
@@ -427,6 +465,7 @@ Placements PlacePipelines(const ModelConfig& config,
       if (!cut.has_value()) continue;  // It had a rate, so it has a cut.
       for (CutStage& stage : cut->stages) stage.worker = group[stage.worker];
       placements.pipelines.push_back(MakePlacement(candidates, task, *cut));
+      placements.n_refused += cut->refused_layers > 0;
     }
   }
   if (placements.pipelines.empty()) {
