@@ -237,6 +237,7 @@ absl::StatusOr<std::shared_ptr<ModelInstance>> Coordinator::OpenModel(
   engine.recut = options.recut;
   engine.hang_timeout = options.hang_timeout;
   engine.unavailable_after = options.unavailable_after;
+  engine.allow_numerics_change = options.allow_numerics_change;
   engine.last_epoch = last_epoch_;
   if (journal_ != nullptr) {
     engine.on_epoch = [this](int64_t epoch) { journal_->TellEpoch(epoch); };

@@ -55,6 +55,7 @@ class Coordinator {
     RecutOptions recut;
     absl::Duration hang_timeout = absl::Seconds(2);
     absl::Duration unavailable_after = absl::Seconds(30);
+    bool allow_numerics_change = false;
 
     // Folder of the journal, in which requests with a resume window outlive
     // this process. Empty: none.

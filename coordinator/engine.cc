@@ -243,12 +243,26 @@ void Engine::Restore(int64_t ticket, Request request) {
   }
 }
 
+std::string Engine::NumericsId() const {
+  return absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+}
+
 void Engine::EndOthersNumerics() {
   std::vector<int64_t> tickets;
   for (const auto& [ticket, live] : live_) {
     if (!live.numerics_id.empty() && live.numerics_id != numerics_id_) {
       tickets.push_back(ticket);
     }
+  }
+  if (options_.allow_numerics_change) {
+    for (const int64_t ticket : tickets) {
+      Live& live = live_.at(ticket);
+      LOG(WARNING) << "event=numerics_changed request_id=" << live.name.second
+                   << " from=" << live.numerics_id << " to=" << numerics_id_;
+      live.numerics_id = numerics_id_;
+      live.output->ChangeNumerics(numerics_id_);
+    }
+    return;
   }
   for (const int64_t ticket : tickets) {
     const Live live = live_.at(ticket);
@@ -258,7 +272,8 @@ void Engine::EndOthersNumerics() {
         "request ", live.name.second, " was begun with the arithmetic ",
         live.numerics_id, " and the cluster now has ", numerics_id_,
         ", which would go on with other tokens: ask again, or bring workers "
-        "and --head_mode back as they were"))});
+        "and --head_mode back as they were, or start the coordinator with "
+        "--allow_numerics_change"))});
   }
 }
 
@@ -310,11 +325,12 @@ void Engine::Admit(int64_t ticket, Request request) {
     return;
   }
   std::set<int64_t>& tickets = tickets_[name];
+  const std::string numerics_id = NumericsId();
   for (int i = 0; i < n_samples; ++i) {
-    live_[ticket + i] = {name, outputs[i], ""};
+    live_[ticket + i] = {name, outputs[i], numerics_id};
     tickets.insert(ticket + i);
   }
-  for (const auto& output : outputs) output->Admit(numerics_id_);
+  for (const auto& output : outputs) output->Admit(numerics_id);
 }
 
 void Engine::Forget(int64_t ticket) {
@@ -438,8 +454,7 @@ void Engine::FormPipeline(Placement placement) {
   member.id = absl::StrCat(options_.model, "/", index);
   member.epoch = ++*last_epoch_;
   member.kv_block_count = placement.kv_block_count;
-  numerics_id_ =
-      absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+  numerics_id_ = NumericsId();
   if (options_.on_epoch) options_.on_epoch(member.epoch);
   EndOthersNumerics();
   member.looks_ahead = true;

@@ -45,8 +45,11 @@ void Engine::RegisterWorker(WorkerRegistration registration,
     const Worker* before = cluster_.Find(worker_id);
     const int64_t incarnation_before =
         before == nullptr ? 0 : before->registration.incarnation;
-    const absl::StatusOr<int64_t> epoch = cluster_.Register(
-        registration, /*may_change_class=*/scheduler_.n_sequences() == 0, now_);
+    const absl::StatusOr<int64_t> epoch =
+        cluster_.Register(registration,
+                          /*may_change_class=*/options_.allow_numerics_change ||
+                              scheduler_.n_sequences() == 0,
+                          now_);
     if (!epoch.ok()) {
       LOG(WARNING) << "event=worker_refused worker=" << worker_id
                    << " status=" << epoch.status();
