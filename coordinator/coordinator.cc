@@ -1,6 +1,8 @@
 #include "coordinator/coordinator.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -20,6 +22,7 @@
 #include "coordinator/engine.h"
 #include "coordinator/grpc_pipeline.h"
 #include "coordinator/inference_service.h"
+#include "coordinator/operator_store.h"
 #include "coordinator/service_context.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -155,6 +158,7 @@ absl::Status Coordinator::Start(const Options& options) {
     journal.bytes_max = options.journal_max_bytes;
     ASSIGN_OR_RETURN(journal_, Journal::Open(journal, &image));
     last_epoch = std::max(last_epoch, image.epoch);
+    ASSIGN_OR_RETURN(operators_, OperatorStore::Open(options.journal_dir));
   }
   last_epoch_ = std::make_shared<std::atomic<int64_t>>(last_epoch);
   publisher_ = std::make_unique<Publisher>();
@@ -164,8 +168,10 @@ absl::Status Coordinator::Start(const Options& options) {
                      OpenModel(options, spec));
     RETURN_IF_ERROR(models_->Add(std::move(model)));
   }
-  workers_ =
-      std::make_unique<WorkerRouter>(WorkerRouter::Options(), models_.get());
+  workers_ = std::make_unique<WorkerRouter>(
+      WorkerRouter::Options(), models_.get(),
+      operators_ == nullptr ? std::set<std::string>()
+                            : operators_->state().cordoned);
 
   resumables_ = std::make_unique<ResumableRequests>(
       ResumableRequests::Options(), journal_.get(), publisher_.get(),
@@ -176,6 +182,7 @@ absl::Status Coordinator::Start(const Options& options) {
   context.workers = workers_.get();
   context.resumables = resumables_.get();
   context.journal = journal_.get();
+  context.operators = operators_.get();
   context.publisher = publisher_.get();
   context.credentials = credentials_.get();
   context.clock = Clock::System();
@@ -191,6 +198,7 @@ absl::Status Coordinator::Start(const Options& options) {
                                          options.blobs, &contents_);
 
   // Before anyone can ask for them.
+  services_->admin.Restore();
   if (journal_ != nullptr) resumables_->Restore(std::move(image), *models_);
 
   grpc::EnableDefaultHealthCheckService(true);

@@ -16,6 +16,7 @@
 #include "coordinator/journal.h"
 #include "coordinator/model_instance.h"
 #include "coordinator/model_registry.h"
+#include "coordinator/operator_store.h"
 #include "coordinator/publisher.h"
 #include "coordinator/recut.h"
 #include "coordinator/resumable_requests.h"
@@ -104,7 +105,8 @@ class Coordinator {
 
   // Set by Start(), then constant. What comes later uses what comes before.
   std::unique_ptr<Credentials> credentials_;
-  std::unique_ptr<Journal> journal_;  // may be null
+  std::unique_ptr<Journal> journal_;          // may be null
+  std::unique_ptr<OperatorStore> operators_;  // likewise
   ContentStore contents_;
   std::unique_ptr<Publisher> publisher_;
   std::shared_ptr<std::atomic<int64_t>> last_epoch_;
