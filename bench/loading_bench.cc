@@ -1,24 +1,42 @@
-// Speed at which one core turns weights of a file into what the kernels read.
+// What it takes until weights of a file can be computed with.
 //
-//   bazel run -c opt //bench:loading_bench
+//   bazel run -c opt //bench:loading_bench -- [MODEL]
 //
-// items_per_second are weights per second of CPU time. Inputs are larger than
-// the last cache, as those of a file are.
+// Weights/...: hashing a model's files, fetching them from a peer, packing all
+// of them; of MODEL, or of random weights in the shape of 700M, which are
+// written to the temporary folder for it. See bench/weights_rows.h.
+//
+// The others: the speed at which one core turns weights of a file into what the
+// kernels read; items_per_second are weights per second of CPU time. Inputs are
+// larger than the last cache, as those of a file are.
+
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <iostream>
 #include <random>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "bench/weights_rows.h"
 #include "benchmark/benchmark.h"
 #include "kernels/head.h"
 #include "kernels/head_packing.h"
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
 #include "kernels/ternary_layout.h"
+#include "model/model_source.h"
 #include "model/ternary_codec.h"
+#include "tools/presets.h"
+#include "tools/random_model.h"
+#include "worker/thread_pool.h"
 
 namespace tern {
 namespace {
@@ -156,12 +174,40 @@ void RegisterAll() {
   }
 }
 
+// The path of a new file.
+std::string WriteModelOrExit() {
+  const std::string path = (std::filesystem::temp_directory_path() /
+                            absl::StrCat("tern-loading-", getpid(), ".gguf"))
+                               .string();
+  RandomModelOptions options;
+  options.config = FindPreset("700m")->config;
+  ThreadPool pool(std::max(1u, std::thread::hardware_concurrency()));
+  const auto written = WriteRandomModel(path, options, &pool,
+                                        [](int64_t, int64_t) { return true; });
+  if (!written.ok()) {
+    std::cerr << written.status() << "\n";
+    std::exit(1);
+  }
+  return path;
+}
+
 }  // namespace
 }  // namespace tern
 
 int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  if (argc > 2) {
+    std::cerr << "loading_bench takes one model, or none\n";
+    return 1;
+  }
+  const std::string random_model = argc > 1 ? "" : tern::WriteModelOrExit();
+  auto source = tern::ModelSource::Open(argc > 1 ? argv[1] : random_model);
+  if (!random_model.empty()) std::filesystem::remove(random_model);
+  if (!source.ok()) {
+    std::cerr << source.status() << "\n";
+    return 1;
+  }
+  tern::RegisterWeightsRows(*std::move(source));
   tern::RegisterAll();
   benchmark::RunSpecifiedBenchmarks();
   return 0;

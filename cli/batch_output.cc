@@ -112,6 +112,12 @@ std::string ResultLine(absl::string_view id,
         {"prompt_token_count", usage.prompt_token_count()},
         {"output_token_count", usage.output_token_count()},
         {"cached_prompt_token_count", usage.cached_prompt_token_count()}};
+    for (const v1::NumericsChange& change : response.numerics_changes()) {
+      line["numerics_changes"].push_back(
+          {{"candidate_index", change.candidate_index()},
+           {"output_token_count", change.output_token_count()},
+           {"numerics_id", change.numerics_id()}});
+    }
   }
   return line.dump(-1, ' ', false, ordered_json::error_handler_t::replace) +
          "\n";

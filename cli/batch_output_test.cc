@@ -46,6 +46,20 @@ TEST(ResultLine, HasTheAnswerAndItsCost) {
             "\"output_token_count\":2,\"cached_prompt_token_count\":1}}\n");
 }
 
+TEST(ResultLine, SaysWhereTheArithmeticChanged) {
+  v1::BatchGenerateResponse result = Answer("x");
+  v1::NumericsChange* change =
+      result.mutable_response()->add_numerics_changes();
+  change->set_output_token_count(1);
+  change->set_numerics_id("cpu-1/stored");
+  EXPECT_EQ(ResultLine("a", result),
+            "{\"id\":\"a\",\"text\":\"x\",\"finish_reason\":\"length\","
+            "\"usage\":{\"prompt_token_count\":3,\"output_token_count\":2,"
+            "\"cached_prompt_token_count\":1},\"numerics_changes\":"
+            "[{\"candidate_index\":0,\"output_token_count\":1,"
+            "\"numerics_id\":\"cpu-1/stored\"}]}\n");
+}
+
 TEST(ResultLine, HasWhatWasAskedFor) {
   v1::BatchGenerateResponse result = Answer("x");
   v1::Candidate& candidate = *result.mutable_response()->mutable_candidates(0);

@@ -20,7 +20,8 @@ struct Bench {
 constexpr Bench kBenches[] = {
     {"kernels", "kernels_bench", "every kernel, beside the machine's peaks"},
     {"stage", "stage_bench", "a model's prompts and decoding in one stage"},
-    {"loading", "loading_bench", "packing weights at load"},
+    {"loading", "loading_bench",
+     "hashing, fetching and packing weights at load"},
     {"scheduler", "scheduler_bench", "planning the steps of a pipeline"},
     {"engine", "engine_bench", "what serving costs, beside what is wanted"},
     {"survival", "survival_bench",

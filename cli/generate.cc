@@ -105,6 +105,9 @@ class Printer {
   void Print(const v1::StreamGenerateResponse& message) {
     if (message.has_prompt_info()) info_ = message.prompt_info();
     if (message.has_usage()) usage_ = message.usage();
+    for (const v1::NumericsChange& change : message.numerics_changes()) {
+      numerics_changes_.push_back(change);
+    }
     for (const v1::TokenLogprob& token : message.prompt_logprobs()) {
       std::cout << LogprobLine(token);
     }
@@ -137,6 +140,23 @@ class Printer {
   void EndLine() {
     if (begun_ && !ends_line_) std::cout << std::endl;
     ends_line_ = true;
+  }
+
+  // A line for each place where an answer went on with another arithmetic.
+  std::string NumericsChanges() const {
+    std::string text;
+    for (const v1::NumericsChange& change : numerics_changes_) {
+      absl::StrAppend(
+          &text, "note: ",
+          n_answers_ > 1
+              ? absl::StrCat("answer ", change.candidate_index() + 1, ", ")
+              : "",
+          "behind token ", change.output_token_count(),
+          " the cluster went on with another arithmetic (",
+          change.numerics_id(), ", begun with ", info_.numerics_id(),
+          "): the tokens may be others than they would have been\n");
+    }
+    return text;
   }
 
   std::string Stats() const {
@@ -207,6 +227,7 @@ class Printer {
   v1::FinishReason finish_reason_ = v1::FINISH_REASON_UNSPECIFIED;
   v1::PromptInfo info_;
   v1::Usage usage_;
+  std::vector<v1::NumericsChange> numerics_changes_;
 };
 
 absl::Status Generate(const v1::GenerateRequest& request,
@@ -232,6 +253,7 @@ absl::Status Generate(const v1::GenerateRequest& request,
       call);
   printer.EndLine();
   RETURN_IF_ERROR(status);
+  std::cerr << printer.NumericsChanges();
   if (absl::GetFlag(FLAGS_stats)) std::cerr << printer.Stats() << std::endl;
   return absl::OkStatus();
 }

@@ -114,6 +114,27 @@ TEST_F(TernTest, GenerateTellsTheSpeedWhenAsked) {
       << err_;
 }
 
+TEST_F(TernTest, GenerateSaysWhereTheArithmeticChanged) {
+  fake_.on_stream = [](auto* context, auto& request, auto* writer) {
+    v1::StreamGenerateResponse message;
+    message.mutable_prompt_info()->set_numerics_id("cpu-1/int8");
+    writer->Write(message);
+    message.Clear();
+    message.mutable_delta()->set_text("to be");
+    v1::NumericsChange* change = message.add_numerics_changes();
+    change->set_output_token_count(7);
+    change->set_numerics_id("cpu-1/stored");
+    writer->Write(message);
+    return grpc::Status::OK;
+  };
+  EXPECT_EQ(Tern({"generate", "?"}), 0);
+  EXPECT_EQ(out_, "to be\n");
+  EXPECT_TRUE(
+      Said("behind token 7 the cluster went on with another arithmetic "
+           "(cpu-1/stored, begun with cpu-1/int8)"))
+      << err_;
+}
+
 TEST_F(TernTest, GeneratePrintsIdsWhenAsked) {
   fake_.on_stream = [](auto* context, auto& request, auto* writer) {
     v1::StreamGenerateResponse message;

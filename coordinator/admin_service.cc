@@ -1,11 +1,14 @@
 #include "coordinator/admin_service.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "coordinator/model_registry.h"
+#include "coordinator/operator_store.h"
 #include "coordinator/worker_router.h"
 #include "util/credentials.h"
 #include "util/grpc_status.h"
@@ -34,6 +37,44 @@ absl::StatusOr<absl::Duration> DrainTimeoutOf(
                      "; it must be in [0, 24h]"));
   }
   return timeout;
+}
+
+// Not the caller's fault, and nothing to repeat.
+absl::Status DoneButForgotten(const absl::Status& written) {
+  if (written.ok()) return written;
+  return absl::InternalError(
+      absl::StrCat("it is done, but the next coordinator will not know: ",
+                   written.message()));
+}
+
+void EraseModel(const std::string& name, OperatorState* state) {
+  state->models.erase(
+      std::remove_if(state->models.begin(), state->models.end(),
+                     [&](const auto& model) { return model.name == name; }),
+      state->models.end());
+}
+
+v1::LoadModelRequest RequestOf(const OperatorState::LoadedModel& model) {
+  v1::LoadModelRequest request;
+  request.set_file(model.file);
+  request.set_model(model.name);
+  if (model.n_stages.has_value()) request.set_stage_count(*model.n_stages);
+  if (model.kv_cache_tokens.has_value()) {
+    request.set_kv_cache_tokens(*model.kv_cache_tokens);
+  }
+  return request;
+}
+
+OperatorState::LoadedModel LoadedModelOf(const v1::LoadModelRequest& request,
+                                         const std::string& name) {
+  OperatorState::LoadedModel model;
+  model.name = name;
+  model.file = request.file();
+  if (request.has_stage_count()) model.n_stages = request.stage_count();
+  if (request.has_kv_cache_tokens()) {
+    model.kv_cache_tokens = request.kv_cache_tokens();
+  }
+  return model;
 }
 
 }  // namespace
@@ -94,10 +135,28 @@ grpc::ServerUnaryReactor* AdminServiceImpl::CordonWorker(
     reactor->Finish(ToGrpcStatus(allowed));
     return reactor;
   }
-  context_.workers->SetCordoned(request->worker_id(), request->cordoned(),
-                                [reactor](const absl::Status& status) {
-                                  reactor->Finish(ToGrpcStatus(status));
-                                });
+  const std::string worker_id = request->worker_id();
+  const bool cordoned = request->cordoned();
+  // On an engine's thread, which must not wait for the disk.
+  const auto remember = [reactor, worker_id, cordoned,
+                         operators = context_.operators](absl::Status status) {
+    if (!status.ok() || operators == nullptr) {
+      reactor->Finish(ToGrpcStatus(status));
+      return;
+    }
+    operators->Update(
+        [worker_id, cordoned](OperatorState* state) {
+          if (cordoned) {
+            state->cordoned.insert(worker_id);
+          } else {
+            state->cordoned.erase(worker_id);
+          }
+        },
+        [reactor](const absl::Status& written) {
+          reactor->Finish(ToGrpcStatus(DoneButForgotten(written)));
+        });
+  };
+  context_.workers->SetCordoned(worker_id, cordoned, remember);
   return reactor;
 }
 
@@ -138,22 +197,73 @@ absl::StatusOr<ModelSpec> AdminServiceImpl::SpecOf(
   return spec;
 }
 
-absl::Status AdminServiceImpl::Load(const v1::LoadModelRequest& request,
-                                    v1::LoadModelResponse* response) {
+absl::Status AdminServiceImpl::Serve(const v1::LoadModelRequest& request,
+                                     std::string* name) {
   ASSIGN_OR_RETURN(const ModelSpec spec, SpecOf(request));
   ASSIGN_OR_RETURN(std::shared_ptr<ModelInstance> instance,
                    options_.open(spec));
-  response->set_model(instance->name());
+  *name = instance->name();
   return context_.models->Add(std::move(instance));
+}
+
+void AdminServiceImpl::Restore() {
+  if (context_.operators == nullptr) return;
+  for (const OperatorState::LoadedModel& model :
+       context_.operators->state().models) {
+    // Named by --model meanwhile.
+    if (context_.models->Find(model.name).ok()) continue;
+    std::string name;
+    const absl::Status status = Serve(RequestOf(model), &name);
+    if (status.ok()) continue;
+    LOG(ERROR) << "event=model_not_restored model=" << model.name
+               << " file=" << model.file << " status=\"" << status
+               << "\"; it is tried again at the next start, until it is "
+                  "unloaded";
+  }
+}
+
+absl::Status AdminServiceImpl::Remember(
+    std::function<void(OperatorState*)> change) {
+  if (context_.operators == nullptr) return absl::OkStatus();
+  absl::Status status;
+  absl::Notification done;
+  context_.operators->Update(std::move(change),
+                             [&](const absl::Status& written) {
+                               status = DoneButForgotten(written);
+                               done.Notify();
+                             });
+  done.WaitForNotification();
+  return status;
+}
+
+absl::Status AdminServiceImpl::Load(const v1::LoadModelRequest& request,
+                                    v1::LoadModelResponse* response) {
+  RETURN_IF_ERROR(Serve(request, response->mutable_model()));
+  return Remember([model = LoadedModelOf(request, response->model())](
+                      OperatorState* state) {
+    EraseModel(model.name, state);
+    state->models.push_back(model);
+  });
 }
 
 absl::Status AdminServiceImpl::Unload(const v1::UnloadModelRequest& request,
                                       v1::UnloadModelResponse* response) {
   ASSIGN_OR_RETURN(const absl::Duration timeout, DrainTimeoutOf(request));
-  ASSIGN_OR_RETURN(const int n_ended,
-                   context_.models->Remove(request.model(), timeout));
-  response->set_ended_request_count(n_ended);
-  return absl::OkStatus();
+  const absl::StatusOr<int> n_ended =
+      context_.models->Remove(request.model(), timeout);
+  // One that could not be restored is unloaded by being forgotten.
+  if (!n_ended.ok() && !IsRemembered(request.model())) return n_ended.status();
+  response->set_ended_request_count(n_ended.value_or(0));
+  return Remember([name = request.model()](OperatorState* state) {
+    EraseModel(name, state);
+  });
+}
+
+bool AdminServiceImpl::IsRemembered(const std::string& name) const {
+  if (context_.operators == nullptr) return false;
+  const OperatorState state = context_.operators->state();
+  return std::any_of(state.models.begin(), state.models.end(),
+                     [&](const auto& model) { return model.name == name; });
 }
 
 }  // namespace tern

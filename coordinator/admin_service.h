@@ -6,8 +6,10 @@
 #include <string>
 #include <thread>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "coordinator/model_instance.h"
+#include "coordinator/operator_state_proto.h"
 #include "coordinator/service_context.h"
 #include "grpcpp/server_context.h"
 #include "grpcpp/support/server_callback.h"
@@ -39,6 +41,10 @@ class AdminServiceImpl : public v1::AdminService::CallbackService {
   // Does what was begun, and ends the rest with UNAVAILABLE. After the server.
   ~AdminServiceImpl() override;
 
+  // Loads the models that an earlier coordinator was told to. One that cannot
+  // be loaded is named in the log, and stays remembered. Before the server.
+  void Restore();
+
   grpc::ServerUnaryReactor* LoadModel(grpc::CallbackServerContext* call,
                                       const v1::LoadModelRequest* request,
                                       v1::LoadModelResponse* response) override;
@@ -53,8 +59,14 @@ class AdminServiceImpl : public v1::AdminService::CallbackService {
   // Whether the caller may; its error is the answer.
   absl::Status CheckOperator(grpc::CallbackServerContext* call) const;
   absl::StatusOr<ModelSpec> SpecOf(const v1::LoadModelRequest& request) const;
+  // Reads the model and begins to serve it, under `name`.
+  absl::Status Serve(const v1::LoadModelRequest& request, std::string* name);
   absl::Status Load(const v1::LoadModelRequest& request,
                     v1::LoadModelResponse* response);
+  // Whether the next coordinator would load it.
+  bool IsRemembered(const std::string& name) const;
+  // Has the next coordinator know; waits for the disk. OK without a journal.
+  absl::Status Remember(std::function<void(OperatorState*)> change);
   absl::Status Unload(const v1::UnloadModelRequest& request,
                       v1::UnloadModelResponse* response);
   // Has `task` done on the thread, and finishes the call with what it returns.

@@ -185,8 +185,7 @@ void BatchItem::Publish() {
     retry_after = piece.retry_after;
     if (status.ok()) {
       response.Swap(&response_);
-      *response.mutable_prompt_info() = generation_->PromptInfo();
-      *response.mutable_usage() = generation_->Usage();
+      SetSummary(*generation_, &response);
     }
   }
   reactor_->OnItemEnded(shared_from_this(), status, retry_after,

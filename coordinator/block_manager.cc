@@ -1,8 +1,11 @@
 #include "coordinator/block_manager.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "util/logging.h"
 
 namespace tern {
@@ -88,6 +91,73 @@ BlockManager::PrefixId BlockManager::Publish(int block_id, PrefixId prefix,
   block.lost_by = {};
   known_.emplace(ContentOf(block_id), block_id);
   return block.prefix;
+}
+
+absl::StatusOr<BlockManager> BlockManager::FromState(const State& state) {
+  const auto damaged = [](const auto&... what) {
+    return absl::DataLossError(absl::StrCat("KV blocks: ", what...));
+  };
+  if (state.n_blocks < 0 || state.block_size < 1) {
+    return damaged(state.n_blocks, " of ", state.block_size, " tokens");
+  }
+  BlockManager blocks(state.n_blocks, state.block_size);
+  std::set<PrefixId> prefixes;
+  const auto add_prefix = [&](PrefixId prefix) {
+    blocks.last_prefix_ = std::max(blocks.last_prefix_, prefix);
+    return prefix > 0 && prefixes.insert(prefix).second;
+  };
+  for (const auto& [salt, prefix] : state.roots) {
+    if (!add_prefix(prefix)) return damaged("two texts of one name");
+    blocks.roots_[salt] = prefix;
+  }
+  std::vector<bool> is_known(state.n_blocks);
+  for (const KnownBlock& known : state.known) {
+    const int id = known.block_id;
+    if (id < 0 || id >= state.n_blocks || is_known[id]) {
+      return damaged("block ", id, " of ", state.n_blocks, ", or twice");
+    }
+    if (static_cast<int>(known.tokens.size()) != state.block_size) {
+      return damaged("block ", id, " of ", known.tokens.size(), " tokens");
+    }
+    if (known.lost_by.begin < 0 || known.lost_by.end < known.lost_by.begin) {
+      return damaged("block ", id, " that no stages have lost");
+    }
+    if (!add_prefix(known.prefix)) return damaged("two texts of one name");
+    is_known[id] = true;
+    std::copy(
+        known.tokens.begin(), known.tokens.end(),
+        blocks.tokens_.begin() + static_cast<size_t>(id) * state.block_size);
+    Block& block = blocks.blocks_[id];
+    block.parent = known.parent;
+    block.prefix = known.prefix;
+    block.lost_by = known.lost_by;
+    if (!blocks.known_.emplace(blocks.ContentOf(id), id).second) {
+      return damaged("block ", id, " holds what another one holds");
+    }
+    blocks.AddToCached(id);
+  }
+  blocks.empty_.erase(std::remove_if(blocks.empty_.begin(), blocks.empty_.end(),
+                                     [&](int id) { return is_known[id]; }),
+                      blocks.empty_.end());
+  return blocks;
+}
+
+BlockManager::State BlockManager::ToState() const {
+  CHECK(n_in_use() == 0);
+  State state;
+  state.n_blocks = n_blocks();
+  state.block_size = block_size_;
+  state.roots.insert(roots_.begin(), roots_.end());
+  for (int id = oldest_; id >= 0; id = blocks_[id].newer) {
+    const Block& block = blocks_[id];
+    const absl::Span<const int32_t> tokens = ContentOf(id).tokens;
+    state.known.push_back({id,
+                           block.parent,
+                           block.prefix,
+                           {tokens.begin(), tokens.end()},
+                           block.lost_by});
+  }
+  return state;
 }
 
 void BlockManager::StartAnew(int64_t last_step_id) {

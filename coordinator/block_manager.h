@@ -2,12 +2,14 @@
 #define COORDINATOR_BLOCK_MANAGER_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "coordinator/step_plan.h"
@@ -43,8 +45,29 @@ class BlockManager {
     StageSpan lost_by;  // stages that have to compute it again first
   };
 
+  // What known blocks hold, as plain values: for a manager in another process.
+  struct KnownBlock {
+    int block_id = 0;
+    PrefixId parent = 0;  // the text before it, of a root or of another block
+    PrefixId prefix = 0;
+    std::vector<int32_t> tokens;  // [block_size]
+    StageSpan lost_by;
+  };
+  struct State {
+    int n_blocks = 0;
+    int block_size = 0;
+    std::map<std::string, PrefixId> roots;  // by salt
+    std::vector<KnownBlock> known;          // the one least recently used first
+  };
+
   // REQUIRES: n_blocks >= 0, block_size > 0 (tokens per block).
   BlockManager(int n_blocks, int block_size);
+
+  // With no block in use. DATA_LOSS for a state that no manager can have.
+  static absl::StatusOr<BlockManager> FromState(const State& state);
+
+  // REQUIRES: no block is in use, and StartAnew() was called since one was.
+  State ToState() const;
 
   // Blocks that `n_tokens` tokens take.
   int BlocksFor(int n_tokens) const {

@@ -250,7 +250,17 @@ void ClusterView::MarkHung(absl::string_view worker_id) {
 void ClusterView::SetHolds(absl::string_view worker_id,
                            const StageRange& range) {
   auto it = workers_.find(worker_id);
-  if (it != workers_.end()) it->second.holds = range;
+  if (it == workers_.end()) return;
+  it->second.holds = range;
+  DropDisproved(range, &it->second.refused);
+}
+
+void ClusterView::NoteRefused(absl::string_view worker_id,
+                              const StageRange& range,
+                              const absl::Status& why) {
+  auto it = workers_.find(worker_id);
+  if (it == workers_.end() || !IsAboutStage(why)) return;
+  AddRefused({range, why}, &it->second.refused);
 }
 
 void ClusterView::LetGo(absl::string_view worker_id) {

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "absl/types/optional.h"
+#include "coordinator/refused_stage.h"
 #include "model/stage_plan.h"
 #include "model/step_times.h"
 
@@ -94,6 +95,8 @@ struct Worker {
 
   // What its process has in memory of the model: its latest stage.
   absl::optional<StageRange> holds;
+  // What it could not load since it registered.
+  std::vector<RefusedStage> refused;
 
   // It wanted to leave, and was told that it may.
   bool let_go = false;
@@ -157,8 +160,12 @@ class ClusterView {
   // It does nothing, though it should.
   void MarkHung(absl::string_view worker_id);
 
-  // See Worker::holds.
+  // See Worker::holds. What it has loaded it does not refuse any more.
   void SetHolds(absl::string_view worker_id, const StageRange& range);
+
+  // See Worker::refused; nothing when the failure says nothing of the stage.
+  void NoteRefused(absl::string_view worker_id, const StageRange& range,
+                   const absl::Status& why);
 
   // See Worker::let_go.
   void LetGo(absl::string_view worker_id);

@@ -247,5 +247,19 @@ TEST_F(ClusterViewTest, WorkersAreBoundedAndForgottenInTheEnd) {
   EXPECT_EQ(CodeOf(Registration("d", 1)), absl::StatusCode::kOk);
 }
 
+TEST_F(ClusterViewTest, WhatAWorkerCouldNotLoadIsForgottenWithItsRegistration) {
+  ASSERT_TRUE(view_.Register(Registration("a", 1), kMayNot, now_).ok());
+  view_.NoteRefused("a", {0, 2, true, false}, absl::UnavailableError("gone"));
+  EXPECT_TRUE(view_.Find("a")->refused.empty());
+  view_.NoteRefused("a", {0, 2, true, false}, absl::DataLossError("damaged"));
+  view_.NoteRefused("a", {3, 4, false, true}, absl::DataLossError("damaged"));
+  EXPECT_EQ(view_.Find("a")->refused.size(), 2u);
+  view_.SetHolds("a", {2, 4, false, true});
+  EXPECT_EQ(view_.Find("a")->refused.size(), 1u);
+  view_.NoteRefused("b", {0, 2, true, false}, absl::DataLossError("damaged"));
+  ASSERT_TRUE(view_.Register(Registration("a", 1), kMayNot, now_).ok());
+  EXPECT_TRUE(view_.Find("a")->refused.empty());
+}
+
 }  // namespace
 }  // namespace tern

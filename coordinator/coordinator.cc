@@ -1,6 +1,8 @@
 #include "coordinator/coordinator.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -20,6 +22,9 @@
 #include "coordinator/engine.h"
 #include "coordinator/grpc_pipeline.h"
 #include "coordinator/inference_service.h"
+#include "coordinator/kept_kv.h"
+#include "coordinator/kept_kv_file.h"
+#include "coordinator/operator_store.h"
 #include "coordinator/service_context.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/health_check_service_interface.h"
@@ -161,6 +166,8 @@ absl::Status Coordinator::Start(const Options& options) {
     journal.bytes_max = options.journal_max_bytes;
     ASSIGN_OR_RETURN(journal_, Journal::Open(journal, &image));
     last_epoch = std::max(last_epoch, image.epoch);
+    ASSIGN_OR_RETURN(operators_, OperatorStore::Open(options.journal_dir));
+    journal_dir_ = options.journal_dir;
   }
   last_epoch_ = std::make_shared<std::atomic<int64_t>>(last_epoch);
   publisher_ = std::make_unique<Publisher>();
@@ -170,8 +177,10 @@ absl::Status Coordinator::Start(const Options& options) {
                      OpenModel(options, spec));
     RETURN_IF_ERROR(models_->Add(std::move(model)));
   }
-  workers_ =
-      std::make_unique<WorkerRouter>(WorkerRouter::Options(), models_.get());
+  workers_ = std::make_unique<WorkerRouter>(
+      WorkerRouter::Options(), models_.get(),
+      operators_ == nullptr ? std::set<std::string>()
+                            : operators_->state().cordoned);
 
   resumables_ = std::make_unique<ResumableRequests>(
       ResumableRequests::Options(), journal_.get(), publisher_.get(),
@@ -182,6 +191,7 @@ absl::Status Coordinator::Start(const Options& options) {
   context.workers = workers_.get();
   context.resumables = resumables_.get();
   context.journal = journal_.get();
+  context.operators = operators_.get();
   context.publisher = publisher_.get();
   context.credentials = credentials_.get();
   context.clock = Clock::System();
@@ -197,6 +207,8 @@ absl::Status Coordinator::Start(const Options& options) {
                                          options.blobs, &contents_);
 
   // Before anyone can ask for them.
+  services_->admin.Restore();
+  if (!journal_dir_.empty()) RestoreKept();
   if (journal_ != nullptr) resumables_->Restore(std::move(image), *models_);
 
   grpc::EnableDefaultHealthCheckService(true);
@@ -245,6 +257,7 @@ absl::StatusOr<std::shared_ptr<ModelInstance>> Coordinator::OpenModel(
   engine.recut = options.recut;
   engine.hang_timeout = options.hang_timeout;
   engine.unavailable_after = options.unavailable_after;
+  engine.allow_numerics_change = options.allow_numerics_change;
   engine.last_epoch = last_epoch_;
   if (journal_ != nullptr) {
     engine.on_epoch = [this](int64_t epoch) { journal_->TellEpoch(epoch); };
@@ -282,6 +295,34 @@ void Coordinator::AddReady(int change) {
   if (health_ != nullptr) health_->SetServingStatus("readiness", n_ready_ > 0);
 }
 
+void Coordinator::RestoreKept() {
+  std::vector<KeptKvOfModel> all = TakeKeptKvFile(journal_dir_);
+  for (const auto& model : models_->All()) {
+    std::vector<KeptKv> kept;
+    for (KeptKvOfModel& each : all) {
+      if (each.model == model->name() &&
+          each.fingerprint == model->fingerprint()) {
+        kept.push_back(std::move(each.kept));
+      }
+    }
+    if (!kept.empty()) model->engine()->RestoreKept(std::move(kept));
+  }
+}
+
+void Coordinator::WriteKept() {
+  std::vector<KeptKvOfModel> all;
+  for (const auto& model : models_->All()) {
+    for (KeptKv& kept : model->engine()->TakeKept()) {
+      all.push_back({model->name(), model->fingerprint(), std::move(kept)});
+    }
+  }
+  if (all.empty()) return;
+  const absl::Status status = WriteKeptKvFile(journal_dir_, all);
+  if (!status.ok()) {
+    LOG(WARNING) << "event=kept_kv_not_written status=" << status;
+  }
+}
+
 Coordinator::~Coordinator() { Shutdown(); }
 
 void Coordinator::Shutdown() {
@@ -290,6 +331,7 @@ void Coordinator::Shutdown() {
   if (resumables_ != nullptr) resumables_->Close();
   if (models_ != nullptr) models_->Shutdown();
   if (server_ == nullptr) return;
+  if (!journal_dir_.empty()) WriteKept();
   {
     absl::MutexLock health_lock(&health_mu_);
     health_ = nullptr;  // The server is about to take it away.

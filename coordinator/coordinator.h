@@ -16,6 +16,7 @@
 #include "coordinator/journal.h"
 #include "coordinator/model_instance.h"
 #include "coordinator/model_registry.h"
+#include "coordinator/operator_store.h"
 #include "coordinator/publisher.h"
 #include "coordinator/recut.h"
 #include "coordinator/resumable_requests.h"
@@ -57,6 +58,7 @@ class Coordinator {
     RecutOptions recut;
     absl::Duration hang_timeout = absl::Seconds(2);
     absl::Duration unavailable_after = absl::Seconds(30);
+    bool allow_numerics_change = false;
 
     // Folder of the journal, in which requests with a resume window outlive
     // this process. Empty: none.
@@ -100,12 +102,18 @@ class Coordinator {
   absl::StatusOr<std::shared_ptr<ModelInstance>> OpenModel(
       const Options& options, const ModelSpec& spec)
       ABSL_LOCKS_EXCLUDED(health_mu_);
+  // Gives the engines what their workers still hold, or writes it down for the
+  // next coordinator.
+  void RestoreKept();
+  void WriteKept();
   // One more model has a pipeline that serves, or one less.
   void AddReady(int change) ABSL_LOCKS_EXCLUDED(health_mu_);
 
   // Set by Start(), then constant. What comes later uses what comes before.
   std::unique_ptr<Credentials> credentials_;
-  std::unique_ptr<Journal> journal_;  // may be null
+  std::unique_ptr<Journal> journal_;          // may be null
+  std::unique_ptr<OperatorStore> operators_;  // likewise
+  std::string journal_dir_;                   // likewise; may be empty
   ContentStore contents_;
   std::unique_ptr<Publisher> publisher_;
   std::shared_ptr<std::atomic<int64_t>> last_epoch_;

@@ -243,12 +243,26 @@ void Engine::Restore(int64_t ticket, Request request) {
   }
 }
 
+std::string Engine::NumericsId() const {
+  return absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+}
+
 void Engine::EndOthersNumerics() {
   std::vector<int64_t> tickets;
   for (const auto& [ticket, live] : live_) {
     if (!live.numerics_id.empty() && live.numerics_id != numerics_id_) {
       tickets.push_back(ticket);
     }
+  }
+  if (options_.allow_numerics_change) {
+    for (const int64_t ticket : tickets) {
+      Live& live = live_.at(ticket);
+      LOG(WARNING) << "event=numerics_changed request_id=" << live.name.second
+                   << " from=" << live.numerics_id << " to=" << numerics_id_;
+      live.numerics_id = numerics_id_;
+      live.output->ChangeNumerics(numerics_id_);
+    }
+    return;
   }
   for (const int64_t ticket : tickets) {
     const Live live = live_.at(ticket);
@@ -258,7 +272,8 @@ void Engine::EndOthersNumerics() {
         "request ", live.name.second, " was begun with the arithmetic ",
         live.numerics_id, " and the cluster now has ", numerics_id_,
         ", which would go on with other tokens: ask again, or bring workers "
-        "and --head_mode back as they were"))});
+        "and --head_mode back as they were, or start the coordinator with "
+        "--allow_numerics_change"))});
   }
 }
 
@@ -310,11 +325,12 @@ void Engine::Admit(int64_t ticket, Request request) {
     return;
   }
   std::set<int64_t>& tickets = tickets_[name];
+  const std::string numerics_id = NumericsId();
   for (int i = 0; i < n_samples; ++i) {
-    live_[ticket + i] = {name, outputs[i], ""};
+    live_[ticket + i] = {name, outputs[i], numerics_id};
     tickets.insert(ticket + i);
   }
-  for (const auto& output : outputs) output->Admit(numerics_id_);
+  for (const auto& output : outputs) output->Admit(numerics_id);
 }
 
 void Engine::Forget(int64_t ticket) {
@@ -394,7 +410,7 @@ bool Engine::MayFormPipeline() const {
 }
 
 // Who failed to load more often than others is asked when these cannot do
-// without.
+// without, or would be given again what they could not load.
 Placements Engine::PlaceFree() const {
   const std::vector<const Worker*> free = FreeWorkers();
   const auto n_failures = [&](size_t i) {
@@ -404,9 +420,14 @@ Placements Engine::PlaceFree() const {
   Placements placements;
   for (size_t n = 1; n <= free.size(); ++n) {
     if (n < free.size() && n_failures(n) == n_failures(n - 1)) continue;
-    placements = PlacePipelines(options_.config, options_.placement,
-                                Candidates(absl::MakeConstSpan(free).first(n)));
-    if (!placements.pipelines.empty()) break;
+    Placements of_these =
+        PlacePipelines(options_.config, options_.placement,
+                       Candidates(absl::MakeConstSpan(free).first(n)));
+    const bool is_good = !of_these.pipelines.empty() && of_these.n_refused == 0;
+    if (is_good || placements.pipelines.empty()) {
+      placements = std::move(of_these);
+    }
+    if (is_good) break;
   }
   return placements;
 }
@@ -432,12 +453,11 @@ void Engine::FormPipeline(Placement placement) {
   Member& member = pipelines_[index];
   member.id = absl::StrCat(options_.model, "/", index);
   member.epoch = ++*last_epoch_;
-  numerics_id_ =
-      absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+  numerics_id_ = NumericsId();
   if (options_.on_epoch) options_.on_epoch(member.epoch);
   EndOthersNumerics();
   Pipeline::Spec spec;
-  spec.kept_epochs = TakeKept(&placement, &member);
+  spec.kept_epochs = AskForKept(&placement, &member);
   member.kv_block_count = placement.kv_block_count;
   member.keeps_boundary = placement.keeps_boundary;
   member.numerics_id = numerics_id_;
@@ -560,7 +580,10 @@ void Engine::OnStageLost(int index, int stage, const absl::Status& status) {
   if (absl::IsUnavailable(status) || absl::IsCancelled(status)) {
     cluster_.MarkUnreachable(worker_id);
   }
-  if (!member.ready) ++load_failures_[worker_id];
+  if (!member.ready) {
+    ++load_failures_[worker_id];
+    cluster_.NoteRefused(worker_id, member.stages[stage].placed.range, status);
+  }
   LosePipeline(index,
                absl::Status(status.code(),
                             absl::StrCat("stage ", stage, " on worker ",

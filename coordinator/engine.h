@@ -72,6 +72,11 @@ class Engine {
     // come later, or before any pipeline has served, end so at once.
     absl::Duration unavailable_after = absl::Seconds(30);
 
+    // Whether sequences go on with another arithmetic than they were begun
+    // with, and say so, when no worker of theirs is left; otherwise they end,
+    // and no such worker is let in while there are any.
+    bool allow_numerics_change = false;
+
     // A worker that owes a step and has computed nothing for so long, or for
     // three times what the step should take, is taken for hung.
     absl::Duration hang_timeout = absl::Seconds(2);
@@ -105,7 +110,8 @@ class Engine {
 
     // Set for one that an earlier coordinator had admitted. It is not refused
     // now, and waits for a pipeline as if it had lost one; with another
-    // arithmetic than `numerics_id` it ends with FAILED_PRECONDITION.
+    // arithmetic than `numerics_id` it ends with FAILED_PRECONDITION, unless
+    // that is allowed.
     struct Restored {
       std::string numerics_id;
       // What each output had. Null ones of `outputs` had ended.
@@ -225,6 +231,13 @@ class Engine {
   // Has the loop turn once: for those who moved the clock.
   void Poke();
 
+  // What workers still hold of pipelines that an earlier coordinator had. To be
+  // called before workers register.
+  void RestoreKept(std::vector<KeptKv> kept);
+
+  // What workers still hold. REQUIRES: Shutdown() has returned.
+  std::vector<KeptKv> TakeKept();
+
   // Ends every request with UNAVAILABLE, gives the pipeline up, and refuses
   // everything from now on. Returns when it is done. May be called twice.
   void Shutdown();
@@ -276,7 +289,9 @@ class Engine {
 
   void Admit(int64_t ticket, Request request);
   void Restore(int64_t ticket, Request request);
-  // Ends those that another arithmetic has begun.
+  // Such as "cpu-1/int8".
+  std::string NumericsId() const;
+  // Ends those that another arithmetic has begun, or has them go on.
   void EndOthersNumerics();
   void Forget(int64_t ticket);
   // Takes what the events hold, and leaves the vector its memory.
@@ -298,7 +313,7 @@ class Engine {
   RecutForecast ForecastRecutOf(int index, const Member& member) const;
   void AddForecasts(Snapshot* snapshot) const;
   // What it takes along of an earlier one, and asks its workers to keep.
-  std::vector<int64_t> TakeKept(Placement* placement, Member* member);
+  std::vector<int64_t> AskForKept(Placement* placement, Member* member);
   std::optional<BlockManager> RecoverKept(
       const std::vector<Pipeline::StageInfo>& infos, Member* member) const;
   void KeepBlocks(const Member& member, BlockManager blocks);

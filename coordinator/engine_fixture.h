@@ -73,17 +73,28 @@ class Reader {
     return tokens_;
   }
 
+  // "20 cpu-1/stored": from which token on, and what.
+  std::vector<std::string> numerics_changes() {
+    absl::MutexLock lock(&mu_);
+    return numerics_changes_;
+  }
+
  private:
   void Take() {
     TokenStream::Taken taken;
     stream_->Take(&taken);
     absl::MutexLock lock(&mu_);
+    for (const NumericsChange& change : taken.numerics_changes) {
+      numerics_changes_.push_back(absl::StrCat(tokens_.size() + change.n_tokens,
+                                               " ", change.numerics_id));
+    }
     tokens_.insert(tokens_.end(), taken.tokens.begin(), taken.tokens.end());
     if (taken.end.has_value()) end_ = std::move(taken.end);
   }
 
   absl::Mutex mu_;
   std::vector<int32_t> tokens_ ABSL_GUARDED_BY(mu_);
+  std::vector<std::string> numerics_changes_ ABSL_GUARDED_BY(mu_);
   std::optional<SequenceEnd> end_ ABSL_GUARDED_BY(mu_);
   const std::shared_ptr<TokenStream> stream_;
 };
@@ -198,7 +209,7 @@ class EngineFixture : public ::testing::Test {
     r.incarnation = incarnation;
     r.protocol_version = kProtocolVersion;
     r.address = absl::StrCat("127.0.0.1:", 7000 + id.back());
-    r.numerics_class = "cpu-1";
+    r.numerics_class = numerics_class_;
     r.thread_count = 1;
     r.supports_step_token_source = takes_sampled_tokens;
     r.models = {"toy"};
@@ -332,6 +343,7 @@ class EngineFixture : public ::testing::Test {
   // Of workers that register from now on.
   StepTimes step_times_;
   int64_t memory_bytes_ = int64_t{1} << 30;
+  std::string numerics_class_ = "cpu-1";
 
   Engine::Options options_;
   FakeClock clock_;

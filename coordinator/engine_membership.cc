@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -48,8 +49,11 @@ void Engine::RegisterWorker(WorkerRegistration registration,
     const Worker* before = cluster_.Find(worker_id);
     const int64_t incarnation_before =
         before == nullptr ? 0 : before->registration.incarnation;
-    const absl::StatusOr<int64_t> epoch = cluster_.Register(
-        registration, /*may_change_class=*/scheduler_.n_sequences() == 0, now_);
+    const absl::StatusOr<int64_t> epoch =
+        cluster_.Register(registration,
+                          /*may_change_class=*/options_.allow_numerics_change ||
+                              scheduler_.n_sequences() == 0,
+                          now_);
     if (!epoch.ok()) {
       LOG(WARNING) << "event=worker_refused worker=" << worker_id
                    << " status=" << epoch.status();
@@ -238,7 +242,21 @@ void Engine::ForgetReleased() {
   }
 }
 
-std::vector<int64_t> Engine::TakeKept(Placement* placement, Member* member) {
+void Engine::RestoreKept(std::vector<KeptKv> kept) {
+  Post(
+      [this, kept = std::make_shared<std::vector<KeptKv>>(std::move(kept))] {
+        for (KeptKv& each : *kept) kept_kvs_.Put(std::move(each));
+      },
+      /*may_refuse=*/false);
+}
+
+std::vector<KeptKv> Engine::TakeKept() {
+  absl::MutexLock lock(&shutdown_mu_);
+  CHECK(!thread_.joinable());
+  return kept_kvs_.TakeAll();
+}
+
+std::vector<int64_t> Engine::AskForKept(Placement* placement, Member* member) {
   member->kept = kept_kvs_.Take(
       *placement, numerics_id_, [this](const std::string& worker_id) {
         const Worker* worker = cluster_.Find(worker_id);

@@ -580,5 +580,39 @@ TEST_F(EngineMembershipTest, LoadingIsTriedAgainWithPauses) {
   AwaitPhase(Phase::kReady);
 }
 
+// The only worker dies with 20 tokens answered; those of another class come.
+TEST_F(EngineMembershipTest, AnotherClassIsLetInWhileRequestsWaitIfItMayBe) {
+  for (const bool may_change : {false, true}) {
+    SCOPED_TRACE(may_change);
+    options_.allow_numerics_change = may_change;
+    numerics_class_ = "cpu-1";
+    StartEngine(1);
+    AwaitPhase(Phase::kReady);
+    Reader reader;
+    HoldResults(true);
+    Submit(Ask(&reader, "a", 4, 60));
+    for (int i = 0; i < 20; ++i) {
+      AwaitHeldResult();
+      ReleaseResults(/*hold_next=*/true);
+    }
+    AwaitHeldResult();
+    Lose(absl::UnavailableError("gone"));
+    HoldResults(false);
+    numerics_class_ = "sm90-1";
+    // As long as one of the old class may come back it is waited for.
+    EXPECT_EQ(Register("w1", 1).code(), absl::StatusCode::kFailedPrecondition);
+    clock_.Advance(options_.cluster.lease_duration);
+    Await([](const auto& s) { return s.workers[0].worker.lost; });
+    EXPECT_EQ(Register("w1", 1).ok(), may_change);
+    if (may_change) {
+      EXPECT_TRUE(reader.End().ok());
+      EXPECT_EQ(reader.tokens(), Answer(4, 60));
+      EXPECT_EQ(reader.numerics_changes(),
+                (std::vector<std::string>{"20 sm90-1/int8"}));
+    }
+    engine_.reset();
+  }
+}
+
 }  // namespace
 }  // namespace tern

@@ -14,6 +14,7 @@
 #include "coordinator/engine.h"
 #include "coordinator/placement.h"
 #include "coordinator/recut.h"
+#include "coordinator/refused_stage.h"
 #include "coordinator/stage_cut.h"
 #include "model/stage_plan.h"
 #include "util/logging.h"
@@ -125,6 +126,10 @@ void Engine::AddForecasts(Snapshot* snapshot) const {
       if (!last_failure_.ok() && why.ok()) {
         absl::StrAppend(&worker.why_idle,
                         "; the last one failed: ", last_failure_.message());
+      }
+      if (!worker.worker.refused.empty()) {
+        absl::StrAppend(&worker.why_idle, "; it could not load ",
+                        RefusedText(worker.worker.refused));
       }
     } else if (worker.worker.IsAvailable() && worker.stage < 0) {
       worker.why_idle = "it does not have the model's file";

@@ -181,5 +181,37 @@ TEST_F(EnginePlacementTest, ADrainingWorkerLeavesWhenTheOthersHoldTheModel) {
   EXPECT_EQ(reader.tokens(), Answer(4, 40));
 }
 
+TEST_F(EnginePlacementTest, AWorkerThatCannotLoadItsStageGetsAnother) {
+  options_.placement.n_stages = 2;
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    cluster_.hold_loading = true;
+  }
+  StartEngine(2);
+  Await([](const auto& s) {
+    return Placed(s) == std::vector<std::string>{"w0:0-2 w1:2-4"};
+  });
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    cluster_.listeners.back().on_lost(1, absl::DataLossError("blk.3 is bad"));
+  }
+  const std::string why =
+      Await([](const auto& s) { return s.pipelines.empty(); })
+          .workers[1]
+          .why_idle;
+  EXPECT_NE(why.find("it could not load layers 2-3: blk.3 is bad"),
+            std::string::npos)
+      << why;
+  {
+    absl::MutexLock lock(&cluster_.mu);
+    cluster_.hold_loading = false;
+  }
+  clock_.Advance(absl::Seconds(1));
+  AwaitPlaced({"w1:0-2 w0:2-4"});
+  EXPECT_EQ(Inspect().workers[1].worker.refused.size(), 1u);
+  ASSERT_TRUE(Register("w1", 1).ok());
+  EXPECT_TRUE(Inspect().workers[1].worker.refused.empty());
+}
+
 }  // namespace
 }  // namespace tern

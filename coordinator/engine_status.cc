@@ -64,8 +64,7 @@ Engine::Snapshot Engine::MakeSnapshot() const {
                                          : Phase::kWaiting;
   if (n_ready_ == 0) snapshot.phase_text = std::string(WhyNotReady().message());
   if (!cluster_.numerics_class().empty()) {
-    snapshot.numerics_id =
-        absl::StrCat(cluster_.numerics_class(), "/", options_.head_mode);
+    snapshot.numerics_id = NumericsId();
   }
   for (const auto& [index, member] : pipelines_) {
     PipelineStatus status;

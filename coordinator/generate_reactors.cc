@@ -96,10 +96,7 @@ class GenerateReactor : public grpc::ServerUnaryReactor, public Publishable {
       if (!piece.ended) return;
       finished_ = true;
       status = ToGrpcStatus(piece.status, piece.retry_after);
-      if (piece.status.ok()) {
-        *response_->mutable_prompt_info() = generation_->PromptInfo();
-        *response_->mutable_usage() = generation_->Usage();
-      }
+      if (piece.status.ok()) SetSummary(*generation_, response_);
     }
     Finish(status);
   }
@@ -347,6 +344,9 @@ class StreamReactor
     if (ended_ && end_status_.ok() && NextPending() < 0) {
       finished_ = true;
       *message_.mutable_usage() = generation_->Usage();
+      for (v1::NumericsChange& change : generation_->NumericsChanges()) {
+        *message_.add_numerics_changes() = std::move(change);
+      }
       return Action::kWriteAndFinish;
     }
     writing_ = true;

@@ -126,6 +126,10 @@ void Generation::CollectSample(int index, v1::Candidate* candidate,
     numerics_id_ = taken.numerics_id;
   }
   AddPromptLogprobs(taken.prompt_logprobs, piece);
+  for (const NumericsChange& change : taken.numerics_changes) {
+    sample.numerics_changes.push_back(
+        {sample.n_output + change.n_tokens, change.numerics_id});
+  }
   std::string* const text = candidate->mutable_text();
   if (!sample.begun && !taken.tokens.empty()) {
     sample.begun = true;
@@ -250,6 +254,21 @@ v1::Usage Generation::Usage() const {
   return usage;
 }
 
+std::vector<v1::NumericsChange> Generation::NumericsChanges() const {
+  std::vector<v1::NumericsChange> changes;
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    for (const NumericsChange& change : samples_[i].numerics_changes) {
+      // Behind what ended it, nothing of it was given out.
+      if (change.n_tokens >= samples_[i].n_output) continue;
+      v1::NumericsChange& to = changes.emplace_back();
+      to.set_candidate_index(static_cast<int>(i));
+      to.set_output_token_count(change.n_tokens);
+      to.set_numerics_id(change.numerics_id);
+    }
+  }
+  return changes;
+}
+
 void Generation::SetEnd(const Sample& sample, v1::Candidate* candidate) {
   if (!sample.scanner.found().empty()) {
     candidate->set_finish_reason(v1::FINISH_REASON_STOP);
@@ -259,6 +278,14 @@ void Generation::SetEnd(const Sample& sample, v1::Candidate* candidate) {
     candidate->set_stop_token_id(sample.end.stop_token_id);
   } else {
     candidate->set_finish_reason(v1::FINISH_REASON_LENGTH);
+  }
+}
+
+void SetSummary(const Generation& generation, v1::GenerateResponse* response) {
+  *response->mutable_prompt_info() = generation.PromptInfo();
+  *response->mutable_usage() = generation.Usage();
+  for (v1::NumericsChange& change : generation.NumericsChanges()) {
+    *response->add_numerics_changes() = std::move(change);
   }
 }
 

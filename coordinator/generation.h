@@ -75,6 +75,8 @@ class Generation {
   // Parts of responses. PromptInfo() is complete once admitted.
   v1::PromptInfo PromptInfo() const;
   v1::Usage Usage() const;
+  // Of what was given out of the candidates.
+  std::vector<v1::NumericsChange> NumericsChanges() const;
 
  private:
   // One candidate.
@@ -92,6 +94,7 @@ class Generation {
     int n_output = 0;
     int n_skipped = 0;  // of them the first so many are known to the caller
     std::string known_text;  // of those; scratch
+    std::vector<NumericsChange> numerics_changes;
   };
 
   void CollectSample(int index, v1::Candidate* candidate, Piece* piece);
@@ -127,6 +130,9 @@ class Generation {
   bool admitted_ = false;
   std::string numerics_id_;
 };
+
+// What a response says of a request that was answered, beside the answers.
+void SetSummary(const Generation& generation, v1::GenerateResponse* response);
 
 // The place of a candidate in a response, which gets candidates as needed.
 v1::Candidate* CandidateOf(v1::GenerateResponse* response, int index);

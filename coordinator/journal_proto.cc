@@ -187,6 +187,14 @@ void Describe(const JournalEvent& from, v1::JournalEvent* to) {
     case JournalEvent::Kind::kForgotten:
       to->set_forgotten_number(from.number);
       return;
+    case JournalEvent::Kind::kNumerics: {
+      v1::JournalNumerics* numerics = to->mutable_numerics();
+      numerics->set_number(from.number);
+      numerics->set_sample_index(from.sample_index);
+      numerics->set_first(from.first);
+      numerics->set_numerics_id(from.numerics_id);
+      return;
+    }
   }
 }
 
@@ -265,6 +273,18 @@ absl::Status Apply(const v1::JournalEnd& end, absl::Time time,
   return absl::OkStatus();
 }
 
+absl::Status Apply(const v1::JournalNumerics& numerics, absl::Time time,
+                   JournalImage* image) {
+  ASSIGN_OR_RETURN(
+      RequestLog::Sample* const sample,
+      FindSample(numerics.number(), numerics.sample_index(), time, image));
+  if (sample == nullptr || sample->end.has_value()) return absl::OkStatus();
+  if (numerics.first() < 0) return Nonsense("a change before the first token");
+  sample->numerics_changes.push_back(
+      {numerics.first(), numerics.numerics_id()});
+  return absl::OkStatus();
+}
+
 absl::Status Apply(const v1::JournalAdmission& admission, absl::Time time,
                    JournalImage* image) {
   if (admission.number() <= 0 ||
@@ -307,6 +327,12 @@ std::vector<JournalEvent> EventsOf(int64_t number, const RequestLog& log) {
       if (sample.logprobs.empty()) continue;
       event.logprobs.assign(sample.logprobs.begin() + i,
                             sample.logprobs.begin() + end);
+    }
+    for (const NumericsChange& change : sample.numerics_changes) {
+      JournalEvent& event = add(JournalEvent::Kind::kNumerics);
+      event.sample_index = static_cast<int>(index);
+      event.first = change.n_tokens;
+      event.numerics_id = change.numerics_id;
     }
     if (!sample.end.has_value()) continue;
     JournalEvent& event = add(JournalEvent::Kind::kEnd);
@@ -352,6 +378,9 @@ absl::Status ApplyRecord(absl::string_view payload, JournalImage* image) {
         break;
       case v1::JournalEvent::kEnd:
         RETURN_IF_ERROR(Apply(event.end(), time, image));
+        break;
+      case v1::JournalEvent::kNumerics:
+        RETURN_IF_ERROR(Apply(event.numerics(), time, image));
         break;
       case v1::JournalEvent::kForgottenNumber:
         image->requests.erase(event.forgotten_number());

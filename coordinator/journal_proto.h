@@ -26,7 +26,8 @@ struct JournalEvent {
     kTokens,
     kPromptLogprobs,
     kEnd,
-    kForgotten
+    kForgotten,
+    kNumerics
   };
   Kind kind = Kind::kForgotten;
   int64_t number = 0;  // of the request; the epoch of a kEpoch
@@ -35,6 +36,7 @@ struct JournalEvent {
   std::vector<int32_t> tokens;
   std::vector<TokenLogprobs> logprobs;
   SequenceEnd end;
+  std::string numerics_id;
   // What has come of it is not part of an admission.
   std::shared_ptr<const RequestLog> admission;
 };

@@ -148,6 +148,13 @@ TEST_F(JournalTest, GivesBackAllThatItWasTold) {
   journal_->Tell(std::move(prompt));
   Append(number, 1, 0, {8, 9});
   Append(number, 0, 0, {10});
+  JournalEvent numerics;
+  numerics.kind = JournalEvent::Kind::kNumerics;
+  numerics.number = number;
+  numerics.sample_index = 1;
+  numerics.first = 2;
+  numerics.numerics_id = "cpu-1/stored";
+  journal_->Tell(std::move(numerics));
   Append(number, 1, 2, {11});
   End(number, 1, {absl::OkStatus(), FinishReason::kLength, -1, 2});
   const int64_t failed = Admit("b");
@@ -166,6 +173,9 @@ TEST_F(JournalTest, GivesBackAllThatItWasTold) {
     EXPECT_EQ(log.model, full.model);
     EXPECT_EQ(log.model_fingerprint, full.model_fingerprint);
     EXPECT_EQ(log.numerics_id, full.numerics_id);
+    ASSERT_EQ(log.samples[1].numerics_changes.size(), 1u);
+    EXPECT_EQ(log.samples[1].numerics_changes[0].n_tokens, 2);
+    EXPECT_EQ(log.samples[1].numerics_changes[0].numerics_id, "cpu-1/stored");
     EXPECT_EQ(log.changed_at, absl::FromUnixSeconds(1'000'000));
     const CheckedRequest& request = log.request;
     EXPECT_EQ(request.request_id, "a");

@@ -1,6 +1,7 @@
 #include "coordinator/kept_kv.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -43,7 +44,7 @@ int KeptKv::n_held() const {
 }
 
 std::optional<BlockManager> RecoverBlocks(KeptKv kept,
-                                           absl::Span<const char> has_kept) {
+                                          absl::Span<const char> has_kept) {
   CHECK(has_kept.size() == kept.stages.size());
   StageSpan lost;
   for (int i = 0; i < static_cast<int>(has_kept.size()); ++i) {
@@ -68,9 +69,16 @@ void KeptKvs::Put(KeptKv kept) {
   kept_.push_back(std::move(kept));
 }
 
+std::vector<KeptKv> KeptKvs::TakeAll() {
+  std::vector<KeptKv> all(std::make_move_iterator(kept_.begin()),
+                          std::make_move_iterator(kept_.end()));
+  kept_.clear();
+  return all;
+}
+
 std::optional<KeptKv> KeptKvs::Take(const Placement& placement,
-                                     absl::string_view numerics_id,
-                                     const IncarnationOf& incarnation_of) {
+                                    absl::string_view numerics_id,
+                                    const IncarnationOf& incarnation_of) {
   auto best = kept_.end();
   std::vector<bool> best_held;
   int n_most = 0;

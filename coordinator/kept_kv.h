@@ -42,7 +42,7 @@ struct KeptKv {
 // lost a block, and where the boundary is not kept those before them, have to
 // compute it again. Nothing when no stage has kept it.
 std::optional<BlockManager> RecoverBlocks(KeptKv kept,
-                                           absl::Span<const char> has_kept);
+                                          absl::Span<const char> has_kept);
 
 // What lost pipelines left, until their workers hold something else.
 //
@@ -58,12 +58,15 @@ class KeptKvs {
   // Nothing happens when nobody holds it, or when it holds nothing.
   void Put(KeptKv kept);
 
+  // All that is there, the oldest first; nothing is left.
+  std::vector<KeptKv> TakeAll();
+
   // For a pipeline about to be formed: what of the same stages is still held by
   // most of its workers, if by any. The epochs of stages that are not are 0.
   // What else its workers hold is forgotten: they will not.
   std::optional<KeptKv> Take(const Placement& placement,
-                              absl::string_view numerics_id,
-                              const IncarnationOf& incarnation_of);
+                             absl::string_view numerics_id,
+                             const IncarnationOf& incarnation_of);
 
   size_t size() const { return kept_.size(); }
 

@@ -71,7 +71,7 @@ void KeptRequest::Submit() {
     if (log_.HasEnded()) return;
     if (is_admitted_) {
       Engine::Request::Restored& restored = request.restored.emplace();
-      restored.numerics_id = log_.numerics_id;
+      restored.numerics_id = log_.LatestNumericsId();
       restored.n_scored = static_cast<int>(log_.prompt_logprobs.size()) + 1;
       for (int i = 0; i < request_.sample_count; ++i) {
         const RequestLog::Sample& sample = log_.samples[i];
@@ -213,11 +213,12 @@ void KeptRequest::Append(int index, const TokenStream::Taken& taken) {
                                 taken.prompt_logprobs.begin(),
                                 taken.prompt_logprobs.end());
   }
+  const int n_before = static_cast<int>(sample.tokens.size());
   if (!taken.tokens.empty()) {
     JournalEvent event;
     event.kind = JournalEvent::Kind::kTokens;
     event.sample_index = index;
-    event.first = static_cast<int>(sample.tokens.size());
+    event.first = n_before;
     event.tokens = taken.tokens;
     event.logprobs = taken.logprobs;
     Remember(std::move(event));
@@ -225,6 +226,15 @@ void KeptRequest::Append(int index, const TokenStream::Taken& taken) {
                          taken.tokens.end());
     sample.logprobs.insert(sample.logprobs.end(), taken.logprobs.begin(),
                            taken.logprobs.end());
+  }
+  for (const NumericsChange& change : taken.numerics_changes) {
+    JournalEvent event;
+    event.kind = JournalEvent::Kind::kNumerics;
+    event.sample_index = index;
+    event.first = n_before + change.n_tokens;
+    event.numerics_id = change.numerics_id;
+    sample.numerics_changes.push_back({event.first, event.numerics_id});
+    Remember(std::move(event));
   }
   n_bytes_ += 4 * taken.tokens.size() + BytesOf(taken.logprobs) +
               BytesOf(taken.prompt_logprobs);
@@ -272,6 +282,7 @@ TokenStream::Taken KeptRequest::Everything(int index) const {
   if (index == 0) all.prompt_logprobs = log_.prompt_logprobs;
   all.tokens = sample.tokens;
   all.logprobs = sample.logprobs;
+  all.numerics_changes = sample.numerics_changes;
   all.end = sample.end;
   return all;
 }

@@ -97,6 +97,12 @@ ABSL_FLAG(absl::Duration, hang_timeout, absl::Seconds(2),
 ABSL_FLAG(absl::Duration, unavailable_after, absl::Seconds(30),
           "Requests that wait this long for lost workers to be replaced end "
           "with UNAVAILABLE.");
+ABSL_FLAG(bool, allow_numerics_change, false,
+          "Whether requests go on with another arithmetic than they were begun "
+          "with (another --head_mode after a restart, another class of "
+          "workers) when no worker has theirs any more. Their responses say "
+          "so: the tokens that follow may be others than they would have had. "
+          "False: they end with FAILED_PRECONDITION.");
 ABSL_FLAG(std::string, journal_dir, "",
           "Folder, made if need be, of the journal: with it, requests whose "
           "callers asked to be able to resume outlive this process. It holds "
@@ -205,6 +211,7 @@ int Run() {
   options.recut.min_gain = absl::GetFlag(FLAGS_recut_gain);
   options.hang_timeout = absl::GetFlag(FLAGS_hang_timeout);
   options.unavailable_after = absl::GetFlag(FLAGS_unavailable_after);
+  options.allow_numerics_change = absl::GetFlag(FLAGS_allow_numerics_change);
   options.journal_dir = absl::GetFlag(FLAGS_journal_dir);
   options.journal_sync = absl::GetFlag(FLAGS_journal_sync);
   options.journal_max_bytes = absl::GetFlag(FLAGS_journal_max_bytes);

@@ -1,6 +1,7 @@
 #include "coordinator/placement.h"
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -315,54 +316,97 @@ Groups GroupNeighbours(const CutTask& task, absl::Span<const CutWorker> workers,
   return groups;
 }
 
-// Stages of the ranges asked for, to the first that have the memory: to those
-// that hold the range, else to those that hold none of the ranges.
+// How much a worker is wanted for a stage, 0 the most; and when not at all.
+constexpr int kWorstRank = 2;
+constexpr int kMayNotHave = -1;
+
+// Finds a worker for each of the stages: the first one of the best `rank`, if
+// need be in place of one of an earlier stage that finds another. Nothing when
+// there are too few.
+template <typename Rank>
+std::vector<CutStage> MatchStages(const std::vector<CutStage>& stages,
+                                  size_t n_workers, const Rank& rank) {
+  std::vector<int> stage_of(n_workers, -1);
+  std::vector<bool> seen;
+  const std::function<bool(int)> place = [&](int stage) {
+    for (int turn = 0; turn < 2 * (kWorstRank + 1); ++turn) {
+      const bool is_taken = turn > kWorstRank;
+      for (size_t i = 0; i < n_workers; ++i) {
+        if ((stage_of[i] >= 0) != is_taken || seen[i]) continue;
+        CutStage with = stages[stage];
+        with.worker = static_cast<int>(i);
+        if (rank(with) != turn % (kWorstRank + 1)) continue;
+        seen[i] = true;
+        if (is_taken && !place(stage_of[i])) continue;
+        stage_of[i] = stage;
+        return true;
+      }
+    }
+    return false;
+  };
+  std::vector<CutStage> placed = stages;
+  for (size_t stage = 0; stage < stages.size(); ++stage) {
+    seen.assign(n_workers, false);
+    if (!place(static_cast<int>(stage))) return {};
+  }
+  for (size_t i = 0; i < n_workers; ++i) {
+    if (stage_of[i] >= 0) placed[stage_of[i]].worker = static_cast<int>(i);
+  }
+  return placed;
+}
+
+// Stages of the ranges asked for, to the first that have the memory and have
+// not refused them; when there are too few, to those that have. Before others
+// come those that hold the range, after others those that hold another one.
 std::vector<StageCut> CutAsAsked(const ModelConfig& config,
                                  const PlacementOptions& options,
                                  const CutTask& task,
                                  absl::Span<const CutWorker> workers) {
-  std::vector<CutStage> wanted;
-  for (const int cut : options.layer_cuts) {
-    wanted.push_back({-1, wanted.empty() ? 0 : wanted.back().layer_end, cut});
+  std::vector<CutStage> ranges;
+  for (const int end : options.layer_cuts) {
+    ranges.push_back({0, ranges.empty() ? 0 : ranges.back().layer_end, end});
   }
-  wanted.push_back({-1, wanted.back().layer_end, config.n_layers});
-  const auto holds = [&workers](size_t i, const CutStage& stage) {
-    return workers[i].holds.has_value() &&
-           workers[i].holds->layer_begin == stage.layer_begin &&
-           workers[i].holds->layer_end == stage.layer_end;
+  ranges.push_back(
+      {0, ranges.empty() ? 0 : ranges.back().layer_end, config.n_layers});
+  const auto holds = [&workers](const CutStage& stage, int worker) {
+    const absl::optional<StageRange>& held = workers[worker].holds;
+    return held.has_value() && held->layer_begin == stage.layer_begin &&
+           held->layer_end == stage.layer_end;
   };
-  const auto holds_any = [&](size_t i) {
-    return std::any_of(wanted.begin(), wanted.end(),
-                       [&](const CutStage& stage) { return holds(i, stage); });
+  // Of one that has room.
+  const auto rank_of = [&](const CutStage& stage) {
+    if (holds(stage, stage.worker)) return 0;
+    return std::any_of(ranges.begin(), ranges.end(),
+                       [&](const CutStage& range) {
+                         return holds(range, stage.worker);
+                       })
+               ? kWorstRank
+               : 1;
   };
   std::vector<StageCut> cuts;
   std::vector<bool> is_taken(workers.size());
+  const auto has_room = [&](const CutStage& stage) {
+    return !is_taken[stage.worker] &&
+           KvBlocksThatFit(task, workers, {stage}) >= task.kv_blocks_least;
+  };
   while (true) {
-    std::vector<CutStage> stages = wanted;
-    const auto give = [&](auto may_have) {
-      for (CutStage& stage : stages) {
-        for (size_t i = 0; i < workers.size() && stage.worker < 0; ++i) {
-          CutStage given = stage;
-          given.worker = static_cast<int>(i);
-          if (is_taken[i] || !may_have(i, stage) ||
-              KvBlocksThatFit(task, workers, {given}) < task.kv_blocks_least) {
-            continue;
-          }
-          is_taken[i] = true;
-          stage = given;
-        }
-      }
-    };
-    give(holds);
-    give([&](size_t i, const CutStage&) { return !holds_any(i); });
-    give([](size_t, const CutStage&) { return true; });
-    if (std::any_of(stages.begin(), stages.end(),
-                    [](const CutStage& stage) { return stage.worker < 0; })) {
-      return cuts;
+    std::vector<CutStage> stages =
+        MatchStages(ranges, workers.size(), [&](const CutStage& stage) {
+          return has_room(stage) && RefusedLayers(task, workers, {stage}) == 0
+                     ? rank_of(stage)
+                     : kMayNotHave;
+        });
+    if (stages.empty()) {
+      stages = MatchStages(ranges, workers.size(), [&](const CutStage& stage) {
+        return has_room(stage) ? rank_of(stage) : kMayNotHave;
+      });
     }
+    if (stages.empty()) return cuts;
+    for (const CutStage& stage : stages) is_taken[stage.worker] = true;
     StageCut cut;
     cut.kv_blocks = static_cast<int>(KvBlocksThatFit(task, workers, stages));
     cut.forecast = ForecastCut(task, workers, stages, cut.kv_blocks);
+    cut.refused_layers = RefusedLayers(task, workers, stages);
     cut.stages = std::move(stages);
     cuts.push_back(std::move(cut));
   }
@@ -449,6 +493,7 @@ std::vector<CutWorker> CutWorkersOf(
       worker.link_s_per_byte = 1 / r.link_bytes_per_second;
     }
     worker.holds = candidate.holds;
+    worker.refused = candidate.worker->refused;
     workers.push_back(worker);
   }
   return workers;
@@ -467,6 +512,7 @@ Placements PlacePipelines(const ModelConfig& config,
     for (const StageCut& cut : CutAsAsked(config, options, task, workers)) {
       placements.pipelines.push_back(
           MakePlacement(options, candidates, task, workers, cut));
+      placements.n_refused += cut.refused_layers > 0;
     }
   } else {
     std::map<std::string, std::vector<int>> by_class;
@@ -493,6 +539,7 @@ Placements PlacePipelines(const ModelConfig& config,
       for (CutStage& stage : cut->stages) stage.worker = group[stage.worker];
       placements.pipelines.push_back(
           MakePlacement(options, candidates, task, workers, *cut));
+      placements.n_refused += cut->refused_layers > 0;
     }
   }
   if (placements.pipelines.empty()) {

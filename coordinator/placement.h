@@ -97,8 +97,12 @@ struct Placement {
 // With layer_cuts, stages go to the first candidates in their order that have
 // the memory, as often as there are enough: to those that hold their layers,
 // else to those that hold no stage's.
+//
+// No worker gets what it has refused (Worker::refused) if that can be avoided.
 struct Placements {
   std::vector<Placement> pipelines;
+  // Pipelines that have a stage, or a part of one, that its worker has refused.
+  int n_refused = 0;
   // When there are none, why not:
   // UNAVAILABLE          fewer candidates than stages
   // FAILED_PRECONDITION  enough, but they lack memory; says who and how much

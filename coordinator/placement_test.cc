@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "coordinator/cluster_view.h"
+#include "coordinator/refused_stage.h"
 #include "gtest/gtest.h"
 #include "model/model_config.h"
 #include "model/stage_plan.h"
@@ -106,6 +107,43 @@ TEST_F(PlacementTest, TakesTheFirstWorkersInOrder) {
   EXPECT_EQ(placement.stages[1].address, "b:1");
   EXPECT_EQ(placement.stages[1].range.layer_end, 8);
   EXPECT_TRUE(placement.stages[1].range.has_head);
+}
+
+TEST_F(PlacementTest, StagesAskedForGoToThoseThatHaveNotRefusedThem) {
+  options_.layer_cuts = {4};
+  AddWorker("a", 1 << 30);
+  Worker& b = AddWorker("b", 1 << 30);
+  const RefusedStage last = {{4, 8, false, true}, absl::DataLossError("x")};
+  b.refused = {last};
+  EXPECT_EQ(Placed(), (std::vector<std::string>{"b:0-4 a:4-8"}));
+  EXPECT_EQ(PlaceAll().n_refused, 0);
+  // A spare is better than a worker that would have to give way.
+  AddWorker("c", 1 << 30);
+  EXPECT_EQ(Placed(), (std::vector<std::string>{"a:0-4 c:4-8"}));
+  workers_.pop_back();
+  workers_[0].refused = {last};
+  EXPECT_EQ(Placed(), (std::vector<std::string>{"a:0-4 b:4-8"}));
+  EXPECT_EQ(PlaceAll().n_refused, 1);
+}
+
+TEST_F(PlacementTest, GroupsAreOfWorkersThatHaveNotRefusedWhatTheyWouldGet) {
+  options_.n_stages = 2;
+  // The fast ones cannot do without each other's first layers.
+  const RefusedStage first = {{0, 1, true, false}, absl::DataLossError("x")};
+  AddWorker("a", 1 << 30, 1e-3);
+  AddWorker("b", 1 << 30, 1e-3);
+  AddWorker("c", 1 << 30, 2e-3);
+  workers_[0].refused = {first};
+  workers_[1].refused = {first};
+  const Placements placements = PlaceAll();
+  ASSERT_EQ(placements.pipelines.size(), 1u);
+  EXPECT_EQ(placements.pipelines[0].stages[0].worker_id, "c");
+  EXPECT_EQ(placements.n_refused, 0);
+  // Of any size: one of them helps the third. Who has nothing better to do
+  // tries again.
+  options_.n_stages = 0;
+  EXPECT_EQ(Placed(), (std::vector<std::string>{"a:0-8", "c:0-2 b:2-8"}));
+  EXPECT_EQ(PlaceAll().n_refused, 1);
 }
 
 TEST_F(PlacementTest, AutomaticCacheHoldsEverySequencesContext) {

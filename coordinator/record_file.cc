@@ -1,5 +1,8 @@
 #include "coordinator/record_file.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
@@ -139,6 +142,49 @@ absl::StatusOr<int64_t> ReadRecords(
                                        status.message()));
     }
   }
+}
+
+absl::Status ReplaceRecordFile(const std::string& folder,
+                               absl::string_view name,
+                               absl::string_view payload) {
+  const std::string path = absl::StrCat(folder, "/", name);
+  const auto failed = [&path](absl::string_view what) {
+    return absl::UnavailableError(
+        absl::StrCat(path, ": ", what, ": ", strerror(errno)));
+  };
+  std::string bytes(kRecordFileMagic.data(), kRecordFileMagic.size());
+  AppendRecord(payload, &bytes);
+  const std::string unfinished = path + ".new";
+  const int fd =
+      open(unfinished.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  if (fd < 0) return failed("cannot make a new file");
+  absl::Status status;
+  for (size_t at = 0; status.ok() && at < bytes.size();) {
+    const ssize_t n = write(fd, bytes.data() + at, bytes.size() - at);
+    if (n > 0) {
+      at += n;
+    } else if (errno != EINTR) {
+      status = failed("cannot write");
+    }
+  }
+  if (status.ok() && fdatasync(fd) != 0) {
+    status = failed("cannot force to the disk");
+  }
+  close(fd);
+  if (status.ok() && std::rename(unfinished.c_str(), path.c_str()) != 0) {
+    status = failed("cannot put the new file into its place");
+  }
+  if (!status.ok()) {
+    unlink(unfinished.c_str());
+    return status;
+  }
+  // The name, too.
+  const int folder_fd = open(folder.c_str(), O_RDONLY | O_CLOEXEC);
+  if (folder_fd >= 0) {
+    fsync(folder_fd);
+    close(folder_fd);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace tern

@@ -29,6 +29,13 @@ inline constexpr size_t kMaxRecordBytes = 64 << 20;
 // Appends a record to *out. REQUIRES: at most kMaxRecordBytes.
 void AppendRecord(absl::string_view payload, std::string* out);
 
+// Writes a file of one record, forces it to the disk, and puts it in the place
+// of `folder`/`name`: who reads that finds the old one or the new one, whole.
+// UNAVAILABLE when the system refuses.
+absl::Status ReplaceRecordFile(const std::string& folder,
+                               absl::string_view name,
+                               absl::string_view payload);
+
 // Calls `on_record` with the payload of one record after the other and returns
 // the length of the file up to the last one that is whole.
 //

@@ -19,6 +19,7 @@ struct RequestLog {
   struct Sample {
     std::vector<int32_t> tokens;
     std::vector<TokenLogprobs> logprobs;  // one per token, or none at all
+    std::vector<NumericsChange> numerics_changes;
     // How it ended. One that a stop string ended counts as answered; its text
     // says where.
     std::optional<SequenceEnd> end;
@@ -37,12 +38,23 @@ struct RequestLog {
     return all;
   }
 
+  // The arithmetic of what comes next: all answers that have not ended change
+  // theirs together.
+  const std::string& LatestNumericsId() const {
+    for (const Sample& sample : samples) {
+      if (!sample.end.has_value() && !sample.numerics_changes.empty()) {
+        return sample.numerics_changes.back().numerics_id;
+      }
+    }
+    return numerics_id;
+  }
+
   std::string principal;
   CheckedRequest request;  // its deadline, if any, by the wall clock
   absl::Duration resume_window;
   std::string model;
   uint64_t model_fingerprint = 0;
-  std::string numerics_id;
+  std::string numerics_id;  // at admission
 
   std::vector<TokenLogprobs> prompt_logprobs;
   std::vector<Sample> samples;  // by their index

@@ -4,6 +4,7 @@
 #include "absl/time/time.h"
 #include "coordinator/journal.h"
 #include "coordinator/model_registry.h"
+#include "coordinator/operator_store.h"
 #include "coordinator/publisher.h"
 #include "coordinator/resumable_requests.h"
 #include "coordinator/worker_router.h"
@@ -19,7 +20,8 @@ struct ServiceContext {
   WorkerRouter* workers = nullptr;
   Publisher* publisher = nullptr;
   ResumableRequests* resumables = nullptr;
-  const Journal* journal = nullptr;  // null without one
+  const Journal* journal = nullptr;    // null without one
+  OperatorStore* operators = nullptr;  // null without a journal
   const Credentials* credentials = nullptr;
   Clock* clock = nullptr;
 

@@ -16,6 +16,12 @@ namespace {
 constexpr double kPrecision = 1e-10;
 // A round that is shorter by less is not looked for.
 constexpr double kRoundPrecision = 1e-6;
+// Cuts around what workers have refused are rare, and need not be the fastest.
+constexpr double kAroundPrecision = 1e-3;
+// Workers up to which all their orders are tried for them.
+constexpr int kAllOrdersMax = 4;
+// What a group is worth whose workers would be given what they have refused.
+constexpr double kRefusedWorth = 1e-6;
 
 // Sequences that `kv_blocks` have room for.
 int RunningWith(const CutTask& task, int64_t kv_blocks) {
@@ -129,31 +135,64 @@ class Solver {
     return best;
   }
 
-  // The cut of `order` (indices into the chosen) that keeps the most layers of
-  // `holds` while its cycle is at most `cycle_s`; no layers when there is none.
-  struct Kept {
+  // Longer than any cycle.
+  double LongestCycle() const {
+    double longest = 0;
+    for (const Item& w : workers_) {
+      longest += n_layers_ * w.layer_s + w.head_s + w.link_s + w.latency_s;
+    }
+    return std::max(longest, 1e-9) * n_micro_;
+  }
+
+  // The cut of `order` (indices into the chosen) with the highest sum of
+  // score(index, range) while its cycle is at most `cycle_s`, and among these
+  // the one with the fastest slowest stage; no layers when there is none.
+  static constexpr int64_t kImpossible = std::numeric_limits<int64_t>::min();
+  struct Best {
     std::vector<int> n_layers;  // by place in the order
-    int64_t score = -1;
+    int64_t score = kImpossible;
   };
-  Kept Keep(absl::Span<const int> order,
-            absl::Span<const absl::optional<StageRange>> holds,
-            double cycle_s) const {
+  template <typename Score>
+  Best FindBest(absl::Span<const int> order, const Score& score, double cycle_s,
+                double precision = 1e-6) const {
     double hi = cycle_s / n_micro_;
-    Kept best = KeepWithin(order, holds, hi);
-    if (best.score < 0 || RoundOf(order, best.n_layers) > cycle_s) return {};
+    Best best = BestWithin(order, score, hi);
+    if (best.score == kImpossible || RoundOf(order, best.n_layers) > cycle_s) {
+      return {};
+    }
     double lo = 0;
-    while (hi - lo > 1e-6 * hi) {
+    while (hi - lo > precision * hi) {
       const double middle = (lo + hi) / 2;
-      Kept kept = KeepWithin(order, holds, middle);
-      if (kept.score == best.score &&
-          RoundOf(order, kept.n_layers) <= cycle_s) {
-        best = std::move(kept);
+      Best other = BestWithin(order, score, middle);
+      if (other.score == best.score &&
+          RoundOf(order, other.n_layers) <= cycle_s) {
+        best = std::move(other);
         hi = middle;
       } else {
         lo = middle;
       }
     }
     return best;
+  }
+
+  // The highest score that any cut of `order` has.
+  template <typename Score>
+  int64_t HighestScore(absl::Span<const int> order, const Score& score) const {
+    return BestWithin(order, score, LongestCycle()).score;
+  }
+
+  // Layers of `range` that are kept; a range that stays as it is counts more
+  // than any part.
+  int64_t LayersKept(const absl::optional<StageRange>& holds,
+                     const StageRange& range) const {
+    if (!holds.has_value()) return 0;
+    const int overlap = std::min(holds->layer_end, range.layer_end) -
+                        std::max(holds->layer_begin, range.layer_begin);
+    const bool is_same = holds->layer_begin == range.layer_begin &&
+                         holds->layer_end == range.layer_end &&
+                         holds->has_embedding == range.has_embedding &&
+                         holds->has_head == range.has_head;
+    return std::max(overlap, 0) + (is_same ? n_layers_ : 0);
   }
 
  private:
@@ -308,12 +347,12 @@ class Solver {
     take(hi);
   }
 
-  Kept KeepWithin(absl::Span<const int> order,
-                  absl::Span<const absl::optional<StageRange>> holds,
+  template <typename Score>
+  Best BestWithin(absl::Span<const int> order, const Score& score,
                   double time) const {
     // best[place][l]: of the first `place` workers that have l layers.
     struct Entry {
-      int64_t score = -1;
+      int64_t score = kImpossible;
       int n = 0;  // of the last of them
     };
     std::vector<std::vector<Entry>> best(n_ + 1,
@@ -326,39 +365,26 @@ class Solver {
           is_last ? MostWithHeadWithin(w, time) : MostWithin(w, time);
       for (int begin = 0; begin < n_layers_; ++begin) {
         const int64_t before = best[place][begin].score;
-        if (before < 0) continue;
+        if (before == kImpossible) continue;
         for (int n = std::min(most, n_layers_ - begin); n >= 1; --n) {
           Entry& entry = best[place + 1][begin + n];
-          const int64_t score =
-              before + LayersKept(holds[order[place]],
-                                  {begin, begin + n, place == 0, is_last});
-          if (score > entry.score) entry = {score, n};
+          const int64_t sum =
+              before +
+              score(order[place], {begin, begin + n, place == 0, is_last});
+          if (sum > entry.score) entry = {sum, n};
         }
       }
     }
-    Kept kept;
-    kept.score = best[n_][n_layers_].score;
-    if (kept.score < 0) return kept;
-    kept.n_layers.resize(n_);
+    Best found;
+    found.score = best[n_][n_layers_].score;
+    if (found.score == kImpossible) return found;
+    found.n_layers.resize(n_);
     int end = n_layers_;
     for (int place = n_; place > 0; --place) {
-      kept.n_layers[place - 1] = best[place][end].n;
+      found.n_layers[place - 1] = best[place][end].n;
       end -= best[place][end].n;
     }
-    return kept;
-  }
-
-  // Layers kept; a range that stays as it is counts more than any part.
-  int64_t LayersKept(const absl::optional<StageRange>& holds,
-                     const StageRange& range) const {
-    if (!holds.has_value()) return 0;
-    const int overlap = std::min(holds->layer_end, range.layer_end) -
-                        std::max(holds->layer_begin, range.layer_begin);
-    const bool is_same = holds->layer_begin == range.layer_begin &&
-                         holds->layer_end == range.layer_end &&
-                         holds->has_embedding == range.has_embedding &&
-                         holds->has_head == range.has_head;
-    return std::max(overlap, 0) + (is_same ? n_layers_ : 0);
+    return found;
   }
 
   const int n_layers_;
@@ -449,6 +475,73 @@ std::vector<CutStage> StagesOf(absl::Span<const int> order,
   return stages;
 }
 
+bool AnyRefused(absl::Span<const CutWorker> workers) {
+  return std::any_of(workers.begin(), workers.end(),
+                     [](const CutWorker& w) { return !w.refused.empty(); });
+}
+
+// Orders that are tried to get around what workers have refused: `order`, then
+// with two exchanged, then all others of a few workers.
+std::vector<std::vector<int>> OrdersAround(const std::vector<int>& order,
+                                           absl::Span<const CutWorker> all) {
+  const size_t n = order.size();
+  std::vector<std::vector<int>> orders = {order};
+  for (size_t a = 0; a < n; ++a) {
+    for (size_t b = a + 1; b < n; ++b) {
+      if (all[order[a]].refused.empty() && all[order[b]].refused.empty()) {
+        continue;
+      }
+      orders.push_back(order);
+      std::swap(orders.back()[a], orders.back()[b]);
+    }
+  }
+  if (n > kAllOrdersMax) return orders;
+  std::vector<int> sorted = order;
+  std::sort(sorted.begin(), sorted.end());
+  do {
+    if (std::find(orders.begin(), orders.end(), sorted) == orders.end()) {
+      orders.push_back(sorted);
+    }
+  } while (std::next_permutation(sorted.begin(), sorted.end()));
+  return orders;
+}
+
+// A cut with fewer refused layers than `cut` has, if there is one among the
+// orders tried.
+void CutAround(const CutTask& task, absl::Span<const CutWorker> workers,
+               const std::vector<int>& order, int64_t kv_blocks_wanted,
+               StageCut* cut) {
+  const auto score = [&](int i, const StageRange& range) {
+    return -RefusedLayers(workers[i].refused, range);
+  };
+  std::vector<int> all(workers.size());
+  std::iota(all.begin(), all.end(), 0);
+  const std::vector<std::vector<int>> orders = OrdersAround(order, workers);
+  int64_t best_score = -cut->refused_layers;
+  for (const int64_t kv_blocks :
+       {kv_blocks_wanted, int64_t{task.kv_blocks_least}}) {
+    const Solver solver(task, workers, all, kv_blocks);
+    const std::vector<int>* best = nullptr;
+    for (const std::vector<int>& each : orders) {
+      const int64_t highest = solver.HighestScore(each, score);
+      if (highest <= best_score) continue;
+      best_score = highest;
+      best = &each;
+      if (highest == 0) break;
+    }
+    if (best == nullptr) continue;
+    cut->stages = StagesOf(
+        *best,
+        solver.FindBest(*best, score, solver.LongestCycle(), kAroundPrecision)
+            .n_layers);
+    cut->refused_layers = -best_score;
+    if (best_score == 0) break;
+  }
+  cut->kv_blocks =
+      static_cast<int>(KvBlocksThatFit(task, workers, cut->stages));
+  cut->forecast = ForecastCut(task, workers, cut->stages, cut->kv_blocks);
+}
+
 }  // namespace
 
 CutForecast ForecastCut(const CutTask& task,
@@ -507,6 +600,18 @@ int64_t KvBlocksThatFit(const CutTask& task,
   return n_blocks;
 }
 
+int64_t RefusedLayers(const CutTask& task, absl::Span<const CutWorker> workers,
+                      absl::Span<const CutStage> stages) {
+  int64_t sum = 0;
+  for (const CutStage& stage : stages) {
+    sum += RefusedLayers(
+        workers[stage.worker].refused,
+        {stage.layer_begin, stage.layer_end, stage.layer_begin == 0,
+         stage.layer_end == task.n_layers});
+  }
+  return sum;
+}
+
 absl::optional<StageCut> CutStages(const CutTask& task,
                                    absl::Span<const CutWorker> workers) {
   std::vector<int> chosen(workers.size());
@@ -522,34 +627,59 @@ absl::optional<StageCut> CutStages(const CutTask& task,
   n_layers.reserve(order.size());
   for (const int i : order) n_layers.push_back(shares.n_layers[i]);
 
-  std::vector<absl::optional<StageRange>> holds;
-  bool any_holds = false;
-  for (const CutWorker& worker : workers) {
-    holds.push_back(worker.holds);
-    any_holds |= worker.holds.has_value();
-  }
+  const bool any_holds =
+      std::any_of(workers.begin(), workers.end(),
+                  [](const CutWorker& w) { return w.holds.has_value(); });
+  const bool any_refused = AnyRefused(workers);
   if (any_holds) {
     const Solver solver(task, workers, chosen, solved.kv_blocks);
+    const auto score = [&](int i, const StageRange& range) {
+      const int64_t kept = solver.LayersKept(workers[i].holds, range);
+      return any_refused
+                 ? kept - RefusedLayers(workers[i].refused, range) * kSameAgain
+                 : kept;
+    };
     const double cycle_s = shares.cycle_s * (1 + task.keep_slack);
-    Solver::Kept best = solver.Keep(order, holds, cycle_s);
+    Solver::Best best = solver.FindBest(order, score, cycle_s);
     const std::vector<int> by_range = OrderOfHolders(workers, task.n_layers);
-    Solver::Kept other = solver.Keep(by_range, holds, cycle_s);
-    if (other.score > std::max<int64_t>(best.score, 0)) {
+    Solver::Best other = solver.FindBest(by_range, score, cycle_s);
+    // 0 keeps nothing, and is no reason to leave the fastest cut.
+    const int64_t as_good = any_refused ? Solver::kImpossible : 0;
+    if (other.score > std::max(best.score, as_good)) {
       best = std::move(other);
       order = by_range;
     }
-    if (best.score > 0) n_layers = best.n_layers;
+    if (best.score > as_good) n_layers = best.n_layers;
   }
   StageCut cut;
   cut.stages = StagesOf(order, n_layers);
   cut.kv_blocks = static_cast<int>(KvBlocksThatFit(task, workers, cut.stages));
   cut.forecast = ForecastCut(task, workers, cut.stages, cut.kv_blocks);
+  if (any_refused) {
+    cut.refused_layers = RefusedLayers(task, workers, cut.stages);
+    if (cut.refused_layers > 0) {
+      CutAround(task, workers, order, solved.kv_blocks, &cut);
+    }
+  }
   return cut;
 }
 
 double CutRate(const CutTask& task, absl::Span<const CutWorker> workers,
                absl::Span<const int> chosen, double more_than) {
-  return SolveAll(task, workers, chosen, more_than).tokens_per_second;
+  std::vector<CutWorker> members;
+  if (chosen.size() <= kAllOrdersMax) {
+    for (const int i : chosen) {
+      members.push_back(workers[i]);
+      members.back().holds.reset();
+    }
+  }
+  if (!AnyRefused(members)) {
+    return SolveAll(task, workers, chosen, more_than).tokens_per_second;
+  }
+  const absl::optional<StageCut> cut = CutStages(task, members);
+  if (!cut.has_value()) return 0;
+  return cut->forecast.tokens_per_second *
+         (cut->refused_layers > 0 ? kRefusedWorth : 1);
 }
 
 }  // namespace tern

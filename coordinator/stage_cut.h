@@ -6,6 +6,7 @@
 
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
+#include "coordinator/refused_stage.h"
 #include "model/stage_plan.h"
 #include "model/step_times.h"
 
@@ -22,6 +23,8 @@ struct CutWorker {
   double link_s_per_byte = 0;
   // What it has in memory, and need not load again.
   absl::optional<StageRange> holds;
+  // What it could not load, and shall not be given again.
+  std::vector<RefusedStage> refused;
 };
 
 // What is cut, and for which load: `n_sequences` that decode with
@@ -68,6 +71,8 @@ struct StageCut {
   std::vector<CutStage> stages;
   int kv_blocks = 0;
   CutForecast forecast;
+  // RefusedLayers() of all stages together: 0 unless there was no other cut.
+  int64_t refused_layers = 0;
 };
 
 // Of a given cut. REQUIRES: the stages cover the layers in order.
@@ -80,6 +85,10 @@ CutForecast ForecastCut(const CutTask& task,
 int64_t KvBlocksThatFit(const CutTask& task,
                         absl::Span<const CutWorker> workers,
                         absl::Span<const CutStage> stages);
+
+// RefusedLayers() of all stages together.
+int64_t RefusedLayers(const CutTask& task, absl::Span<const CutWorker> workers,
+                      absl::Span<const CutStage> stages);
 
 // Cuts the layers into one contiguous stage for each of the workers, the head
 // behind the last one; nothing when they lack memory. Pure.
@@ -97,6 +106,11 @@ int64_t KvBlocksThatFit(const CutTask& task,
 // the others where layers are missing" and "as above" the cut that keeps the
 // most layers, and of those the one with the fastest slowest stage.
 //
+// A cut that gives workers what they have refused is taken when there is none
+// that does not, and then the one with the fewest `refused_layers`, however
+// slow: looked for in the order above, in those with two workers exchanged, and
+// with up to four workers in all orders.
+//
 // Parametric in the time of the slowest stage: O(S log(1/precision)) for S
 // workers and a pool size, O(S^2 log) where links or a lone sequence make the
 // round longer than the stages' turns, O(S L^2 log) to keep layers.
@@ -105,7 +119,9 @@ absl::optional<StageCut> CutStages(const CutTask& task,
 
 // Tokens per second of CutStages() without what keeping layers costs, for those
 // of `workers` whose indices are given; 0 when they lack memory, and perhaps
-// when no cut of theirs gives more than `more_than`.
+// when no cut of theirs gives more than `more_than`. A millionth of them when
+// up to four workers would have to be given what they have refused; more are
+// taken at their word.
 double CutRate(const CutTask& task, absl::Span<const CutWorker> workers,
                absl::Span<const int> chosen, double more_than = 0);
 

@@ -7,10 +7,13 @@
 #include <numeric>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/types/optional.h"
 #include "absl/types/span.h"
+#include "coordinator/refused_stage.h"
 #include "gtest/gtest.h"
 #include "model/stage_plan.h"
 #include "model/step_times.h"
@@ -275,6 +278,127 @@ TEST(CutStages, KeepingLayersCostsNoMoreThanTheSlack) {
               without->forecast.cycle_s * (1 + task.keep_slack + 1e-9));
     EXPECT_GE(cut->kv_blocks, task.kv_blocks_least);
     EXPECT_EQ(cut->stages.back().layer_end, task.n_layers);
+  }
+}
+
+// "0:0-4 1:4-8": workers and their layers.
+std::string Text(const StageCut& cut) {
+  std::string text;
+  for (const CutStage& stage : cut.stages) {
+    text += (text.empty() ? "" : " ") + std::to_string(stage.worker) + ":" +
+            std::to_string(stage.layer_begin) + "-" +
+            std::to_string(stage.layer_end);
+  }
+  return text;
+}
+
+RefusedStage Refused(const CutTask& task, int begin, int end,
+                     absl::Status why = absl::DataLossError("damaged")) {
+  return {{begin, end, begin == 0, end == task.n_layers}, std::move(why)};
+}
+
+TEST(CutStages, WorkersSwapWhenOneRefusesItsStage) {
+  const CutTask task = Task(8);
+  std::vector<CutWorker> workers = {Worker(1, 0), Worker(1, 0)};
+  ASSERT_EQ(Text(*CutStages(task, workers)), "0:0-4 1:4-8");
+  workers[0].refused = {Refused(task, 0, 4)};
+  const auto cut = CutStages(task, workers);
+  EXPECT_EQ(Text(*cut), "1:0-4 0:4-8");
+  EXPECT_EQ(cut->refused_layers, 0);
+  EXPECT_NEAR(CutRate(task, workers, {0, 1}), cut->forecast.tokens_per_second,
+              1e-9);
+}
+
+TEST(CutStages, ALayerThatHoldsWhatIsRefusedIsNotWorthKeeping) {
+  const CutTask task = Task(8);
+  std::vector<CutWorker> workers = {Worker(1, 0), Worker(1, 0)};
+  workers[0].holds = StageRange{0, 4, true, false};
+  workers[0].refused = {Refused(task, 0, 4)};
+  EXPECT_EQ(Text(*CutStages(task, workers)), "1:0-4 0:4-8");
+}
+
+TEST(CutStages, WhatIsTooLargeForOneIsMadeSmaller) {
+  const CutTask task = Task(8);
+  std::vector<CutWorker> workers = {Worker(1, 0), Worker(1, 0)};
+  workers[0].refused = {
+      Refused(task, 0, 4, absl::ResourceExhaustedError("no room"))};
+  EXPECT_EQ(Text(*CutStages(task, workers)), "0:0-3 1:3-8");
+}
+
+TEST(CutStages, TheLeastIsTakenOfWhatAllRefuse) {
+  const CutTask task = Task(8);
+  std::vector<CutWorker> workers = {Worker(1, 0), Worker(1, 0)};
+  // Both have a damaged tensor in the first layers.
+  workers[0].refused = {Refused(task, 0, 4)};
+  workers[1].refused = {Refused(task, 0, 2)};
+  const auto cut = CutStages(task, workers);
+  EXPECT_EQ(Text(*cut), "0:0-2 1:2-8");
+  EXPECT_EQ(cut->refused_layers, 2);
+  EXPECT_LT(CutRate(task, workers, {0, 1}),
+            cut->forecast.tokens_per_second / 1e5);
+  // And when there is no other worker, it is tried again.
+  const CutTask one_layer = Task(1);
+  workers[0].refused = {Refused(one_layer, 0, 1)};
+  const auto again = CutStages(one_layer, {workers[0]});
+  ASSERT_TRUE(again.has_value());
+  EXPECT_GT(again->refused_layers, kSameAgain);
+}
+
+// Against all cuts in all orders.
+TEST(CutStages, NoCutOfAFewWorkersRefusesLess) {
+  for (uint64_t seed = 1; seed <= 300; ++seed) {
+    SCOPED_TRACE("seed " + std::to_string(seed));
+    std::mt19937_64 random(seed);
+    const auto draw = [&](int low, int high) {
+      return std::uniform_int_distribution<int>(low, high)(random);
+    };
+    const CutTask task = Task(draw(3, 7));
+    std::vector<CutWorker> workers;
+    for (int i = draw(1, 3); i > 0; --i) {
+      CutWorker worker =
+          Worker(draw(1, 4), draw(0, 4), draw(0, 3) == 0 ? 1500 : 100'000);
+      if (draw(0, 2) == 0) worker.holds = StageRange{0, 2, true, false};
+      for (int n = draw(0, 2); n > 0; --n) {
+        const int begin = draw(0, task.n_layers - 1);
+        const int end = draw(begin + 1, task.n_layers);
+        worker.refused.push_back(
+            draw(0, 3) == 0
+                ? Refused(task, begin, end, absl::ResourceExhaustedError(""))
+                : Refused(task, begin, end));
+      }
+      workers.push_back(worker);
+    }
+    const auto cut = CutStages(task, workers);
+    int64_t least = -1;
+    std::vector<int> order(workers.size());
+    std::iota(order.begin(), order.end(), 0);
+    do {
+      std::vector<CutStage> stages;
+      const std::function<void(int)> try_all = [&](int begin) {
+        const size_t place = stages.size();
+        if (place == order.size()) {
+          if (begin < task.n_layers) return;
+          if (KvBlocksThatFit(task, workers, stages) < task.kv_blocks_least) {
+            return;
+          }
+          const int64_t n = RefusedLayers(task, workers, stages);
+          if (least < 0 || n < least) least = n;
+          return;
+        }
+        for (int end = begin + 1; end <= task.n_layers; ++end) {
+          stages.push_back({order[place], begin, end});
+          try_all(end);
+          stages.pop_back();
+        }
+      };
+      try_all(0);
+    } while (std::next_permutation(order.begin(), order.end()));
+    ASSERT_EQ(cut.has_value(), least >= 0);
+    if (!cut.has_value()) continue;
+    EXPECT_EQ(cut->refused_layers, least);
+    EXPECT_EQ(RefusedLayers(task, workers, cut->stages), least);
+    EXPECT_GE(KvBlocksThatFit(task, workers, cut->stages),
+              task.kv_blocks_least);
   }
 }
 

@@ -48,6 +48,13 @@ void TokenStream::Push(int32_t token, std::optional<TokenLogprobs> logprobs) {
   Update([&](Taken* pending) { Append(token, std::move(logprobs), pending); });
 }
 
+void TokenStream::ChangeNumerics(std::string numerics_id) {
+  Update([&numerics_id](Taken* pending) {
+    pending->numerics_changes.push_back(
+        {static_cast<int>(pending->tokens.size()), std::move(numerics_id)});
+  });
+}
+
 void TokenStream::End(SequenceEnd end) {
   Update([&end](Taken* pending) { pending->end = std::move(end); });
 }
@@ -68,6 +75,10 @@ void TokenStream::PushAll(Taken taken) {
     }
     std::move(taken.prompt_logprobs.begin(), taken.prompt_logprobs.end(),
               std::back_inserter(pending->prompt_logprobs));
+    for (NumericsChange& change : taken.numerics_changes) {
+      change.n_tokens += static_cast<int>(pending->tokens.size());
+      pending->numerics_changes.push_back(std::move(change));
+    }
     pending->tokens.insert(pending->tokens.end(), taken.tokens.begin(),
                            taken.tokens.end());
     std::move(taken.logprobs.begin(), taken.logprobs.end(),
@@ -92,6 +103,7 @@ void TokenStream::Take(Taken* taken) {
   taken->prompt_logprobs.clear();
   taken->tokens.clear();
   taken->logprobs.clear();
+  taken->numerics_changes.clear();
   taken->end.reset();
   absl::MutexLock lock(&mu_);
   woken_ = false;
@@ -100,6 +112,7 @@ void TokenStream::Take(Taken* taken) {
   taken->prompt_logprobs.swap(pending_.prompt_logprobs);
   taken->tokens.swap(pending_.tokens);
   taken->logprobs.swap(pending_.logprobs);
+  taken->numerics_changes.swap(pending_.numerics_changes);
   taken->end.swap(pending_.end);
 }
 

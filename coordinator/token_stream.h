@@ -28,6 +28,13 @@ struct SequenceEnd {
   std::optional<absl::Duration> retry_after = {};
 };
 
+// From the token at this place on a sequence is computed with another
+// arithmetic than before.
+struct NumericsChange {
+  int n_tokens = 0;  // before
+  std::string numerics_id;
+};
+
 // Carries the tokens of one sequence from the engine to whoever answers it.
 //
 // The engine never waits for a slow reader: what is not taken yet piles up, at
@@ -47,6 +54,8 @@ class TokenStream {
   void PushPrompt(std::vector<TokenLogprobs> logprobs) ABSL_LOCKS_EXCLUDED(mu_);
   void Push(int32_t token, std::optional<TokenLogprobs> logprobs = {})
       ABSL_LOCKS_EXCLUDED(mu_);
+  // What comes is of another arithmetic than what came.
+  void ChangeNumerics(std::string numerics_id) ABSL_LOCKS_EXCLUDED(mu_);
   void End(SequenceEnd end) ABSL_LOCKS_EXCLUDED(mu_);
   // The last token and the end with it, so that the reader takes both at once.
   void PushAndEnd(int32_t token, SequenceEnd end,
@@ -65,7 +74,9 @@ class TokenStream {
     std::vector<TokenLogprobs> prompt_logprobs;
     std::vector<int32_t> tokens;
     std::vector<TokenLogprobs> logprobs;  // one per token, or none at all
-    std::optional<SequenceEnd> end;       // once
+    // Counted from the first of `tokens`.
+    std::vector<NumericsChange> numerics_changes;
+    std::optional<SequenceEnd> end;  // once
   };
   void Take(Taken* taken) ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -31,6 +31,22 @@ TEST(TokenStream, JoinsWhatASlowReaderHasNotTaken) {
   EXPECT_EQ(taken.tokens, std::vector<int32_t>{7});
 }
 
+TEST(TokenStream, AChangeOfArithmeticKeepsItsPlace) {
+  TokenStream stream([] {});
+  stream.Push(1);
+  stream.ChangeNumerics("cpu-1/stored");
+  stream.Push(2);
+  TokenStream other([] {});
+  other.Push(0);
+  other.PushAll(TakeFrom(&stream));
+  const TokenStream::Taken taken = TakeFrom(&other);
+  EXPECT_EQ(taken.tokens, (std::vector<int32_t>{0, 1, 2}));
+  ASSERT_EQ(taken.numerics_changes.size(), 1u);
+  EXPECT_EQ(taken.numerics_changes[0].n_tokens, 2);
+  EXPECT_EQ(taken.numerics_changes[0].numerics_id, "cpu-1/stored");
+  EXPECT_TRUE(TakeFrom(&other).numerics_changes.empty());
+}
+
 TEST(TokenStream, LastTokenAndEndComeTogetherAndOnce) {
   TokenStream stream([] {});
   stream.PushAndEnd(3, {absl::OkStatus(), FinishReason::kLength, -1});

@@ -30,8 +30,9 @@ absl::Status NoLease(const std::string& worker_id) {
 
 }  // namespace
 
-WorkerRouter::WorkerRouter(const Options& options, ModelRegistry* models)
-    : options_(options), models_(models) {
+WorkerRouter::WorkerRouter(const Options& options, ModelRegistry* models,
+                           std::set<std::string> cordoned)
+    : options_(options), models_(models), cordoned_(std::move(cordoned)) {
   thread_ = std::thread([this] { Main(); });
 }
 

@@ -35,8 +35,9 @@ class WorkerRouter {
     absl::Duration stuck_after = absl::Seconds(5);
   };
 
-  // `models` outlives it.
-  WorkerRouter(const Options& options, ModelRegistry* models);
+  // models: outlives it. cordoned: workers that are out of service already.
+  WorkerRouter(const Options& options, ModelRegistry* models,
+               std::set<std::string> cordoned = {});
 
   // Ends the thread.
   ~WorkerRouter();

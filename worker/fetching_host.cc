@@ -262,6 +262,10 @@ absl::StatusOr<FetchingHost::Checked> FetchingHost::CheckWeights(
   RETURN_IF_ERROR(StillWanted(job));
   const std::shared_ptr<const ModelSource> own_source = OwnOf(r);
   if (r.content_id.empty()) return Checked{own_source, 0};
+  // Before gigabytes are read.
+  if (own_source != nullptr) {
+    RETURN_IF_ERROR(HostOf(r.model, own_source)->CheckRequest(r));
+  }
   std::vector<std::shared_ptr<WeightSource>> sources = make_sources_(r);
   ASSIGN_OR_RETURN(const std::string manifest_text, FindManifest(job, sources));
   if (own_source != nullptr) {
@@ -398,6 +402,8 @@ absl::StatusOr<FetchingHost::Checked> FetchingHost::FetchReplica(
         ", not the ", absl::Hex(r.model_fingerprint, absl::kZeroPad16),
         " of the request"));
   }
+  // Before gigabytes are on their way.
+  RETURN_IF_ERROR(HostOf(r.model, replica_source_)->CheckRequest(r));
   const std::vector<int> needed =
       StageBlocks(manifest, blocks, *replica_source_, r);
   RETURN_IF_ERROR(fetch(needed));

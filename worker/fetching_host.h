@@ -33,7 +33,9 @@ namespace tern {
 // Sees to it, before a stage host loads a stage, that the weights are those of
 // the coordinator: the worker's own file, where the tensors that the stage
 // needs have the right hashes; else a replica in the cache, into which what is
-// missing is fetched. A coordinator that names no content gets the worker's own
+// missing is fetched. A stage that does not fit the worker's memory is refused
+// as soon as the model's header is there, before anything is hashed or fetched
+// for it. A coordinator that names no content gets the worker's own
 // file as it is.
 //
 // One stage host at a time, made anew for another model. Thread-safe.

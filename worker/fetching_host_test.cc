@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include <atomic>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -37,12 +38,23 @@ namespace tern {
 namespace {
 
 constexpr absl::Duration kPatience = absl::Seconds(60);
+constexpr int64_t kMemoryBytes = 1 << 30;
+
+// Matrices too large to come with every stage.
+testing::TinyModelOptions LargeTensors() {
+  testing::TinyModelOptions tiny;
+  tiny.hidden_size = 512;
+  tiny.ffn_size = 1024;
+  tiny.n_heads = 8;
+  tiny.head_dim = 64;
+  return tiny;
+}
 
 // A model somewhere else.
 struct Remote {
   // is_other: with another lowest bit of the embedding's first number.
-  explicit Remote(bool is_other) {
-    path = testing::WriteTinyModel({});
+  explicit Remote(bool is_other, const testing::TinyModelOptions& tiny = {}) {
+    path = testing::WriteTinyModel(tiny);
     source = *ModelSource::Open(path);
     if (is_other) {
       const std::vector<ModelFile> files = *source->OpenFiles();
@@ -86,6 +98,7 @@ class RemoteSource : public WeightSource {
       const absl::Status status = before_read_();
       if (!status.ok()) return status;
     }
+    n_bytes_read += block.bytes;
     for (const Remote* remote : remotes_) {
       if (remote->content->content_id() == id) {
         return remote->content->Read(block.file, block.offset, out);
@@ -95,11 +108,16 @@ class RemoteSource : public WeightSource {
   }
   void Cancel() override {}
 
+  // Of all that there were.
+  static std::atomic<int64_t> n_bytes_read;
+
  private:
   const std::string name_ = "remote";
   const std::vector<const Remote*> remotes_;
   const std::function<absl::Status()> before_read_;
 };
+
+std::atomic<int64_t> RemoteSource::n_bytes_read{0};
 
 class Observer : public LoadObserver {
  public:
@@ -144,7 +162,7 @@ class FetchingHostTest : public ::testing::Test {
         [](const std::string& name, std::shared_ptr<const ModelSource> source) {
           StageHost::Options stage;
           stage.model_name = name;
-          stage.memory_bytes = 1 << 30;
+          stage.memory_bytes = kMemoryBytes;
           stage.isa = Isa::kRef;
           return std::make_shared<StageHost>(
               stage, std::move(source),
@@ -156,7 +174,8 @@ class FetchingHostTest : public ::testing::Test {
         [this](const StageRequest&) {
           return std::vector<std::shared_ptr<WeightSource>>{
               std::make_shared<RemoteSource>(
-                  std::vector<const Remote*>{&one_, &other_}, before_read_)};
+                  std::vector<const Remote*>{&one_, &other_, &large_},
+                  before_read_)};
         });
   }
 
@@ -187,6 +206,7 @@ class FetchingHostTest : public ::testing::Test {
 
   Remote one_{false};
   Remote other_{true};  // the same header, other weights
+  Remote large_{false, LargeTensors()};
   std::function<absl::Status()> before_read_;
   int rounds_max_ = 3;
   std::string folder_;
@@ -231,6 +251,34 @@ TEST_F(FetchingHostTest, WithoutAFileItFetchesAndChangesModels) {
   // The first one is still in the cache.
   EXPECT_NE(host_->Find(one_.content->content_id()), nullptr);
   ASSERT_TRUE(Load(Request(one_, 3)).ok());
+}
+
+TEST_F(FetchingHostTest, AStageThatDoesNotFitIsRefusedBeforeItIsFetched) {
+  Start(nullptr, /*has_cache=*/true);
+  StageRequest request = Request(large_, 1);
+  request.kv_block_count = 1 << 20;
+  RemoteSource::n_bytes_read = 0;
+  const absl::Status status = Load(request);
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(),
+                                absl::StrCat("more than the ", kMemoryBytes)))
+      << status;
+  EXPECT_FALSE(host_->plans().ok());
+  const int64_t n_bytes_before = RemoteSource::n_bytes_read;
+  // One that fits is served; the tensors are most of the model.
+  ASSERT_TRUE(Load(Request(large_, 2)).ok());
+  EXPECT_GT(RemoteSource::n_bytes_read, 3 * n_bytes_before);
+}
+
+TEST_F(FetchingHostTest, AStageThatDoesNotFitIsRefusedBeforeItIsHashed) {
+  Start(large_.source, /*has_cache=*/false);
+  StageRequest request = Request(large_, 1);
+  request.kv_block_count = 1 << 20;
+  EXPECT_TRUE(absl::IsResourceExhausted(Load(request)));
+  // Nothing of the file is known.
+  EXPECT_EQ(host_->Find(large_.content->content_id()), nullptr);
+  ASSERT_TRUE(Load(Request(large_, 2)).ok());
+  EXPECT_NE(host_->Find(large_.content->content_id()), nullptr);
 }
 
 TEST_F(FetchingHostTest, WhatItCannotFetchItRefuses) {

@@ -95,6 +95,12 @@ absl::Status StageHost::Load(const StageRequest& request,
   return absl::OkStatus();
 }
 
+absl::Status StageHost::CheckRequest(const StageRequest& request) const {
+  HeadMode head_mode;
+  RETURN_IF_ERROR(Check(request, &head_mode));
+  return CheckMemory(request, head_mode);
+}
+
 absl::Status StageHost::Check(const StageRequest& request,
                               HeadMode* head_mode) const {
   if (request.model != options_.model_name) {

@@ -75,6 +75,10 @@ class StageHost : public StageBackend {
       int64_t epoch) const override ABSL_LOCKS_EXCLUDED(mu_);
   void OnCancelledWithoutPlans() override { ++progress_; }
 
+  // What Load() would say of the request itself, and of the memory that it
+  // takes, with nothing begun: RESOURCE_EXHAUSTED has the numbers.
+  absl::Status CheckRequest(const StageRequest& request) const;
+
   // Ends whatever runs with `status`, and takes nothing from now on. Does not
   // wait for a step or a load that is under way to notice.
   void Shutdown(absl::Status status) ABSL_LOCKS_EXCLUDED(mu_);

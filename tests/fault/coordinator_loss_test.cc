@@ -5,7 +5,9 @@
 #include <signal.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -48,6 +50,13 @@ struct Answer {
     for (const v1::TokenLogprob& token : message.prompt_logprobs()) {
       prompt_logprobs.push_back(token.SerializeAsString());
     }
+    if (message.has_prompt_info()) {
+      numerics_id = message.prompt_info().numerics_id();
+    }
+    for (const v1::NumericsChange& change : message.numerics_changes()) {
+      numerics_changes.emplace_back(change.output_token_count(),
+                                    change.numerics_id());
+    }
     if (message.has_usage()) {
       n_tokens = message.usage().output_token_count();
       ++n_usages;
@@ -71,13 +80,18 @@ struct Answer {
   bool operator==(const Answer& other) const {
     return candidates == other.candidates && n_tokens == other.n_tokens &&
            n_usages == other.n_usages &&
-           prompt_logprobs == other.prompt_logprobs;
+           prompt_logprobs == other.prompt_logprobs &&
+           numerics_id == other.numerics_id &&
+           numerics_changes == other.numerics_changes;
   }
 
   std::map<int, Candidate> candidates;
   std::vector<std::string> prompt_logprobs;
   int n_tokens = 0;
   int n_usages = 0;
+  std::string numerics_id;
+  // Tokens before, and what the others are computed with.
+  std::vector<std::pair<int, std::string>> numerics_changes;
 };
 
 v1::GenerateRequest Request(const std::string& id, const std::string& text,
@@ -266,8 +280,12 @@ TEST_F(CoordinatorLossTest, KilledAgainAndAgain) {
       });
 }
 
+// And what the workers have in their KV blocks with them.
 TEST_F(CoordinatorLossTest, ToldToEndItLeavesItsStreamsToTheNext) {
-  Start(/*journal=*/true);
+  Start(/*journal=*/true, /*stages=*/2);
+  std::string text;
+  for (int i = 0; i < 20; ++i) text += "What light through yonder window? ";
+  const Answer before = Undisturbed(Request("long", text));
   StreamAll(AllKinds(), [this] {
     cluster_->coordinator().Signal(SIGTERM);
     const auto code = cluster_->coordinator().Wait(absl::Seconds(30));
@@ -275,6 +293,12 @@ TEST_F(CoordinatorLossTest, ToldToEndItLeavesItsStreamsToTheNext) {
     EXPECT_EQ(*code, 0);
     ASSERT_TRUE(cluster_->RestartCoordinator().ok());
   });
+  EXPECT_THAT(cluster_->coordinator().Log(),
+              ::testing::ContainsRegex("event=kv_kept .* stages=2 of=2 "));
+  EXPECT_TRUE(Undisturbed(Request("long", text)) == before);
+  const auto model = client_->GetModel({});
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_GT(model->model().pipelines(0).prefix_cached_token_count(), 100);
 }
 
 TEST_F(CoordinatorLossTest, AStandbyTakesOver) {
@@ -298,6 +322,67 @@ TEST_F(CoordinatorLossTest, AStandbyThatIsToldToEndDoes) {
   const auto code = cluster_->standby().Wait(absl::Seconds(30));
   ASSERT_TRUE(code.ok()) << code.status();
   EXPECT_EQ(*code, 0);
+}
+
+// The next coordinator computes with another head.
+TEST_F(CoordinatorLossTest, AnotherArithmeticEndsWhatWasBegun) {
+  Start(/*journal=*/true);
+  Answer answer;
+  bool is_killed = false;
+  const absl::Status status =
+      Stream(Request("a", "ROMEO:\n"), absl::Minutes(1), &answer, [&](int n) {
+        if (n < 5 || is_killed) return;
+        is_killed = true;
+        ASSERT_TRUE(cluster_->RestartCoordinator({"--head_mode=stored"}).ok());
+      });
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()),
+              ::testing::HasSubstr("--allow_numerics_change"));
+}
+
+TEST_F(CoordinatorLossTest, AnotherArithmeticGoesOnWhereItIsAllowedAndSaysSo) {
+  Start(/*journal=*/true);
+  v1::GenerateRequest request = Request("a", "ROMEO:\n");
+  request.mutable_sampling()->set_temperature(0);
+  const Answer undisturbed = Undisturbed(request);
+  EXPECT_TRUE(undisturbed.numerics_changes.empty());
+  Answer answer;
+  int n_killed = 0;
+  const absl::Status status =
+      Stream(request, absl::Minutes(1), &answer, [&](int n) {
+        // There, and back again.
+        if (n < 20 + 60 * n_killed || n_killed == 2) return;
+        const char* head[] = {"--head_mode=stored", "--head_mode=int8"};
+        ASSERT_TRUE(cluster_
+                        ->RestartCoordinator(
+                            {head[n_killed++], "--allow_numerics_change"})
+                        .ok());
+      });
+  ASSERT_TRUE(status.ok()) << status << cluster_->Logs();
+  EXPECT_EQ(answer.numerics_id, "cpu-1/int8");
+  ASSERT_EQ(answer.numerics_changes.size(), 2u) << cluster_->Logs();
+  const auto [n_first, first] = answer.numerics_changes[0];
+  const auto [n_second, second] = answer.numerics_changes[1];
+  EXPECT_EQ(first, "cpu-1/stored");
+  EXPECT_EQ(second, "cpu-1/int8");
+  EXPECT_GE(n_first, 20);
+  EXPECT_GE(n_second, 80);
+  const std::vector<int32_t>& ids = answer.candidates[0].ids;
+  ASSERT_EQ(ids.size(), 200u);
+  const std::vector<int32_t>& before = undisturbed.candidates.at(0).ids;
+  EXPECT_TRUE(std::equal(ids.begin(), ids.begin() + n_first, before.begin()));
+
+  // What follows is what the other arithmetic makes of the tokens before.
+  v1::TokenizeRequest tokenize;
+  tokenize.set_text(request.text());
+  const auto prompt = client_->Tokenize(tokenize);
+  ASSERT_TRUE(prompt.ok()) << prompt.status();
+  request.mutable_token_ids()->mutable_ids()->CopyFrom(prompt->token_ids());
+  request.mutable_token_ids()->mutable_ids()->Add(ids.begin(),
+                                                  ids.begin() + n_second);
+  request.mutable_stopping()->set_max_output_tokens(200 - n_second);
+  EXPECT_EQ(Undisturbed(request).candidates.at(0).ids,
+            std::vector<int32_t>(ids.begin() + n_second, ids.end()));
 }
 
 TEST_F(CoordinatorLossTest, WithoutAJournalTheClientIsTold) {

@@ -21,6 +21,8 @@
 #include "grpcpp/client_context.h"
 #include "gtest/gtest.h"
 #include "model/manifest.h"
+#include "model/model_file.h"
+#include "model/model_source.h"
 #include "proto/tern/v1/cluster.pb.h"
 #include "proto/tern/v1/inference.pb.h"
 #include "tests/integration/local_cluster.h"
@@ -50,10 +52,22 @@ std::vector<std::string> WithoutFile(const std::string& cache) {
   return {"--model=", "--cache_dir=" + cache};
 }
 
-// The demo model with one bit of a byte in its last layer flipped.
-std::string DamagedModel() {
+// The demo model with one bit of a byte flipped: in the middle of a tensor, or
+// in its last layer.
+std::string DamagedModel(absl::string_view tensor = "") {
   std::string bytes = ReadFile(kModel);
-  bytes[bytes.size() - 5000] ^= 2;
+  size_t at = bytes.size() - 5000;
+  if (!tensor.empty()) {
+    const auto source = ModelSource::Open(kModel);
+    EXPECT_TRUE(source.ok()) << source.status();
+    const auto files = (*source)->OpenFiles();
+    EXPECT_TRUE(files.ok()) << files.status();
+    for (const ModelFile::Part& part : (*files)[0].parts) {
+      if (part.name == tensor) at = part.offset + part.bytes / 2;
+    }
+    EXPECT_LT(at, bytes.size() - 5000) << "no tensor " << tensor;
+  }
+  bytes[at] ^= 2;
   const std::string path = NewFolder() + "/shakespeare-demo-i2_s.gguf";
   std::ofstream(path, std::ios::binary) << bytes;
   return path;
@@ -294,6 +308,57 @@ TEST(Weights, ADamagedFileIsRefusedOrMendedFromElsewhere) {
   const std::string log = cluster.worker(1).Log();
   EXPECT_TRUE(absl::StrContains(log, "event=own_file_differs")) << log;
   EXPECT_TRUE(absl::StrContains(log, "own file: ")) << log;
+}
+
+// Who cannot load one stage can load another.
+TEST(Weights, WorkersSwapTheStagesThatTheyCannotLoad) {
+  const std::string expected = Expected();
+  const std::string in_first = DamagedModel("blk.0.ffn_down.weight");
+  const std::string in_last = DamagedModel();
+  // Cuts as asked for give the last stage to the second worker; otherwise it
+  // depends on who is faster, and there is one way round that works.
+  for (const bool is_asked : {true, false}) {
+    SCOPED_TRACE(is_asked ? "as asked" : "as measured");
+    LocalCluster::Options options;
+    options.stages = 2;
+    options.workers = 0;
+    options.wait_until_ready = false;
+    if (is_asked) options.coordinator_flags = {"--layer_cuts=2"};
+    auto started = LocalCluster::Start(options);
+    ASSERT_TRUE(started.ok()) << started.status();
+    LocalCluster& cluster = **started;
+    const std::string first = is_asked ? kModel : in_first;
+    ASSERT_TRUE(cluster.StartWorker(0, {"--model=" + first}).ok());
+    ASSERT_TRUE(cluster.StartWorker(1, {"--model=" + in_last}).ok());
+    ASSERT_TRUE(cluster.WaitUntilReady().ok()) << cluster.Logs();
+    EXPECT_EQ(Generate(cluster), expected);
+    EXPECT_TRUE(!is_asked || absl::StrContains(cluster.coordinator().Log(),
+                                               "event=pipeline_lost"));
+  }
+}
+
+// Nobody else can take it: the operator hears what is wrong.
+TEST(Weights, StatusSaysWhatAWorkerCouldNotLoad) {
+  LocalCluster::Options options;
+  options.workers = 0;
+  options.wait_until_ready = false;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  ASSERT_TRUE(cluster.StartWorker(0, {"--model=" + DamagedModel()}).ok());
+  ASSERT_TRUE(AwaitLog(cluster.coordinator(), "event=pipeline_lost"))
+      << cluster.Logs();
+  const absl::Time deadline = absl::Now() + kPatience;
+  std::string said;
+  while (!absl::StrContains(said, "it could not load layers 0-") &&
+         absl::Now() < deadline) {
+    v1::ListWorkersResponse workers;
+    grpc::ClientContext context;
+    ASSERT_TRUE(cluster.cluster().ListWorkers(&context, {}, &workers).ok());
+    if (workers.workers_size() > 0) said = workers.workers(0).why_idle();
+  }
+  EXPECT_TRUE(absl::StrContains(said, "differs from the coordinator's"))
+      << said;
 }
 
 // The first stage does not need the damaged tensor, and so has no reason to

@@ -78,12 +78,14 @@ absl::Status LocalCluster::Init() {
   return WaitUntilReady();
 }
 
-absl::Status LocalCluster::StartCoordinator(const std::string& listen) {
+absl::Status LocalCluster::StartCoordinator(
+    const std::string& listen, const std::vector<std::string>& flags) {
   const std::string port_file = folder_ + "/coordinator.port";
   unlink(port_file.c_str());
+  std::vector<std::string> argv = CoordinatorArguments(listen, port_file);
+  argv.insert(argv.end(), flags.begin(), flags.end());
   ASSIGN_OR_RETURN(coordinator_,
-                   Process::Start(CoordinatorArguments(listen, port_file),
-                                  folder_ + "/coordinator.log"));
+                   Process::Start(argv, folder_ + "/coordinator.log"));
   ASSIGN_OR_RETURN(const std::string port,
                    WaitForFile(port_file, coordinator_.get(), kStartTimeout));
   server_ = "127.0.0.1:" + port.substr(0, port.find('\n'));
@@ -129,10 +131,11 @@ absl::Status LocalCluster::StartStandby() {
   return absl::OkStatus();
 }
 
-absl::Status LocalCluster::RestartCoordinator() {
+absl::Status LocalCluster::RestartCoordinator(
+    const std::vector<std::string>& flags) {
   coordinator_->Signal(SIGKILL);
   RETURN_IF_ERROR(coordinator_->Wait(absl::Seconds(10)).status());
-  return StartCoordinator(server_);
+  return StartCoordinator(server_, flags);
 }
 
 LocalCluster::~LocalCluster() {
@@ -158,8 +161,8 @@ absl::Status LocalCluster::StartWorker(int index,
   std::vector<std::string> argv = {
       "worker/worker",
       absl::StrCat("--worker_id=worker-", index),
-      "--coordinator=" + (options_.proxies ? coordinator_proxy_->address()
-                                           : servers_),
+      "--coordinator=" +
+          (options_.proxies ? coordinator_proxy_->address() : servers_),
       "--model=" + options_.model,
       "--threads=1",
   };

@@ -54,9 +54,10 @@ class LocalCluster {
   absl::Status StartWorker(int index,
                            const std::vector<std::string>& flags = {});
 
-  // Kills the coordinator and starts it again on the same port. Channels and
-  // stubs from before are of no use any more.
-  absl::Status RestartCoordinator();
+  // Kills the coordinator and starts it again on the same port, with these
+  // flags behind the others. Channels and stubs from before are of no use any
+  // more.
+  absl::Status RestartCoordinator(const std::vector<std::string>& flags = {});
 
   // Waits until the coordinator says that it can (or cannot) serve.
   absl::Status WaitUntilReady(bool ready = true,
@@ -89,7 +90,8 @@ class LocalCluster {
  private:
   explicit LocalCluster(Options options) : options_(std::move(options)) {}
   absl::Status Init();
-  absl::Status StartCoordinator(const std::string& listen);
+  absl::Status StartCoordinator(const std::string& listen,
+                                const std::vector<std::string>& flags = {});
   absl::Status StartStandby();
   std::vector<std::string> CoordinatorArguments(
       const std::string& listen, const std::string& port_file) const;
