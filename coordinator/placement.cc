@@ -1,7 +1,6 @@
 #include "coordinator/placement.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -10,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "coordinator/stage_match.h"
 #include "model/step_times.h"
 
 namespace tern {
@@ -284,64 +284,54 @@ Groups GroupNeighbours(const CutTask& task, absl::Span<const CutWorker> workers,
   return groups;
 }
 
-// Finds a worker for each of the stages: the first one in its order that
-// `may_have` it, if need be in place of one of an earlier stage that finds
-// another. Nothing when there are too few.
-template <typename Predicate>
-std::vector<CutStage> MatchStages(const std::vector<CutStage>& stages,
-                                  size_t n_workers, const Predicate& may_have) {
-  std::vector<int> stage_of(n_workers, -1);
-  std::vector<bool> seen;
-  const std::function<bool(int)> place = [&](int stage) {
-    for (const bool is_taken : {false, true}) {
-      for (size_t i = 0; i < n_workers; ++i) {
-        if ((stage_of[i] >= 0) != is_taken || seen[i]) continue;
-        CutStage with = stages[stage];
-        with.worker = static_cast<int>(i);
-        if (!may_have(with)) continue;
-        seen[i] = true;
-        if (is_taken && !place(stage_of[i])) continue;
-        stage_of[i] = stage;
-        return true;
-      }
-    }
-    return false;
-  };
-  std::vector<CutStage> placed = stages;
-  for (size_t stage = 0; stage < stages.size(); ++stage) {
-    seen.assign(n_workers, false);
-    if (!place(static_cast<int>(stage))) return {};
-  }
-  for (size_t i = 0; i < n_workers; ++i) {
-    if (stage_of[i] >= 0) placed[stage_of[i]].worker = static_cast<int>(i);
-  }
-  return placed;
-}
-
-// Stages of the ranges asked for, to the first that have the memory and have
-// not refused them; when there are too few, to those that have.
+// Stages of the ranges asked for, to the first that have the memory: to those
+// that hold the range, else to those that hold none of the ranges; and, if it
+// can be helped, to nobody who has refused it.
 std::vector<StageCut> CutAsAsked(const ModelConfig& config,
                                  const PlacementOptions& options,
                                  const CutTask& task,
                                  absl::Span<const CutWorker> workers) {
-  std::vector<CutStage> ranges;
-  for (const int end : options.layer_cuts) {
-    ranges.push_back({0, ranges.empty() ? 0 : ranges.back().layer_end, end});
+  std::vector<CutStage> wanted;
+  for (const int cut : options.layer_cuts) {
+    wanted.push_back({-1, wanted.empty() ? 0 : wanted.back().layer_end, cut});
   }
-  ranges.push_back(
-      {0, ranges.empty() ? 0 : ranges.back().layer_end, config.n_layers});
-  std::vector<StageCut> cuts;
+  wanted.push_back({-1, wanted.back().layer_end, config.n_layers});
   std::vector<bool> is_taken(workers.size());
-  const auto has_room = [&](const CutStage& stage) {
+  const MayHave has_room = [&](const CutStage& stage) {
     return !is_taken[stage.worker] &&
            KvBlocksThatFit(task, workers, {stage}) >= task.kv_blocks_least;
   };
+  const auto holds = [&workers](int worker, const CutStage& stage) {
+    const absl::optional<StageRange>& held = workers[worker].holds;
+    return held.has_value() && held->layer_begin == stage.layer_begin &&
+           held->layer_end == stage.layer_end;
+  };
+  const MayHave keeps_it = [&](const CutStage& stage) {
+    return has_room(stage) && holds(stage.worker, stage);
+  };
+  const MayHave costs_nobody = [&](const CutStage& stage) {
+    return has_room(stage) && (holds(stage.worker, stage) ||
+                               std::none_of(wanted.begin(), wanted.end(),
+                                            [&](const CutStage& other) {
+                                              return holds(stage.worker, other);
+                                            }));
+  };
+  const auto unless_refused = [&](const MayHave& may_have) -> MayHave {
+    return [&task, &workers, may_have](const CutStage& stage) {
+      return may_have(stage) && RefusedLayers(task, workers, {stage}) == 0;
+    };
+  };
+  const int n_workers = static_cast<int>(workers.size());
+  std::vector<StageCut> cuts;
   while (true) {
     std::vector<CutStage> stages =
-        MatchStages(ranges, workers.size(), [&](const CutStage& stage) {
-          return has_room(stage) && RefusedLayers(task, workers, {stage}) == 0;
-        });
-    if (stages.empty()) stages = MatchStages(ranges, workers.size(), has_room);
+        MatchStages(wanted, n_workers,
+                    {unless_refused(keeps_it), unless_refused(costs_nobody),
+                     unless_refused(has_room)});
+    if (stages.empty()) {
+      stages =
+          MatchStages(wanted, n_workers, {keeps_it, costs_nobody, has_room});
+    }
     if (stages.empty()) return cuts;
     for (const CutStage& stage : stages) is_taken[stage.worker] = true;
     StageCut cut;
