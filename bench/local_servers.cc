@@ -80,8 +80,7 @@ absl::StatusOr<std::unique_ptr<LocalServers>> LocalServers::Start(
 
 absl::Status LocalServers::Init() {
   const Options& options = options_;
-  ASSIGN_OR_RETURN(const std::string coordinator,
-                   Find({"coordinator", "coordinator"}));
+  ASSIGN_OR_RETURN(coordinator_program_, Find({"coordinator", "coordinator"}));
   ASSIGN_OR_RETURN(worker_program_, options.mock
                                         ? Find({"mock_worker", "bench"})
                                         : Find({"worker", "worker"}));
@@ -93,22 +92,38 @@ absl::Status LocalServers::Init() {
     return absl::UnavailableError(
         absl::StrCat("cannot make a temporary folder: ", std::strerror(errno)));
   }
+  RETURN_IF_ERROR(StartCoordinator("127.0.0.1:0"));
+  for (int i = 0; i < (options.mock ? 1 : options.n_workers); ++i) {
+    RETURN_IF_ERROR(StartWorker(i));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LocalServers::StartCoordinator(const std::string& listen) {
   const std::string port_file = folder_ + "/coordinator.port";
-  std::vector<std::string> argv = {coordinator, "--listen=127.0.0.1:0",
-                                   absl::StrCat("--model=", options.model_file),
-                                   absl::StrCat("--stages=", options.n_stages),
-                                   absl::StrCat("--port_file=", port_file)};
-  argv.insert(argv.end(), options.coordinator_flags.begin(),
-              options.coordinator_flags.end());
+  unlink(port_file.c_str());
+  std::vector<std::string> argv = {
+      coordinator_program_, absl::StrCat("--listen=", listen),
+      absl::StrCat("--model=", options_.model_file),
+      absl::StrCat("--stages=", options_.n_stages),
+      absl::StrCat("--port_file=", port_file)};
+  if (options_.journal) {
+    argv.push_back(absl::StrCat("--journal_dir=", folder_, "/journal"));
+  }
+  argv.insert(argv.end(), options_.coordinator_flags.begin(),
+              options_.coordinator_flags.end());
   ASSIGN_OR_RETURN(coordinator_,
                    Process::Start(argv, folder_ + "/coordinator.log"));
   ASSIGN_OR_RETURN(const std::string port,
                    WaitForFile(port_file, coordinator_.get(), kStartTimeout));
   address_ = absl::StrCat("127.0.0.1:", port.substr(0, port.find('\n')));
-  for (int i = 0; i < (options.mock ? 1 : options.n_workers); ++i) {
-    RETURN_IF_ERROR(StartWorker(i));
-  }
   return absl::OkStatus();
+}
+
+absl::Status LocalServers::RestartCoordinator() {
+  coordinator_->Signal(SIGKILL);
+  RETURN_IF_ERROR(coordinator_->Wait(kStopTimeout).status());
+  return StartCoordinator(address_);
 }
 
 absl::Status LocalServers::StartWorker(int index) {

@@ -27,6 +27,8 @@ class LocalServers {
     // Processors of real workers, the first for the first; those beyond the
     // list run anywhere.
     std::vector<int> worker_cpus;
+    // Whether the coordinator keeps a journal, in the temporary folder.
+    bool journal = false;
     // Come after our own, so that they win.
     std::vector<std::string> coordinator_flags;
     std::vector<std::string> worker_flags;
@@ -41,6 +43,9 @@ class LocalServers {
 
   const std::string& address() const { return address_; }
   pid_t coordinator_pid() const { return coordinator_->pid(); }
+
+  // Kills the coordinator and starts it again on its port.
+  absl::Status RestartCoordinator();
 
   // Starts real worker number `index` (again), under the id "worker-<index>".
   absl::Status StartWorker(int index);
@@ -57,8 +62,11 @@ class LocalServers {
  private:
   explicit LocalServers(const Options& options) : options_(options) {}
   absl::Status Init();
+  // listen: "host:port"; port 0 picks one.
+  absl::Status StartCoordinator(const std::string& listen);
 
   const Options options_;
+  std::string coordinator_program_;
   std::string worker_program_;
   std::string folder_;
   std::string address_;

@@ -46,11 +46,13 @@ row, each on a cluster of real processes of its own on this machine, and shows
 the figures beside what is wanted of them.
 
 Rows:
-  death      a worker's process is killed: noticed, and the stream goes on
-  hang       a worker stands still (SIGSTOP): the same
-  replay     what replaying a lost sequence costs, beside its prompt
-  drain      a worker gets SIGTERM while it has --streams streams
-  join       a worker starts: its first token
+  death        a worker's process is killed: noticed, and the stream goes on
+  hang         a worker stands still (SIGSTOP): the same
+  replay       what replaying a lost sequence costs, beside its prompt
+  drain        a worker gets SIGTERM while it has --streams streams
+  join         a worker starts: its first token
+  both         both workers of a pipeline are killed at once, another serves
+  coordinator  it is killed and started again, with its journal
 
 The last line says whether every stream had the tokens of one that nothing
 disturbed.

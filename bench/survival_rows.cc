@@ -6,16 +6,14 @@
 #include <algorithm>
 #include <iostream>
 #include <map>
-#include <random>
 #include <thread>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "bench/serving.h"
 #include "bench/statistics.h"
+#include "bench/timed_stream.h"
 #include "client/cancellation.h"
 #include "proto/tern/v1/inference.pb.h"
 #include "util/status_macros.h"
@@ -24,94 +22,10 @@ namespace tern {
 namespace {
 
 constexpr absl::Duration kPoll = absl::Milliseconds(1);
-// Tokens that come before a worker is disturbed, and those that a stream has.
-constexpr int kTokensBefore = 16;
-constexpr int kTokens = 96;
 
 double Seconds(absl::Duration duration) {
   return absl::ToDoubleSeconds(duration);
 }
-
-// A stream that is read in a thread of its own. Thread-safe.
-class TimedStream {
- public:
-  TimedStream(Client* client, int n_prompt, int n_output, int vocab_size,
-              uint64_t seed)
-      : begin_(absl::Now()) {
-    v1::GenerateRequest request;
-    std::mt19937_64 random(seed);
-    for (int i = 0; i < n_prompt; ++i) {
-      request.mutable_token_ids()->add_ids(
-          static_cast<int32_t>(random() % static_cast<uint64_t>(vocab_size)));
-    }
-    request.mutable_sampling()->set_temperature(0.8f);
-    request.mutable_sampling()->set_seed(seed);
-    request.mutable_stopping()->set_max_output_tokens(n_output);
-    request.mutable_stopping()->set_ignore_end_of_sequence(true);
-    request.mutable_response_options()->set_return_token_ids(true);
-    reader_ = std::thread([this, client, request] {
-      const absl::Status status = client->StreamGenerate(
-          request, [this](const v1::StreamGenerateResponse& response) {
-            const absl::Time now = absl::Now();
-            absl::MutexLock lock(&mu_);
-            for (const int32_t id : response.delta().token_ids()) {
-              tokens_.push_back(id);
-              times_.push_back(now);
-            }
-            return true;
-          });
-      absl::MutexLock lock(&mu_);
-      status_ = status;
-      ended_ = true;
-    });
-  }
-  ~TimedStream() { reader_.join(); }
-
-  // Waits until so many tokens have come, or the stream has ended.
-  void AwaitTokens(size_t n) ABSL_LOCKS_EXCLUDED(mu_) {
-    absl::MutexLock lock(&mu_);
-    const auto have = [this, n]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-      return ended_ || tokens_.size() >= n;
-    };
-    mu_.Await(absl::Condition(&have));
-  }
-  absl::Status AwaitEnd() ABSL_LOCKS_EXCLUDED(mu_) {
-    absl::MutexLock lock(&mu_);
-    mu_.Await(absl::Condition(&ended_));
-    return status_;
-  }
-
-  std::vector<int32_t> tokens() const ABSL_LOCKS_EXCLUDED(mu_) {
-    absl::MutexLock lock(&mu_);
-    return tokens_;
-  }
-  // REQUIRES: a token has come.
-  absl::Duration first_token() const ABSL_LOCKS_EXCLUDED(mu_) {
-    absl::MutexLock lock(&mu_);
-    return times_.front() - begin_;
-  }
-  // When the stream went on after the longest pause that ended after `time`.
-  absl::Time GoesOnAfter(absl::Time time) const ABSL_LOCKS_EXCLUDED(mu_) {
-    absl::MutexLock lock(&mu_);
-    absl::Duration longest;
-    absl::Time on = time;
-    for (size_t i = 1; i < times_.size(); ++i) {
-      if (times_[i] <= time || times_[i] - times_[i - 1] <= longest) continue;
-      longest = times_[i] - times_[i - 1];
-      on = times_[i];
-    }
-    return on;
-  }
-
- private:
-  const absl::Time begin_;
-  mutable absl::Mutex mu_;
-  std::vector<int32_t> tokens_ ABSL_GUARDED_BY(mu_);
-  std::vector<absl::Time> times_ ABSL_GUARDED_BY(mu_);
-  absl::Status status_ ABSL_GUARDED_BY(mu_);
-  bool ended_ ABSL_GUARDED_BY(mu_) = false;
-  std::thread reader_;
-};
 
 bool HasStage(const v1::Worker& worker) {
   return worker.state() == v1::WORKER_STATE_READY;
@@ -130,7 +44,9 @@ const std::vector<SurvivalBench::Row>& SurvivalBench::Rows() {
                            {"hang", &SurvivalBench::Hang},
                            {"replay", &SurvivalBench::Replay},
                            {"drain", &SurvivalBench::Drain},
-                           {"join", &SurvivalBench::Join}};
+                           {"join", &SurvivalBench::Join},
+                           {"both", &SurvivalBench::Both},
+                           {"coordinator", &SurvivalBench::CoordinatorDeath}};
   return *rows;
 }
 
@@ -189,12 +105,14 @@ void SurvivalBench::Say(int round) {
 }
 
 absl::Status SurvivalBench::Start(int n_stages, int n_workers,
-                                  std::vector<std::string> worker_flags) {
+                                  std::vector<std::string> worker_flags,
+                                  bool with_journal) {
   LocalServers::Options options;
   options.model_file = options_.model_file;
   options.n_stages = n_stages;
   options.n_workers = n_workers;
   options.worker_flags = std::move(worker_flags);
+  options.journal = with_journal;
   ASSIGN_OR_RETURN(servers_, LocalServers::Start(options));
   ClientOptions connection;
   connection.server = servers_->address();
@@ -206,10 +124,10 @@ absl::Status SurvivalBench::Start(int n_stages, int n_workers,
   ASSIGN_OR_RETURN(const v1::Model model,
                    AwaitModel(connection, "", options_.wait, &cancellation));
   vocab_size_ = model.vocab_size();
-  const int n_tokens = options_.prompt_tokens + kTokens;
+  const int n_tokens = options_.prompt_tokens + kStreamTokens;
   if (model.context_length() < n_tokens) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "--prompt_tokens and ", kTokens, " more are ", n_tokens,
+        "--prompt_tokens and ", kStreamTokens, " more are ", n_tokens,
         " tokens; the model's context holds ", model.context_length()));
   }
   return AwaitAll(n_workers);
@@ -285,12 +203,12 @@ absl::StatusOr<std::vector<SurvivalBench::Loss>> SurvivalBench::LoseStages(
   for (int round = 0; round < options_.rounds; ++round) {
     Say(round);
     const uint64_t seed = round + 1;
-    TimedStream alone(client_.get(), options_.prompt_tokens, kTokens,
+    TimedStream alone(client_.get(), options_.prompt_tokens, kStreamTokens,
                       vocab_size_, seed);
     RETURN_IF_ERROR(alone.AwaitEnd());
-    TimedStream stream(client_.get(), options_.prompt_tokens, kTokens,
+    TimedStream stream(client_.get(), options_.prompt_tokens, kStreamTokens,
                        vocab_size_, seed);
-    stream.AwaitTokens(kTokensBefore);
+    stream.AwaitTokens(kStreamTokensBefore);
     ASSIGN_OR_RETURN(const v1::ListWorkersResponse workers, Workers());
     const int victim = Find(workers, [round](const v1::Worker& worker) {
       return HasStage(worker) && worker.stage_index() == round % 2;
@@ -384,9 +302,9 @@ absl::Status SurvivalBench::Replay() {
   for (int round = 0; round < options_.rounds; ++round) {
     Say(round);
     const uint64_t seed = 100 + round;
-    TimedStream stream(client_.get(), options_.prompt_tokens, kTokens,
+    TimedStream stream(client_.get(), options_.prompt_tokens, kStreamTokens,
                        vocab_size_, seed);
-    stream.AwaitTokens(kTokensBefore);
+    stream.AwaitTokens(kStreamTokensBefore);
     ASSIGN_OR_RETURN(const std::string runs_it, BusyWorker());
     ASSIGN_OR_RETURN(const v1::ListWorkersResponse workers, Workers());
     const int victim = Find(workers, [&runs_it](const v1::Worker& worker) {
@@ -419,7 +337,7 @@ absl::Status SurvivalBench::Replay() {
                                return !HasStage(worker);
                              }) < 0;
                     }).status());
-    TimedStream alone(client_.get(), options_.prompt_tokens, kTokens,
+    TimedStream alone(client_.get(), options_.prompt_tokens, kStreamTokens,
                       vocab_size_, seed);
     RETURN_IF_ERROR(alone.AwaitEnd());
     ++n_compared_;
@@ -443,7 +361,8 @@ absl::Status SurvivalBench::Replay() {
 absl::Status SurvivalBench::Drain() {
   const int n_prompt = std::min(64, options_.prompt_tokens);
   // The demo model's are over soon.
-  const int n_tokens = options_.own_model ? 2 * kTokens : 4 * kTokens;
+  const int n_tokens =
+      options_.own_model ? 2 * kStreamTokens : 4 * kStreamTokens;
   std::vector<double> left, went_on, wanted;
   for (int round = 0; round < options_.rounds; ++round) {
     Say(round);

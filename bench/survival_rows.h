@@ -64,16 +64,24 @@ class SurvivalBench {
   absl::Status Replay();
   absl::Status Drain();
   absl::Status Join();
+  absl::Status Both();
+  absl::Status CoordinatorDeath();
+
+  // Tokens that a stream has, and those that come before something is lost.
+  static constexpr int kStreamTokens = 96;
+  static constexpr int kStreamTokensBefore = 16;
 
   absl::Status Start(int n_stages, int n_workers,
-                     std::vector<std::string> worker_flags);
+                     std::vector<std::string> worker_flags,
+                     bool with_journal = false);
   // Two stages and a spare; every round sends `signal` to one of the stages in
   // turn while a stream comes, and `after` brings the worker back.
   absl::StatusOr<std::vector<Loss>> LoseStages(
       int signal, const std::function<absl::Status(int worker)>& after);
 
   absl::StatusOr<v1::ListWorkersResponse> Workers();
-  // Name of the one-stage worker that runs something; empty when none does.
+  // Name of the first worker of a pipeline that runs something; empty when none
+  // does.
   absl::StatusOr<std::string> BusyWorker();
   // Number of the worker that fits; -1 when none does.
   static int Find(const v1::ListWorkersResponse& workers,

@@ -1,7 +1,6 @@
 #include "coordinator/placement.h"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
@@ -10,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "coordinator/stage_match.h"
 #include "model/step_times.h"
 
 namespace tern {
@@ -146,43 +146,11 @@ absl::Status TooSmall(const PlacementOptions& options, const CutTask& task,
       ", a smaller --kv_cache_tokens, or more memory"));
 }
 
-// Decides whether the stages keep their boundary, for which the KV cache may
-// have to be smaller.
-void DecideBoundary(const PlacementOptions& options, const CutTask& task,
-                    absl::Span<const CutWorker> workers, const StageCut& cut,
-                    Placement* placement) {
-  if (cut.stages.size() < 2 ||
-      options.keep_boundary == BoundaryKeeping::kNever) {
-    return;
-  }
-  int64_t n_blocks = placement->kv_block_count;
-  for (const CutStage& stage : cut.stages) {
-    if (stage.layer_end == task.n_layers) continue;  // It keeps none.
-    const CutWorker& worker = workers[stage.worker];
-    const int64_t n_layers = stage.layer_end - stage.layer_begin;
-    const int64_t left = worker.memory_bytes - n_layers * worker.layer_bytes;
-    n_blocks =
-        std::min(n_blocks, left / (n_layers * task.kv_block_bytes +
-                                   task.kv_block_size * task.hidden_bytes));
-  }
-  const int64_t n_least =
-      options.keep_boundary == BoundaryKeeping::kAlways
-          ? std::min(task.kv_blocks_least, placement->kv_block_count)
-          : placement->kv_block_count;
-  if (n_blocks < n_least) return;
-  placement->keeps_boundary = true;
-  placement->kv_block_count = static_cast<int>(n_blocks);
-}
-
-Placement MakePlacement(const PlacementOptions& options,
-                        absl::Span<const PlacementCandidate> candidates,
-                        const CutTask& task,
-                        absl::Span<const CutWorker> workers,
-                        const StageCut& cut) {
+Placement MakePlacement(absl::Span<const PlacementCandidate> candidates,
+                        const CutTask& task, const StageCut& cut) {
   Placement placement;
   placement.kv_block_count = cut.kv_blocks;
   placement.forecast = cut.forecast;
-  DecideBoundary(options, task, workers, cut, &placement);
   for (const CutStage& stage : cut.stages) {
     const WorkerRegistration& r = candidates[stage.worker].worker->registration;
     placement.stages.push_back(
@@ -316,90 +284,53 @@ Groups GroupNeighbours(const CutTask& task, absl::Span<const CutWorker> workers,
   return groups;
 }
 
-// How much a worker is wanted for a stage, 0 the most; and when not at all.
-constexpr int kWorstRank = 2;
-constexpr int kMayNotHave = -1;
-
-// Finds a worker for each of the stages: the first one of the best `rank`, if
-// need be in place of one of an earlier stage that finds another. Nothing when
-// there are too few.
-template <typename Rank>
-std::vector<CutStage> MatchStages(const std::vector<CutStage>& stages,
-                                  size_t n_workers, const Rank& rank) {
-  std::vector<int> stage_of(n_workers, -1);
-  std::vector<bool> seen;
-  const std::function<bool(int)> place = [&](int stage) {
-    for (int turn = 0; turn < 2 * (kWorstRank + 1); ++turn) {
-      const bool is_taken = turn > kWorstRank;
-      for (size_t i = 0; i < n_workers; ++i) {
-        if ((stage_of[i] >= 0) != is_taken || seen[i]) continue;
-        CutStage with = stages[stage];
-        with.worker = static_cast<int>(i);
-        if (rank(with) != turn % (kWorstRank + 1)) continue;
-        seen[i] = true;
-        if (is_taken && !place(stage_of[i])) continue;
-        stage_of[i] = stage;
-        return true;
-      }
-    }
-    return false;
-  };
-  std::vector<CutStage> placed = stages;
-  for (size_t stage = 0; stage < stages.size(); ++stage) {
-    seen.assign(n_workers, false);
-    if (!place(static_cast<int>(stage))) return {};
-  }
-  for (size_t i = 0; i < n_workers; ++i) {
-    if (stage_of[i] >= 0) placed[stage_of[i]].worker = static_cast<int>(i);
-  }
-  return placed;
-}
-
-// Stages of the ranges asked for, to the first that have the memory and have
-// not refused them; when there are too few, to those that have. Before others
-// come those that hold the range, after others those that hold another one.
+// Stages of the ranges asked for, to the first that have the memory: to those
+// that hold the range, else to those that hold none of the ranges; and, if it
+// can be helped, to nobody who has refused it.
 std::vector<StageCut> CutAsAsked(const ModelConfig& config,
                                  const PlacementOptions& options,
                                  const CutTask& task,
                                  absl::Span<const CutWorker> workers) {
-  std::vector<CutStage> ranges;
-  for (const int end : options.layer_cuts) {
-    ranges.push_back({0, ranges.empty() ? 0 : ranges.back().layer_end, end});
+  std::vector<CutStage> wanted;
+  for (const int cut : options.layer_cuts) {
+    wanted.push_back({-1, wanted.empty() ? 0 : wanted.back().layer_end, cut});
   }
-  ranges.push_back(
-      {0, ranges.empty() ? 0 : ranges.back().layer_end, config.n_layers});
-  const auto holds = [&workers](const CutStage& stage, int worker) {
+  wanted.push_back({-1, wanted.back().layer_end, config.n_layers});
+  std::vector<bool> is_taken(workers.size());
+  const MayHave has_room = [&](const CutStage& stage) {
+    return !is_taken[stage.worker] &&
+           KvBlocksThatFit(task, workers, {stage}) >= task.kv_blocks_least;
+  };
+  const auto holds = [&workers](int worker, const CutStage& stage) {
     const absl::optional<StageRange>& held = workers[worker].holds;
     return held.has_value() && held->layer_begin == stage.layer_begin &&
            held->layer_end == stage.layer_end;
   };
-  // Of one that has room.
-  const auto rank_of = [&](const CutStage& stage) {
-    if (holds(stage, stage.worker)) return 0;
-    return std::any_of(ranges.begin(), ranges.end(),
-                       [&](const CutStage& range) {
-                         return holds(range, stage.worker);
-                       })
-               ? kWorstRank
-               : 1;
+  const MayHave keeps_it = [&](const CutStage& stage) {
+    return has_room(stage) && holds(stage.worker, stage);
   };
+  const MayHave costs_nobody = [&](const CutStage& stage) {
+    return has_room(stage) && (holds(stage.worker, stage) ||
+                               std::none_of(wanted.begin(), wanted.end(),
+                                            [&](const CutStage& other) {
+                                              return holds(stage.worker, other);
+                                            }));
+  };
+  const auto unless_refused = [&](const MayHave& may_have) -> MayHave {
+    return [&task, &workers, may_have](const CutStage& stage) {
+      return may_have(stage) && RefusedLayers(task, workers, {stage}) == 0;
+    };
+  };
+  const int n_workers = static_cast<int>(workers.size());
   std::vector<StageCut> cuts;
-  std::vector<bool> is_taken(workers.size());
-  const auto has_room = [&](const CutStage& stage) {
-    return !is_taken[stage.worker] &&
-           KvBlocksThatFit(task, workers, {stage}) >= task.kv_blocks_least;
-  };
   while (true) {
     std::vector<CutStage> stages =
-        MatchStages(ranges, workers.size(), [&](const CutStage& stage) {
-          return has_room(stage) && RefusedLayers(task, workers, {stage}) == 0
-                     ? rank_of(stage)
-                     : kMayNotHave;
-        });
+        MatchStages(wanted, n_workers,
+                    {unless_refused(keeps_it), unless_refused(costs_nobody),
+                     unless_refused(has_room)});
     if (stages.empty()) {
-      stages = MatchStages(ranges, workers.size(), [&](const CutStage& stage) {
-        return has_room(stage) ? rank_of(stage) : kMayNotHave;
-      });
+      stages =
+          MatchStages(wanted, n_workers, {keeps_it, costs_nobody, has_room});
     }
     if (stages.empty()) return cuts;
     for (const CutStage& stage : stages) is_taken[stage.worker] = true;
@@ -422,19 +353,6 @@ std::vector<PlacementCandidate> Candidates(
     candidates.push_back({worker, worker->holds});
   }
   return candidates;
-}
-
-bool ParseBoundaryKeeping(absl::string_view text, BoundaryKeeping* keeping) {
-  if (text == "never") {
-    *keeping = BoundaryKeeping::kNever;
-  } else if (text == "auto") {
-    *keeping = BoundaryKeeping::kWhereFree;
-  } else if (text == "always") {
-    *keeping = BoundaryKeeping::kAlways;
-  } else {
-    return false;
-  }
-  return true;
 }
 
 CutTask CutTaskOf(const ModelConfig& config, const PlacementOptions& options) {
@@ -510,8 +428,7 @@ Placements PlacePipelines(const ModelConfig& config,
       CutWorkersOf(config, options, candidates);
   if (!options.layer_cuts.empty()) {
     for (const StageCut& cut : CutAsAsked(config, options, task, workers)) {
-      placements.pipelines.push_back(
-          MakePlacement(options, candidates, task, workers, cut));
+      placements.pipelines.push_back(MakePlacement(candidates, task, cut));
       placements.n_refused += cut.refused_layers > 0;
     }
   } else {
@@ -537,8 +454,7 @@ Placements PlacePipelines(const ModelConfig& config,
       absl::optional<StageCut> cut = CutStages(task, members);
       if (!cut.has_value()) continue;  // It had a rate, so it has a cut.
       for (CutStage& stage : cut->stages) stage.worker = group[stage.worker];
-      placements.pipelines.push_back(
-          MakePlacement(options, candidates, task, workers, *cut));
+      placements.pipelines.push_back(MakePlacement(candidates, task, *cut));
       placements.n_refused += cut->refused_layers > 0;
     }
   }

@@ -126,6 +126,21 @@ TEST_F(PlacementTest, StagesAskedForGoToThoseThatHaveNotRefusedThem) {
   EXPECT_EQ(PlaceAll().n_refused, 1);
 }
 
+TEST_F(PlacementTest, StagesAskedForStayWhereTheyAre) {
+  options_.layer_cuts = {4};
+  AddWorker("a", 1 << 30);
+  AddWorker("b", 1 << 30);
+  AddWorker("c", 1 << 30);
+  holds_["a"] = {4, 8, false, true};
+  // Nobody is asked to load another stage while there is a spare.
+  EXPECT_EQ(Placed(), (std::vector<std::string>{"b:0-4 a:4-8"}));
+  holds_["b"] = {4, 8, false, true};
+  EXPECT_EQ(Placed(), (std::vector<std::string>{"c:0-4 a:4-8"}));
+  // Unless it could not load it.
+  workers_[2].refused = {{{0, 4, true, false}, absl::DataLossError("x")}};
+  EXPECT_EQ(Placed(), (std::vector<std::string>{"b:0-4 a:4-8"}));
+}
+
 TEST_F(PlacementTest, GroupsAreOfWorkersThatHaveNotRefusedWhatTheyWouldGet) {
   options_.n_stages = 2;
   // The fast ones cannot do without each other's first layers.

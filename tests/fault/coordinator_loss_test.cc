@@ -353,6 +353,9 @@ TEST_F(CoordinatorLossTest, AnotherArithmeticGoesOnWhereItIsAllowedAndSaysSo) {
         // There, and back again.
         if (n < 20 + 60 * n_killed || n_killed == 2) return;
         const char* head[] = {"--head_mode=stored", "--head_mode=int8"};
+        // With SIGTERM: the journal has all that was told.
+        cluster_->coordinator().Signal(SIGTERM);
+        ASSERT_TRUE(cluster_->coordinator().Wait(absl::Seconds(30)).ok());
         ASSERT_TRUE(cluster_
                         ->RestartCoordinator(
                             {head[n_killed++], "--allow_numerics_change"})

@@ -55,15 +55,18 @@ TEST(SurvivalBench, MeasuresEveryRowAndComparesEveryStream) {
     EXPECT_TRUE(figure.contains("target")) << figure;
     if (figure["row"] == "exact") {
       EXPECT_EQ(figure["measured"], 0) << figure;
-      // One each of death, hang and replay, and those of drain.
-      EXPECT_NE(std::string(figure["detail"]).find("11 streams"),
+      // One each of death, hang, replay, both and coordinator, and those of
+      // drain.
+      EXPECT_NE(std::string(figure["detail"]).find("13 streams"),
                 std::string::npos)
           << figure;
     } else {
       EXPECT_GT(figure["measured"], 0) << figure;
     }
   }
-  EXPECT_EQ(rows, "death death hang hang replay drain drain join exact ");
+  EXPECT_EQ(rows,
+            "death death hang hang replay drain drain join both coordinator "
+            "exact ");
 }
 
 TEST(SurvivalBench, SaysWhatIsWrong) {
