@@ -146,11 +146,43 @@ absl::Status TooSmall(const PlacementOptions& options, const CutTask& task,
       ", a smaller --kv_cache_tokens, or more memory"));
 }
 
-Placement MakePlacement(absl::Span<const PlacementCandidate> candidates,
-                        const CutTask& task, const StageCut& cut) {
+// Decides whether the stages keep their boundary, for which the KV cache may
+// have to be smaller.
+void DecideBoundary(const PlacementOptions& options, const CutTask& task,
+                    absl::Span<const CutWorker> workers, const StageCut& cut,
+                    Placement* placement) {
+  if (cut.stages.size() < 2 ||
+      options.keep_boundary == BoundaryKeeping::kNever) {
+    return;
+  }
+  int64_t n_blocks = placement->kv_block_count;
+  for (const CutStage& stage : cut.stages) {
+    if (stage.layer_end == task.n_layers) continue;  // It keeps none.
+    const CutWorker& worker = workers[stage.worker];
+    const int64_t n_layers = stage.layer_end - stage.layer_begin;
+    const int64_t left = worker.memory_bytes - n_layers * worker.layer_bytes;
+    n_blocks =
+        std::min(n_blocks, left / (n_layers * task.kv_block_bytes +
+                                   task.kv_block_size * task.hidden_bytes));
+  }
+  const int64_t n_least =
+      options.keep_boundary == BoundaryKeeping::kAlways
+          ? std::min(task.kv_blocks_least, placement->kv_block_count)
+          : placement->kv_block_count;
+  if (n_blocks < n_least) return;
+  placement->keeps_boundary = true;
+  placement->kv_block_count = static_cast<int>(n_blocks);
+}
+
+Placement MakePlacement(const PlacementOptions& options,
+                        absl::Span<const PlacementCandidate> candidates,
+                        const CutTask& task,
+                        absl::Span<const CutWorker> workers,
+                        const StageCut& cut) {
   Placement placement;
   placement.kv_block_count = cut.kv_blocks;
   placement.forecast = cut.forecast;
+  DecideBoundary(options, task, workers, cut, &placement);
   for (const CutStage& stage : cut.stages) {
     const WorkerRegistration& r = candidates[stage.worker].worker->registration;
     placement.stages.push_back(
@@ -355,6 +387,19 @@ std::vector<PlacementCandidate> Candidates(
   return candidates;
 }
 
+bool ParseBoundaryKeeping(absl::string_view text, BoundaryKeeping* keeping) {
+  if (text == "never") {
+    *keeping = BoundaryKeeping::kNever;
+  } else if (text == "auto") {
+    *keeping = BoundaryKeeping::kWhereFree;
+  } else if (text == "always") {
+    *keeping = BoundaryKeeping::kAlways;
+  } else {
+    return false;
+  }
+  return true;
+}
+
 CutTask CutTaskOf(const ModelConfig& config, const PlacementOptions& options) {
   const int64_t context = CeilDiv(config.context_length, options.kv_block_size);
   const int64_t wanted =
@@ -428,7 +473,8 @@ Placements PlacePipelines(const ModelConfig& config,
       CutWorkersOf(config, options, candidates);
   if (!options.layer_cuts.empty()) {
     for (const StageCut& cut : CutAsAsked(config, options, task, workers)) {
-      placements.pipelines.push_back(MakePlacement(candidates, task, cut));
+      placements.pipelines.push_back(
+          MakePlacement(options, candidates, task, workers, cut));
       placements.n_refused += cut.refused_layers > 0;
     }
   } else {
@@ -454,7 +500,8 @@ Placements PlacePipelines(const ModelConfig& config,
       absl::optional<StageCut> cut = CutStages(task, members);
       if (!cut.has_value()) continue;  // It had a rate, so it has a cut.
       for (CutStage& stage : cut->stages) stage.worker = group[stage.worker];
-      placements.pipelines.push_back(MakePlacement(candidates, task, *cut));
+      placements.pipelines.push_back(
+          MakePlacement(options, candidates, task, workers, *cut));
       placements.n_refused += cut->refused_layers > 0;
     }
   }
