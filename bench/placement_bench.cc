@@ -3,15 +3,18 @@
 //   bazel run -c opt //bench:placement_bench
 //
 // Place/WORKERS/NEEDED: so many workers of four speeds, of which a model of 128
-// layers needs so many.
+// layers needs so many. PlaceAround: every other worker could not load the
+// stage that it would be given first, the first half of the layers.
 
 #include <cstdint>
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "benchmark/benchmark.h"
 #include "coordinator/cluster_view.h"
 #include "coordinator/placement.h"
+#include "coordinator/refused_stage.h"
 #include "model/model_config.h"
 #include "model/stage_plan.h"
 #include "util/logging.h"
@@ -19,7 +22,7 @@
 namespace tern {
 namespace {
 
-void Place(benchmark::State& state) {
+void PlaceAll(benchmark::State& state, bool with_refused) {
   const int n_workers = static_cast<int>(state.range(0));
   const int64_t n_needed = state.range(1);
   ModelConfig config;
@@ -48,6 +51,9 @@ void Place(benchmark::State& state) {
     const double slow = 1 + i % 4 + 1e-3 * i;
     r.step_times = {3e-4 * slow, 1e-4 * slow, 1e-8 * slow, 6e-3 * slow,
                     1e-3 * slow};
+    if (with_refused && i % 2 == 0) {
+      workers[i].refused = {{{0, 64, true, false}, absl::DataLossError("")}};
+    }
     candidates.push_back({&workers[i], {}});
   }
   size_t n_pipelines = 0;
@@ -58,6 +64,14 @@ void Place(benchmark::State& state) {
   }
   state.counters["pipelines"] = static_cast<double>(n_pipelines);
 }
+void Place(benchmark::State& state) { PlaceAll(state, false); }
+void PlaceAround(benchmark::State& state) { PlaceAll(state, true); }
+
+BENCHMARK(PlaceAround)
+    ->Args({2, 2})
+    ->Args({10, 3})
+    ->Args({64, 4})
+    ->Unit(benchmark::kMillisecond);
 BENCHMARK(Place)
     ->Args({2, 1})
     ->Args({10, 1})

@@ -113,6 +113,13 @@ RecutForecast ForecastRecut(const ModelConfig& config,
   for (const int i : *best) members.push_back(workers[i]);
   const absl::optional<StageCut> cut = CutStages(task, members);
   if (!cut.has_value()) return forecast;  // It had a rate, so it has a cut.
+  // Around what its workers have refused it may be slower than that.
+  if (std::any_of(members.begin(), members.end(), [](const CutWorker& worker) {
+        return !worker.refused.empty();
+      })) {
+    forecast.rate_then =
+        std::max(forecast.rate_now, cut->forecast.tokens_per_second);
+  }
   forecast.outage =
       kLeastOutage +
       absl::Seconds(LoadSeconds(task, members, *cut) +

@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "coordinator/cluster_view.h"
 #include "coordinator/placement.h"
@@ -82,6 +83,16 @@ TEST_F(RecutTest, ASlowWorkerGivesLayersAway) {
   EXPECT_NEAR(forecast.gain(), 1, 0.02);
   EXPECT_TRUE(RecutPays(recut_, forecast));
   recut_.min_gain = 1.5;
+  EXPECT_FALSE(RecutPays(recut_, forecast));
+}
+
+// Who would have to take them has refused them: letting the pipeline go would
+// form the same one again.
+TEST_F(RecutTest, LayersThatNobodyElseCanLoadStayWithASlowWorker) {
+  own_[1].slowdown = 3;
+  own_[0].refused = {{{6, 12, false, true}, absl::DataLossError("damaged")}};
+  const RecutForecast forecast = Forecast();
+  EXPECT_LT(forecast.gain(), 0.01);
   EXPECT_FALSE(RecutPays(recut_, forecast));
 }
 

@@ -181,6 +181,48 @@ class Solver {
     return BestWithin(order, score, LongestCycle()).score;
   }
 
+  // Whether there is a cut of `order` in which no worker gets what it has
+  // refused, however slow.
+  bool HasCutAround(absl::Span<const int> order,
+                    absl::Span<const CutWorker> workers) const {
+    // can_begin[l]: the workers so far may have the first l layers.
+    std::vector<bool> can_begin(n_layers_ + 1);
+    can_begin[0] = true;
+    for (int place = 0; place < n_; ++place) {
+      const int i = order[place];
+      const bool is_last = place == n_ - 1;
+      const int most = is_last ? workers_[i].most_with_head : workers_[i].most;
+      const auto may_have = [&](int begin, int end) {
+        return RefusedLayers(workers[i].refused,
+                             {begin, end, place == 0, is_last}) == 0;
+      };
+      std::vector<bool> can_end(n_layers_ + 1);
+      for (int begin = 0; begin < n_layers_; ++begin) {
+        if (!can_begin[begin]) continue;
+        if (is_last) {
+          if (n_layers_ - begin <= most && may_have(begin, n_layers_)) {
+            return true;
+          }
+          continue;
+        }
+        // What may be had with more layers may be had with fewer.
+        int low = begin;
+        int high = std::min(begin + most, n_layers_ - 1);
+        while (low < high) {
+          const int middle = (low + high + 1) / 2;
+          if (may_have(begin, middle)) {
+            low = middle;
+          } else {
+            high = middle - 1;
+          }
+        }
+        for (int end = begin + 1; end <= low; ++end) can_end[end] = true;
+      }
+      can_begin = std::move(can_end);
+    }
+    return false;
+  }
+
   // Layers of `range` that are kept; a range that stays as it is counts more
   // than any part.
   int64_t LayersKept(const absl::optional<StageRange>& holds,
@@ -475,6 +517,12 @@ std::vector<CutStage> StagesOf(absl::Span<const int> order,
   return stages;
 }
 
+std::vector<int> Iota(size_t n) {
+  std::vector<int> numbers(n);
+  std::iota(numbers.begin(), numbers.end(), 0);
+  return numbers;
+}
+
 bool AnyRefused(absl::Span<const CutWorker> workers) {
   return std::any_of(workers.begin(), workers.end(),
                      [](const CutWorker& w) { return !w.refused.empty(); });
@@ -506,6 +554,30 @@ std::vector<std::vector<int>> OrdersAround(const std::vector<int>& order,
   return orders;
 }
 
+// An order among those tried, and a size of the KV pool, with which nobody gets
+// what he has refused.
+struct WayAround {
+  std::vector<int> order;
+  int64_t kv_blocks = 0;
+};
+absl::optional<WayAround> FindWayAround(const CutTask& task,
+                                        absl::Span<const CutWorker> workers,
+                                        const std::vector<int>& order,
+                                        int64_t kv_blocks_wanted) {
+  const std::vector<int> all = Iota(workers.size());
+  const std::vector<std::vector<int>> orders = OrdersAround(order, workers);
+  for (const int64_t kv_blocks :
+       {kv_blocks_wanted, int64_t{task.kv_blocks_least}}) {
+    const Solver solver(task, workers, all, kv_blocks);
+    for (const std::vector<int>& each : orders) {
+      if (solver.HasCutAround(each, workers)) {
+        return WayAround{each, kv_blocks};
+      }
+    }
+  }
+  return absl::nullopt;
+}
+
 // A cut with fewer refused layers than `cut` has, if there is one among the
 // orders tried.
 void CutAround(const CutTask& task, absl::Span<const CutWorker> workers,
@@ -514,29 +586,28 @@ void CutAround(const CutTask& task, absl::Span<const CutWorker> workers,
   const auto score = [&](int i, const StageRange& range) {
     return -RefusedLayers(workers[i].refused, range);
   };
-  std::vector<int> all(workers.size());
-  std::iota(all.begin(), all.end(), 0);
-  const std::vector<std::vector<int>> orders = OrdersAround(order, workers);
-  int64_t best_score = -cut->refused_layers;
-  for (const int64_t kv_blocks :
-       {kv_blocks_wanted, int64_t{task.kv_blocks_least}}) {
-    const Solver solver(task, workers, all, kv_blocks);
-    const std::vector<int>* best = nullptr;
-    for (const std::vector<int>& each : orders) {
+  absl::optional<WayAround> way =
+      FindWayAround(task, workers, order, kv_blocks_wanted);
+  const std::vector<int> all = Iota(workers.size());
+  if (!way.has_value()) {
+    // The least of evils takes longer to find.
+    const Solver solver(task, workers, all, task.kv_blocks_least);
+    int64_t best_score = -cut->refused_layers;
+    for (const std::vector<int>& each : OrdersAround(order, workers)) {
       const int64_t highest = solver.HighestScore(each, score);
       if (highest <= best_score) continue;
       best_score = highest;
-      best = &each;
-      if (highest == 0) break;
+      way = WayAround{each, task.kv_blocks_least};
     }
-    if (best == nullptr) continue;
-    cut->stages = StagesOf(
-        *best,
-        solver.FindBest(*best, score, solver.LongestCycle(), kAroundPrecision)
-            .n_layers);
-    cut->refused_layers = -best_score;
-    if (best_score == 0) break;
+    if (!way.has_value()) return;
   }
+  const Solver solver(task, workers, all, way->kv_blocks);
+  cut->stages = StagesOf(
+      way->order,
+      solver
+          .FindBest(way->order, score, solver.LongestCycle(), kAroundPrecision)
+          .n_layers);
+  cut->refused_layers = RefusedLayers(task, workers, cut->stages);
   cut->kv_blocks =
       static_cast<int>(KvBlocksThatFit(task, workers, cut->stages));
   cut->forecast = ForecastCut(task, workers, cut->stages, cut->kv_blocks);
@@ -614,8 +685,7 @@ int64_t RefusedLayers(const CutTask& task, absl::Span<const CutWorker> workers,
 
 absl::optional<StageCut> CutStages(const CutTask& task,
                                    absl::Span<const CutWorker> workers) {
-  std::vector<int> chosen(workers.size());
-  std::iota(chosen.begin(), chosen.end(), 0);
+  const std::vector<int> chosen = Iota(workers.size());
   const Solved solved = SolveAll(task, workers, chosen, 0);
   const Shares& shares = solved.shares;
   if (shares.head < 0) return absl::nullopt;
@@ -676,10 +746,12 @@ double CutRate(const CutTask& task, absl::Span<const CutWorker> workers,
   if (!AnyRefused(members)) {
     return SolveAll(task, workers, chosen, more_than).tokens_per_second;
   }
-  const absl::optional<StageCut> cut = CutStages(task, members);
-  if (!cut.has_value()) return 0;
-  return cut->forecast.tokens_per_second *
-         (cut->refused_layers > 0 ? kRefusedWorth : 1);
+  const std::vector<int> all = Iota(members.size());
+  const Solved solved = SolveAll(task, members, all, more_than);
+  if (solved.shares.head < 0) return 0;
+  const bool has_way =
+      FindWayAround(task, members, all, solved.kv_blocks).has_value();
+  return solved.tokens_per_second * (has_way ? 1 : kRefusedWorth);
 }
 
 }  // namespace tern

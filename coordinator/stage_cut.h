@@ -119,9 +119,9 @@ absl::optional<StageCut> CutStages(const CutTask& task,
 
 // Tokens per second of CutStages() without what keeping layers costs, for those
 // of `workers` whose indices are given; 0 when they lack memory, and perhaps
-// when no cut of theirs gives more than `more_than`. A millionth of them when
-// up to four workers would have to be given what they have refused; more are
-// taken at their word.
+// when no cut of theirs gives more than `more_than`. What workers have refused
+// makes no difference to it, but that it is a millionth where up to four of
+// them cannot be cut around that.
 double CutRate(const CutTask& task, absl::Span<const CutWorker> workers,
                absl::Span<const int> chosen, double more_than = 0);
 
