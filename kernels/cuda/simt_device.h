@@ -1,0 +1,193 @@
+#ifndef KERNELS_CUDA_SIMT_DEVICE_H_
+#define KERNELS_CUDA_SIMT_DEVICE_H_
+
+// The functions of simt.h as instructions. Only included by it, under nvcc.
+
+#include <cuda_fp16.h>
+
+namespace tern::simt {
+
+SIMT_DEVICE int ThreadIndex() { return threadIdx.x; }
+SIMT_DEVICE int ThreadCount() { return blockDim.x; }
+SIMT_DEVICE int BlockX() { return blockIdx.x; }
+SIMT_DEVICE int BlockY() { return blockIdx.y; }
+SIMT_DEVICE int BlockZ() { return blockIdx.z; }
+SIMT_DEVICE int GridX() { return gridDim.x; }
+SIMT_DEVICE int GridY() { return gridDim.y; }
+SIMT_DEVICE int GridZ() { return gridDim.z; }
+SIMT_DEVICE int LaneIndex() { return threadIdx.x % kWarpSize; }
+SIMT_DEVICE int WarpIndex() { return threadIdx.x / kWarpSize; }
+
+SIMT_DEVICE void SyncThreads() { __syncthreads(); }
+SIMT_DEVICE void SyncWarp() { __syncwarp(); }
+SIMT_DEVICE void ThreadFence() { __threadfence(); }
+
+template <typename T>
+SIMT_DEVICE T Shuffle(T value, int lane) {
+  return __shfl_sync(0xffffffffu, value, lane);
+}
+template <typename T>
+SIMT_DEVICE T ShuffleUp(T value, int delta) {
+  return __shfl_up_sync(0xffffffffu, value, delta);
+}
+template <typename T>
+SIMT_DEVICE T ShuffleDown(T value, int delta) {
+  return __shfl_down_sync(0xffffffffu, value, delta);
+}
+template <typename T>
+SIMT_DEVICE T ShuffleXor(T value, int mask) {
+  return __shfl_xor_sync(0xffffffffu, value, mask);
+}
+SIMT_DEVICE uint32_t Ballot(bool bit) { return __ballot_sync(~0u, bit); }
+
+template <typename T>
+SIMT_DEVICE T Load(const T* global) {
+  return *global;
+}
+template <typename T>
+SIMT_DEVICE void Store(T* global, T value) {
+  *global = value;
+}
+SIMT_DEVICE Words4 LoadStream(const Words4* global) {
+  Words4 v;
+  asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+      : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+      : "l"(__cvta_generic_to_global(global)));
+  return v;
+}
+SIMT_DEVICE int32_t AtomicAdd(int32_t* global, int32_t value) {
+  return atomicAdd(global, value);
+}
+
+SIMT_DEVICE uint8_t* SharedMemory() {
+  extern __shared__ __align__(1024) uint8_t dynamic_shared_memory[];
+  return dynamic_shared_memory;
+}
+template <typename T>
+SIMT_DEVICE T LoadShared(const T* shared) {
+  return *shared;
+}
+template <typename T>
+SIMT_DEVICE void StoreShared(T* shared, T value) {
+  *shared = value;
+}
+SIMT_DEVICE int32_t AtomicAddShared(int32_t* shared, int32_t value) {
+  return atomicAdd(shared, value);
+}
+
+SIMT_DEVICE uint32_t SharedAddress(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+SIMT_DEVICE void CopyAsync(void* shared, const void* global, bool valid) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
+                   SharedAddress(shared)),
+               "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0)
+               : "memory");
+}
+SIMT_DEVICE void CopyAsyncCommit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kPending>
+SIMT_DEVICE void CopyAsyncWait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+SIMT_DEVICE int32_t Dp4aU8S8(uint32_t a, uint32_t b, int32_t c) {
+  int32_t d;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+SIMT_DEVICE int32_t Dp4aS8S8(uint32_t a, uint32_t b, int32_t c) {
+  int32_t d;
+  asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+SIMT_DEVICE float Fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+SIMT_DEVICE float Divide(float a, float b) { return __fdiv_rn(a, b); }
+SIMT_DEVICE float Sqrt(float x) { return __fsqrt_rn(x); }
+SIMT_DEVICE float RoundEven(float x) { return rintf(x); }
+SIMT_DEVICE float HalfToFloat(uint16_t half) {
+  return __half2float(__ushort_as_half(half));
+}
+SIMT_DEVICE uint16_t FloatToHalf(float x) {
+  return __half_as_ushort(__float2half_rn(x));
+}
+SIMT_DEVICE uint32_t FloatBits(float x) { return __float_as_uint(x); }
+SIMT_DEVICE float FloatOfBits(uint32_t bits) { return __uint_as_float(bits); }
+SIMT_DEVICE uint64_t MultiplyHigh(uint64_t a, uint64_t b) {
+  return __umul64hi(a, b);
+}
+
+SIMT_DEVICE void MmaU8S8(int32_t (&c)[4], const uint32_t (&a)[4],
+                         const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+SIMT_DEVICE void MmaS8S8(int32_t (&c)[4], const uint32_t (&a)[4],
+                         const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+SIMT_DEVICE void MmaF16(float (&c)[4], const uint32_t (&a)[4],
+                        const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+template <int kCount>
+SIMT_DEVICE void LoadMatrix(uint32_t (&m)[kCount], const void* shared_row) {
+  static_assert(kCount == 1 || kCount == 2 || kCount == 4);
+  const uint32_t row = SharedAddress(shared_row);
+  if constexpr (kCount == 1) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%0}, [%1];"
+                 : "=r"(m[0])
+                 : "r"(row)
+                 : "memory");
+  } else if constexpr (kCount == 2) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(m[0]), "=r"(m[1])
+                 : "r"(row)
+                 : "memory");
+  } else {
+    asm volatile(
+        "ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+        : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+        : "r"(row)
+        : "memory");
+  }
+}
+template <int kCount>
+SIMT_DEVICE void LoadMatrixTransposed(uint32_t (&m)[kCount],
+                                      const void* shared_row) {
+  static_assert(kCount == 1 || kCount == 2 || kCount == 4);
+  const uint32_t row = SharedAddress(shared_row);
+  if constexpr (kCount == 1) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];"
+                 : "=r"(m[0])
+                 : "r"(row)
+                 : "memory");
+  } else if constexpr (kCount == 2) {
+    asm volatile(
+        "ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+        : "=r"(m[0]), "=r"(m[1])
+        : "r"(row)
+        : "memory");
+  } else {
+    asm volatile(
+        "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, "
+        "[%4];"
+        : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+        : "r"(row)
+        : "memory");
+  }
+}
+
+}  // namespace tern::simt
+
+#endif  // KERNELS_CUDA_SIMT_DEVICE_H_
