@@ -322,19 +322,18 @@ struct AttentionKernel {
   }
 
   // The tree of section 2, element i * kSoftmaxLanes + lane being partial[i].
+  template <int kWidth = 8>
   SIMT_DEVICE static float TreeSum(float (&partial)[kPartials]) {
-    SIMT_UNROLL
-    for (int width = 8; width >= 1; width /= 2) {
-      if (width >= kSoftmaxLanes) {
-        const int distance = width / kSoftmaxLanes;
-        SIMT_UNROLL
-        for (int i = 0; i + 1 < kPartials; ++i) {
-          if (i < distance) partial[i] = partial[i] + partial[i + distance];
-        }
-      } else {
-        partial[0] = partial[0] + simt::ShuffleXor(partial[0], width);
+    constexpr int kDistance = kWidth / kSoftmaxLanes;
+    if constexpr (kDistance >= 1) {
+      SIMT_UNROLL
+      for (int i = 0; i < kDistance; ++i) {
+        partial[i] = partial[i] + partial[i + kDistance];
       }
+    } else {
+      partial[0] = partial[0] + simt::ShuffleXor(partial[0], kWidth);
     }
+    if constexpr (kWidth > 1) return TreeSum<kWidth / 2>(partial);
     return partial[0];
   }
 

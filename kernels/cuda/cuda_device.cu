@@ -10,7 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/cuda/attention_cuda.h"
 #include "kernels/cuda/cuda_status.cuh"
+#include "kernels/cuda/head_cuda.h"
 #include "kernels/cuda/normalise_cuda.h"
+#include "kernels/cuda/rope_cuda.h"
 #include "kernels/cuda/test_device.h"
 #include "util/status_macros.h"
 
@@ -37,10 +39,20 @@ class CudaDevice : public TestDevice {
     return Finish();
   }
 
+  absl::Status RotateAndStore(const RopeArgs& args, int n_tokens) override {
+    RETURN_IF_ERROR(cuda::RotateAndStore(args, n_tokens, nullptr));
+    return Finish();
+  }
+
   absl::Status Attend(const AttentionPlan& plan,
                       const AttentionBatch& batch) override {
     RETURN_IF_ERROR(PrepareAttention(plan.attend.shared_bytes));
     RETURN_IF_ERROR(cuda::Attend(plan, batch, nullptr));
+    return Finish();
+  }
+
+  absl::Status HeadInt8(const HeadArgs& args) override {
+    RETURN_IF_ERROR(cuda::HeadInt8(args, nullptr));
     return Finish();
   }
 

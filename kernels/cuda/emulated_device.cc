@@ -10,9 +10,14 @@
 #include "kernels/cuda/attention_kernel.h"
 #include "kernels/cuda/attention_merge_kernel.h"
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/head_args.h"
+#include "kernels/cuda/head_dispatch.h"
+#include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/normalise_args.h"
 #include "kernels/cuda/normalise_kernel.h"
 #include "kernels/cuda/normalise_shape.h"
+#include "kernels/cuda/rope_args.h"
+#include "kernels/cuda/rope_kernel.h"
 #include "kernels/cuda/simt_emulator.h"
 #include "kernels/cuda/test_device.h"
 #include "util/logging.h"
@@ -41,11 +46,22 @@ class EmulatedDevice : public TestDevice {
                                           args);
   }
 
+  absl::Status RotateAndStore(const RopeArgs& args, int n_tokens) override {
+    return emulator_.Run<RopeKernel>(RopeKernel::Shape(n_tokens), args);
+  }
+
   absl::Status Attend(const AttentionPlan& plan,
                       const AttentionBatch& batch) override {
     RETURN_IF_ERROR(RunTiles(plan, batch));
     if (!plan.splits) return absl::OkStatus();
     return emulator_.Run<AttentionMergeKernel>(plan.merge, batch);
+  }
+
+  absl::Status HeadInt8(const HeadArgs& args) override {
+    return WithHeadKernel(args,
+                          [&](auto kernel, const simt::LaunchShape& shape) {
+                            return emulator_.Run<decltype(kernel)>(shape, args);
+                          });
   }
 
  private:

@@ -10,7 +10,9 @@
 #include "absl/status/status.h"
 #include "kernels/cuda/attention_batch.h"
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/head_args.h"
 #include "kernels/cuda/normalise_args.h"
+#include "kernels/cuda/rope_args.h"
 
 namespace tern::cuda {
 
@@ -28,8 +30,10 @@ class TestDevice {
   virtual void* Allocate(size_t bytes, bool kernel_writes) = 0;
 
   virtual absl::Status Normalise(const NormaliseArgs& args, int n_tokens) = 0;
+  virtual absl::Status RotateAndStore(const RopeArgs& args, int n_tokens) = 0;
   virtual absl::Status Attend(const AttentionPlan& plan,
                               const AttentionBatch& batch) = 0;
+  virtual absl::Status HeadInt8(const HeadArgs& args) = 0;
 
   // A copy of `values` that kernels read.
   template <typename T>
