@@ -1,6 +1,7 @@
 #ifndef KERNELS_CUDA_FIBER_H_
 #define KERNELS_CUDA_FIBER_H_
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cstddef>
@@ -30,7 +31,9 @@ class Fiber {
  private:
   static void Enter();
 
-  ucontext_t context_ = {};
+  ucontext_t context_ = {};  // where it begins
+  jmp_buf jump_;             // where it goes on
+  bool begun_ = true;
   void* mapping_ = nullptr;  // guard page, then the stack
   size_t mapping_bytes_ = 0;
   void* stack_ = nullptr;

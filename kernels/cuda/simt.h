@@ -41,11 +41,15 @@
 //   multiply and an add fuse only in Fma(). `/` and sqrt are IEEE's.
 // - Arrays that should be registers are indexed by constants after unrolling
 //   (SIMT_UNROLL before the loop).
+//
+// SIMT_DEVICE stands before every function of a kernel.
 #ifdef __CUDACC__
 #define SIMT_DEVICE __device__ __forceinline__
+#define SIMT_INSTRUCTION __device__ __forceinline__
 #define SIMT_UNROLL _Pragma("unroll")
 #else
-#define SIMT_DEVICE
+#define SIMT_DEVICE inline
+#define SIMT_INSTRUCTION  // defined in simt_host.cc
 #define SIMT_UNROLL
 #endif
 
@@ -60,93 +64,97 @@ struct alignas(16) Words4 {
 
 // ---- Where the thread is.
 
-SIMT_DEVICE int ThreadIndex();  // in its block
-SIMT_DEVICE int ThreadCount();  // of a block
-SIMT_DEVICE int BlockX();
-SIMT_DEVICE int BlockY();
-SIMT_DEVICE int BlockZ();
-SIMT_DEVICE int GridX();  // blocks
-SIMT_DEVICE int GridY();
-SIMT_DEVICE int GridZ();
-SIMT_DEVICE int LaneIndex();  // in its warp
-SIMT_DEVICE int WarpIndex();  // in its block
+SIMT_INSTRUCTION int ThreadIndex();  // in its block
+SIMT_INSTRUCTION int ThreadCount();  // of a block
+SIMT_INSTRUCTION int BlockX();
+SIMT_INSTRUCTION int BlockY();
+SIMT_INSTRUCTION int BlockZ();
+SIMT_INSTRUCTION int GridX();  // blocks
+SIMT_INSTRUCTION int GridY();
+SIMT_INSTRUCTION int GridZ();
+SIMT_INSTRUCTION int LaneIndex();  // in its warp
+SIMT_INSTRUCTION int WarpIndex();  // in its block
 
 // ---- Waiting.
 
 // Waits for all threads of the block; what they wrote before is seen after.
-SIMT_DEVICE void SyncThreads();
+SIMT_INSTRUCTION void SyncThreads();
 // The same for the warp.
-SIMT_DEVICE void SyncWarp();
+SIMT_INSTRUCTION void SyncWarp();
 // What this thread wrote to global memory before is seen by whoever sees what
 // it writes after.
-SIMT_DEVICE void ThreadFence();
+SIMT_INSTRUCTION void ThreadFence();
 
 // ---- Of the warp: every lane calls, with its own value. T has 4 or 8 bytes.
 
 // The value of `lane`, of the lane `delta` above or below (one's own beyond the
 // warp), of lane (own ^ mask).
 template <typename T>
-SIMT_DEVICE T Shuffle(T value, int lane);
+SIMT_INSTRUCTION T Shuffle(T value, int lane);
 template <typename T>
-SIMT_DEVICE T ShuffleUp(T value, int delta);
+SIMT_INSTRUCTION T ShuffleUp(T value, int delta);
 template <typename T>
-SIMT_DEVICE T ShuffleDown(T value, int delta);
+SIMT_INSTRUCTION T ShuffleDown(T value, int delta);
 template <typename T>
-SIMT_DEVICE T ShuffleXor(T value, int mask);
+SIMT_INSTRUCTION T ShuffleXor(T value, int mask);
 // Bit i is lane i's.
-SIMT_DEVICE uint32_t Ballot(bool bit);
+SIMT_INSTRUCTION uint32_t Ballot(bool bit);
 
 // ---- Memory. Pointers are aligned to sizeof(T), which is 1, 2, 4, 8 or 16.
 
 template <typename T>
-SIMT_DEVICE T Load(const T* global);
+SIMT_INSTRUCTION T Load(const T* global);
 template <typename T>
-SIMT_DEVICE void Store(T* global, T value);
+SIMT_INSTRUCTION void Store(T* global, T value);
 // Of what no thread writes during the kernel, and what is read once: it does
 // not stay in L1 (ld.global.nc.L1::no_allocate, 16 bytes).
-SIMT_DEVICE Words4 LoadStream(const Words4* global);
+SIMT_INSTRUCTION Words4 LoadStream(const Words4* global);
+// Of what other blocks of this kernel may have written (ld.global.cg: not from
+// L1, which does not know of it).
+SIMT_INSTRUCTION int32_t LoadCoherent(const int32_t* global);
 // Adds in one step; returns what was there before.
-SIMT_DEVICE int32_t AtomicAdd(int32_t* global, int32_t value);
+SIMT_INSTRUCTION int32_t AtomicAdd(int32_t* global, int32_t value);
 
 // The block's dynamic shared memory, aligned to 1024 bytes.
-SIMT_DEVICE uint8_t* SharedMemory();
+SIMT_INSTRUCTION uint8_t* SharedMemory();
 template <typename T>
-SIMT_DEVICE T LoadShared(const T* shared);
+SIMT_INSTRUCTION T LoadShared(const T* shared);
 template <typename T>
-SIMT_DEVICE void StoreShared(T* shared, T value);
-SIMT_DEVICE int32_t AtomicAddShared(int32_t* shared, int32_t value);
+SIMT_INSTRUCTION void StoreShared(T* shared, T value);
+SIMT_INSTRUCTION int32_t AtomicAddShared(int32_t* shared, int32_t value);
 
 // Begins to copy 16 aligned bytes to shared memory, or zeros when !valid
 // (`global` is then not read, but is a pointer into some buffer). Source: PTX
 // ISA, "cp.async", .cg.
-SIMT_DEVICE void CopyAsync(void* shared, const void* global, bool valid = true);
+SIMT_INSTRUCTION void CopyAsync(void* shared, const void* global,
+                                bool valid = true);
 // Ends a group of this thread's copies. Groups may be empty.
-SIMT_DEVICE void CopyAsyncCommit();
+SIMT_INSTRUCTION void CopyAsyncCommit();
 // Waits until at most `kPending` groups of this thread are still under way. Its
 // own copies are then there; those of other threads after SyncThreads().
 template <int kPending>
-SIMT_DEVICE void CopyAsyncWait();
+SIMT_INSTRUCTION void CopyAsyncWait();
 
 // ---- Numbers.
 
 // c + the sum over the four bytes of a[i] * b[i], a unsigned or signed and b
 // signed.
-SIMT_DEVICE int32_t Dp4aU8S8(uint32_t a, uint32_t b, int32_t c);
-SIMT_DEVICE int32_t Dp4aS8S8(uint32_t a, uint32_t b, int32_t c);
+SIMT_INSTRUCTION int32_t Dp4aU8S8(uint32_t a, uint32_t b, int32_t c);
+SIMT_INSTRUCTION int32_t Dp4aS8S8(uint32_t a, uint32_t b, int32_t c);
 // a * b + c with one rounding, in float32.
-SIMT_DEVICE float Fma(float a, float b, float c);
+SIMT_INSTRUCTION float Fma(float a, float b, float c);
 // Correctly rounded, whatever the compiler's flags.
-SIMT_DEVICE float Divide(float a, float b);
-SIMT_DEVICE float Sqrt(float x);
+SIMT_INSTRUCTION float Divide(float a, float b);
+SIMT_INSTRUCTION float Sqrt(float x);
 // To an integer, ties to even.
-SIMT_DEVICE float RoundEven(float x);
-SIMT_DEVICE float HalfToFloat(uint16_t half);
+SIMT_INSTRUCTION float RoundEven(float x);
+SIMT_INSTRUCTION float HalfToFloat(uint16_t half);
 // Ties to even; overflow gives infinity.
-SIMT_DEVICE uint16_t FloatToHalf(float x);
-SIMT_DEVICE uint32_t FloatBits(float x);
-SIMT_DEVICE float FloatOfBits(uint32_t bits);
+SIMT_INSTRUCTION uint16_t FloatToHalf(float x);
+SIMT_INSTRUCTION uint32_t FloatBits(float x);
+SIMT_INSTRUCTION float FloatOfBits(uint32_t bits);
 // The high half of the 128-bit product.
-SIMT_DEVICE uint64_t MultiplyHigh(uint64_t a, uint64_t b);
+SIMT_INSTRUCTION uint64_t MultiplyHigh(uint64_t a, uint64_t b);
 
 // ---- Matrices, of the warp. Fragments are spread over the lanes as PTX ISA,
 // "Matrix Fragments for mma.m16n8k32" and "... mma.m16n8k16 with floating point
@@ -163,24 +171,24 @@ SIMT_DEVICE uint64_t MultiplyHigh(uint64_t a, uint64_t b);
 //     b[i] row 2 * t + j (i = 0) or 8 + 2 * t + j, column g
 
 // c[16][8] += a[16][32] * b[32][8], in int32.
-SIMT_DEVICE void MmaU8S8(int32_t (&c)[4], const uint32_t (&a)[4],
-                         const uint32_t (&b)[2]);
-SIMT_DEVICE void MmaS8S8(int32_t (&c)[4], const uint32_t (&a)[4],
-                         const uint32_t (&b)[2]);
+SIMT_INSTRUCTION void MmaU8S8(int32_t (&c)[4], const uint32_t (&a)[4],
+                              const uint32_t (&b)[2]);
+SIMT_INSTRUCTION void MmaS8S8(int32_t (&c)[4], const uint32_t (&a)[4],
+                              const uint32_t (&b)[2]);
 // c[16][8] += a[16][16] * b[16][8], float16 to float32. How the hardware orders
 // and rounds the sum is not documented; the emulator rounds once.
-SIMT_DEVICE void MmaF16(float (&c)[4], const uint32_t (&a)[4],
-                        const uint32_t (&b)[2]);
+SIMT_INSTRUCTION void MmaF16(float (&c)[4], const uint32_t (&a)[4],
+                             const uint32_t (&b)[2]);
 
 // Loads kCount (1, 2 or 4) matrices of 8 rows of 16 bytes. Lanes 8 * i .. 8 * i
 // + 7 give the addresses of the rows of matrix i; others' are ignored. m[i] is
 // bytes 4 * t .. 4 * t + 3 of row g. Transposed: half j of m[i] is half g of
 // row 2 * t + j. Source: PTX ISA, "ldmatrix".
 template <int kCount>
-SIMT_DEVICE void LoadMatrix(uint32_t (&m)[kCount], const void* shared_row);
+SIMT_INSTRUCTION void LoadMatrix(uint32_t (&m)[kCount], const void* shared_row);
 template <int kCount>
-SIMT_DEVICE void LoadMatrixTransposed(uint32_t (&m)[kCount],
-                                      const void* shared_row);
+SIMT_INSTRUCTION void LoadMatrixTransposed(uint32_t (&m)[kCount],
+                                           const void* shared_row);
 
 }  // namespace tern::simt
 

@@ -7,133 +7,140 @@
 
 namespace tern::simt {
 
-SIMT_DEVICE int ThreadIndex() { return threadIdx.x; }
-SIMT_DEVICE int ThreadCount() { return blockDim.x; }
-SIMT_DEVICE int BlockX() { return blockIdx.x; }
-SIMT_DEVICE int BlockY() { return blockIdx.y; }
-SIMT_DEVICE int BlockZ() { return blockIdx.z; }
-SIMT_DEVICE int GridX() { return gridDim.x; }
-SIMT_DEVICE int GridY() { return gridDim.y; }
-SIMT_DEVICE int GridZ() { return gridDim.z; }
-SIMT_DEVICE int LaneIndex() { return threadIdx.x % kWarpSize; }
-SIMT_DEVICE int WarpIndex() { return threadIdx.x / kWarpSize; }
+SIMT_INSTRUCTION int ThreadIndex() { return threadIdx.x; }
+SIMT_INSTRUCTION int ThreadCount() { return blockDim.x; }
+SIMT_INSTRUCTION int BlockX() { return blockIdx.x; }
+SIMT_INSTRUCTION int BlockY() { return blockIdx.y; }
+SIMT_INSTRUCTION int BlockZ() { return blockIdx.z; }
+SIMT_INSTRUCTION int GridX() { return gridDim.x; }
+SIMT_INSTRUCTION int GridY() { return gridDim.y; }
+SIMT_INSTRUCTION int GridZ() { return gridDim.z; }
+SIMT_INSTRUCTION int LaneIndex() { return threadIdx.x % kWarpSize; }
+SIMT_INSTRUCTION int WarpIndex() { return threadIdx.x / kWarpSize; }
 
-SIMT_DEVICE void SyncThreads() { __syncthreads(); }
-SIMT_DEVICE void SyncWarp() { __syncwarp(); }
-SIMT_DEVICE void ThreadFence() { __threadfence(); }
+SIMT_INSTRUCTION void SyncThreads() { __syncthreads(); }
+SIMT_INSTRUCTION void SyncWarp() { __syncwarp(); }
+SIMT_INSTRUCTION void ThreadFence() { __threadfence(); }
 
 template <typename T>
-SIMT_DEVICE T Shuffle(T value, int lane) {
+SIMT_INSTRUCTION T Shuffle(T value, int lane) {
   return __shfl_sync(0xffffffffu, value, lane);
 }
 template <typename T>
-SIMT_DEVICE T ShuffleUp(T value, int delta) {
+SIMT_INSTRUCTION T ShuffleUp(T value, int delta) {
   return __shfl_up_sync(0xffffffffu, value, delta);
 }
 template <typename T>
-SIMT_DEVICE T ShuffleDown(T value, int delta) {
+SIMT_INSTRUCTION T ShuffleDown(T value, int delta) {
   return __shfl_down_sync(0xffffffffu, value, delta);
 }
 template <typename T>
-SIMT_DEVICE T ShuffleXor(T value, int mask) {
+SIMT_INSTRUCTION T ShuffleXor(T value, int mask) {
   return __shfl_xor_sync(0xffffffffu, value, mask);
 }
-SIMT_DEVICE uint32_t Ballot(bool bit) { return __ballot_sync(~0u, bit); }
+SIMT_INSTRUCTION uint32_t Ballot(bool bit) { return __ballot_sync(~0u, bit); }
 
 template <typename T>
-SIMT_DEVICE T Load(const T* global) {
+SIMT_INSTRUCTION T Load(const T* global) {
   return *global;
 }
 template <typename T>
-SIMT_DEVICE void Store(T* global, T value) {
+SIMT_INSTRUCTION void Store(T* global, T value) {
   *global = value;
 }
-SIMT_DEVICE Words4 LoadStream(const Words4* global) {
+SIMT_INSTRUCTION Words4 LoadStream(const Words4* global) {
   Words4 v;
   asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
       : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
       : "l"(__cvta_generic_to_global(global)));
   return v;
 }
-SIMT_DEVICE int32_t AtomicAdd(int32_t* global, int32_t value) {
+SIMT_INSTRUCTION int32_t LoadCoherent(const int32_t* global) {
+  return __ldcg(global);
+}
+SIMT_INSTRUCTION int32_t AtomicAdd(int32_t* global, int32_t value) {
   return atomicAdd(global, value);
 }
 
-SIMT_DEVICE uint8_t* SharedMemory() {
+SIMT_INSTRUCTION uint8_t* SharedMemory() {
   extern __shared__ __align__(1024) uint8_t dynamic_shared_memory[];
   return dynamic_shared_memory;
 }
 template <typename T>
-SIMT_DEVICE T LoadShared(const T* shared) {
+SIMT_INSTRUCTION T LoadShared(const T* shared) {
   return *shared;
 }
 template <typename T>
-SIMT_DEVICE void StoreShared(T* shared, T value) {
+SIMT_INSTRUCTION void StoreShared(T* shared, T value) {
   *shared = value;
 }
-SIMT_DEVICE int32_t AtomicAddShared(int32_t* shared, int32_t value) {
+SIMT_INSTRUCTION int32_t AtomicAddShared(int32_t* shared, int32_t value) {
   return atomicAdd(shared, value);
 }
 
-SIMT_DEVICE uint32_t SharedAddress(const void* shared) {
+SIMT_INSTRUCTION uint32_t SharedAddress(const void* shared) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
 }
-SIMT_DEVICE void CopyAsync(void* shared, const void* global, bool valid) {
+SIMT_INSTRUCTION void CopyAsync(void* shared, const void* global, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
                    SharedAddress(shared)),
                "l"(__cvta_generic_to_global(global)), "r"(valid ? 16 : 0)
                : "memory");
 }
-SIMT_DEVICE void CopyAsyncCommit() {
+SIMT_INSTRUCTION void CopyAsyncCommit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }
 template <int kPending>
-SIMT_DEVICE void CopyAsyncWait() {
+SIMT_INSTRUCTION void CopyAsyncWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-SIMT_DEVICE int32_t Dp4aU8S8(uint32_t a, uint32_t b, int32_t c) {
+SIMT_INSTRUCTION int32_t Dp4aU8S8(uint32_t a, uint32_t b, int32_t c) {
   int32_t d;
   asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
   return d;
 }
-SIMT_DEVICE int32_t Dp4aS8S8(uint32_t a, uint32_t b, int32_t c) {
+SIMT_INSTRUCTION int32_t Dp4aS8S8(uint32_t a, uint32_t b, int32_t c) {
   int32_t d;
   asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
   return d;
 }
-SIMT_DEVICE float Fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
-SIMT_DEVICE float Divide(float a, float b) { return __fdiv_rn(a, b); }
-SIMT_DEVICE float Sqrt(float x) { return __fsqrt_rn(x); }
-SIMT_DEVICE float RoundEven(float x) { return rintf(x); }
-SIMT_DEVICE float HalfToFloat(uint16_t half) {
+SIMT_INSTRUCTION float Fma(float a, float b, float c) {
+  return __fmaf_rn(a, b, c);
+}
+SIMT_INSTRUCTION float Divide(float a, float b) { return __fdiv_rn(a, b); }
+SIMT_INSTRUCTION float Sqrt(float x) { return __fsqrt_rn(x); }
+SIMT_INSTRUCTION float RoundEven(float x) { return rintf(x); }
+SIMT_INSTRUCTION float HalfToFloat(uint16_t half) {
   return __half2float(__ushort_as_half(half));
 }
-SIMT_DEVICE uint16_t FloatToHalf(float x) {
+SIMT_INSTRUCTION uint16_t FloatToHalf(float x) {
   return __half_as_ushort(__float2half_rn(x));
 }
-SIMT_DEVICE uint32_t FloatBits(float x) { return __float_as_uint(x); }
-SIMT_DEVICE float FloatOfBits(uint32_t bits) { return __uint_as_float(bits); }
-SIMT_DEVICE uint64_t MultiplyHigh(uint64_t a, uint64_t b) {
+SIMT_INSTRUCTION uint32_t FloatBits(float x) { return __float_as_uint(x); }
+SIMT_INSTRUCTION float FloatOfBits(uint32_t bits) {
+  return __uint_as_float(bits);
+}
+SIMT_INSTRUCTION uint64_t MultiplyHigh(uint64_t a, uint64_t b) {
   return __umul64hi(a, b);
 }
 
-SIMT_DEVICE void MmaU8S8(int32_t (&c)[4], const uint32_t (&a)[4],
-                         const uint32_t (&b)[2]) {
+SIMT_INSTRUCTION void MmaU8S8(int32_t (&c)[4], const uint32_t (&a)[4],
+                              const uint32_t (&b)[2]) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-SIMT_DEVICE void MmaS8S8(int32_t (&c)[4], const uint32_t (&a)[4],
-                         const uint32_t (&b)[2]) {
+SIMT_INSTRUCTION void MmaS8S8(int32_t (&c)[4], const uint32_t (&a)[4],
+                              const uint32_t (&b)[2]) {
   asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-SIMT_DEVICE void MmaF16(float (&c)[4], const uint32_t (&a)[4],
-                        const uint32_t (&b)[2]) {
+SIMT_INSTRUCTION void MmaF16(float (&c)[4], const uint32_t (&a)[4],
+                             const uint32_t (&b)[2]) {
   asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -141,7 +148,8 @@ SIMT_DEVICE void MmaF16(float (&c)[4], const uint32_t (&a)[4],
 }
 
 template <int kCount>
-SIMT_DEVICE void LoadMatrix(uint32_t (&m)[kCount], const void* shared_row) {
+SIMT_INSTRUCTION void LoadMatrix(uint32_t (&m)[kCount],
+                                 const void* shared_row) {
   static_assert(kCount == 1 || kCount == 2 || kCount == 4);
   const uint32_t row = SharedAddress(shared_row);
   if constexpr (kCount == 1) {
@@ -163,8 +171,8 @@ SIMT_DEVICE void LoadMatrix(uint32_t (&m)[kCount], const void* shared_row) {
   }
 }
 template <int kCount>
-SIMT_DEVICE void LoadMatrixTransposed(uint32_t (&m)[kCount],
-                                      const void* shared_row) {
+SIMT_INSTRUCTION void LoadMatrixTransposed(uint32_t (&m)[kCount],
+                                           const void* shared_row) {
   static_assert(kCount == 1 || kCount == 2 || kCount == 4);
   const uint32_t row = SharedAddress(shared_row);
   if constexpr (kCount == 1) {

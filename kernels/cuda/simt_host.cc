@@ -228,6 +228,7 @@ uint32_t Ballot(bool bit) {
 }
 
 Words4 LoadStream(const Words4* global) { return Load(global); }
+int32_t LoadCoherent(const int32_t* global) { return Load(global); }
 
 int32_t AtomicAdd(int32_t* global, int32_t value) {
   emulated::CheckGlobal(global, sizeof(*global), /*write=*/true);

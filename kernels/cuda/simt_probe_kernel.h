@@ -23,6 +23,7 @@ struct ProbeResult {
   uint32_t load_matrix_transposed[7];
   Words4 copied[2];  // of the next thread of the block: valid or not
   Words4 streamed;
+  int32_t coherent;
   uint32_t numbers[8];  // Fma, Divide, Sqrt, RoundEven, halves both ways
   uint64_t high;
 };
@@ -124,6 +125,7 @@ struct ProbeKernel {
     Store(&out->copied[0], LoadShared(&shared[next]));
     Store(&out->copied[1], LoadShared(&shared[next + ThreadCount()]));
     Store(&out->streamed, LoadStream(&in.words));
+    Store(&out->coherent, LoadCoherent(&in.c[3]));
 
     const Words4* row = &shared[thread];
     uint32_t m1[1], m2[2], m4[4];

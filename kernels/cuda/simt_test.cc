@@ -184,6 +184,7 @@ TEST_F(Probe, Copies) {
                           next % 2 == 0 ? &in_[next].words : &zero, 16),
               0);
     EXPECT_EQ(std::memcmp(&out_[i].streamed, &in_[i].words, 16), 0);
+    EXPECT_EQ(out_[i].coherent, in_[i].c[3]);
   }
 }
 

@@ -1,0 +1,201 @@
+#include "kernels/cuda/ternary_plan.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <iterator>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "kernels/cuda/simt.h"
+#include "kernels/cuda/ternary_gemv_kernel.h"
+#include "kernels/cuda/ternary_mma_kernel.h"
+#include "kernels/cuda/ternary_tiles.h"
+
+namespace tern {
+namespace {
+
+constexpr int kColumnsMax = (1 << 17) - 1;
+constexpr int kGridYMax = 65535;
+constexpr int kGemvWarps = 8;
+
+// What a plan must know of an mma kernel.
+struct MmaKernel {
+  TernaryKernel kernel;
+  int rows;
+  int tokens;
+  int threads;
+  int shared_bytes;
+  int blocks_per_sm;
+};
+
+template <class Kernel>
+constexpr MmaKernel Describe(TernaryKernel kernel) {
+  return {kernel,           Kernel::kRows,        Kernel::kTokens,
+          Kernel::kThreads, Kernel::kSharedBytes, Kernel::kBlocksPerSm};
+}
+
+constexpr MmaKernel kMmaKernels[] = {
+    Describe<TernaryMma8>(TernaryKernel::kMma8),
+    Describe<TernaryMma16>(TernaryKernel::kMma16),
+    Describe<TernaryMma32>(TernaryKernel::kMma32),
+    Describe<TernaryMma64>(TernaryKernel::kMma64),
+    Describe<TernaryMma128>(TernaryKernel::kMma128),
+};
+
+int CeilDivide(int a, int b) { return (a - 1) / b + 1; }
+
+absl::Status CheckSizes(int n_tokens, int n_out, int n_in) {
+  if (n_tokens < 1 || n_out < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "a multiplication has at least one token and one row, not ", n_tokens,
+        " and ", n_out));
+  }
+  if (n_in < 16 || n_in % 16 != 0 || n_in > kColumnsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a ternary matrix has a multiple of 16 columns, at most ",
+                     kColumnsMax, ", not ", n_in));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckShared(const DeviceLimits& device, int bytes,
+                         TernaryKernel kernel) {
+  if (bytes <= device.shared_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(TernaryKernelName(kernel), " needs ", bytes,
+                   " bytes of shared memory in a block; this device has ",
+                   device.shared_bytes));
+}
+
+absl::StatusOr<TernaryMatmulPlan> PlanGemv(const DeviceLimits& device,
+                                           TernaryKernel kernel, int splits,
+                                           int n_tokens, int n_out, int n_in) {
+  const bool two = kernel == TernaryKernel::kGemv2;
+  if (n_tokens > (two ? 2 : 1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        TernaryKernelName(kernel), " takes fewer tokens than ", n_tokens));
+  }
+  if (splits != 1 && splits != 2 && splits != 4 && splits != 8) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("columns are cut among 1, 2, 4 or 8 warps, not ", splits));
+  }
+  TernaryMatmulPlan plan = {};
+  plan.kernel = kernel;
+  plan.column_splits = splits;
+  // Few rows to a block: every block copies all activations first.
+  const int warps = std::max(splits, 4);
+  plan.shape.grid_x = CeilDivide(RowTiles(n_out), warps / splits);
+  plan.shape.threads = warps * simt::kWarpSize;
+  plan.shape.shared_bytes =
+      two ? TernaryGemvKernel<2>::SharedBytes(n_in, plan.shape.threads)
+          : TernaryGemvKernel<1>::SharedBytes(n_in, plan.shape.threads);
+  const absl::Status status =
+      CheckShared(device, plan.shape.shared_bytes, kernel);
+  if (!status.ok()) return status;
+  return plan;
+}
+
+// Enough warps that all weights of a matrix are under way at once: a matrix of
+// one layer is read in little more than one latency of the memory.
+int GemvSplits(const DeviceLimits& device, int n_out, int n_in) {
+  const int ahead = TernaryGemvKernel<1>::kAhead;
+  int splits = 1;
+  while (splits < kGemvWarps &&
+         (ColumnTiles(n_in) > splits * ahead ||
+          RowTiles(n_out) * splits < 8 * device.multiprocessors)) {
+    splits *= 2;
+  }
+  return splits;
+}
+
+}  // namespace
+
+absl::string_view TernaryKernelName(TernaryKernel kernel) {
+  switch (kernel) {
+    case TernaryKernel::kGemv1:
+      return "gemv1";
+    case TernaryKernel::kGemv2:
+      return "gemv2";
+    case TernaryKernel::kMma8:
+      return "mma8";
+    case TernaryKernel::kMma16:
+      return "mma16";
+    case TernaryKernel::kMma32:
+      return "mma32";
+    case TernaryKernel::kMma64:
+      return "mma64";
+    case TernaryKernel::kMma128:
+      return "mma128";
+  }
+  return "unknown";
+}
+
+absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmulWith(
+    const DeviceLimits& device, TernaryKernel kernel, int column_splits,
+    int n_tokens, int n_out, int n_in) {
+  const absl::Status sizes = CheckSizes(n_tokens, n_out, n_in);
+  if (!sizes.ok()) return sizes;
+  if (kernel == TernaryKernel::kGemv1 || kernel == TernaryKernel::kGemv2) {
+    return PlanGemv(device, kernel, column_splits, n_tokens, n_out, n_in);
+  }
+  const MmaKernel& mma = *std::find_if(
+      std::begin(kMmaKernels), std::end(kMmaKernels),
+      [kernel](const MmaKernel& k) { return k.kernel == kernel; });
+  if (column_splits < 1 || column_splits > ColumnTiles(n_in)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(n_in, " columns are cut into 1 to ", ColumnTiles(n_in),
+                     " parts, not ", column_splits));
+  }
+  TernaryMatmulPlan plan = {};
+  plan.kernel = kernel;
+  plan.column_splits = column_splits;
+  plan.shape.grid_x = CeilDivide(n_out, mma.rows);
+  plan.shape.grid_y = CeilDivide(n_tokens, mma.tokens);
+  plan.shape.grid_z = column_splits;
+  plan.shape.threads = mma.threads;
+  plan.shape.shared_bytes = mma.shared_bytes;
+  if (plan.shape.grid_y > kGridYMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(n_tokens,
+                     " tokens are too many for one multiplication; "
+                     "at most ",
+                     kGridYMax * mma.tokens));
+  }
+  if (column_splits > 1) {
+    plan.partial_sums = static_cast<size_t>(n_tokens) * n_out;
+    plan.arrivals = static_cast<size_t>(plan.shape.grid_x) * plan.shape.grid_y;
+  }
+  const absl::Status shared =
+      CheckShared(device, plan.shape.shared_bytes, kernel);
+  if (!shared.ok()) return shared;
+  return plan;
+}
+
+absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmul(const DeviceLimits& device,
+                                                    int n_tokens, int n_out,
+                                                    int n_in) {
+  const absl::Status sizes = CheckSizes(n_tokens, n_out, n_in);
+  if (!sizes.ok()) return sizes;
+  if (n_tokens <= 2) {
+    absl::StatusOr<TernaryMatmulPlan> gemv = PlanTernaryMatmulWith(
+        device, n_tokens == 1 ? TernaryKernel::kGemv1 : TernaryKernel::kGemv2,
+        GemvSplits(device, n_out, n_in), n_tokens, n_out, n_in);
+    // Rows longer than shared memory are left to the others.
+    if (gemv.ok()) return gemv;
+  }
+  const MmaKernel* mma = kMmaKernels;
+  while (mma->tokens < n_tokens && mma->kernel != TernaryKernel::kMma128) ++mma;
+  // Splits cost additions in memory: only as many as fill the device.
+  const int64_t blocks =
+      int64_t{CeilDivide(n_out, mma->rows)} * CeilDivide(n_tokens, mma->tokens);
+  const int wanted =
+      device.multiprocessors * (n_tokens <= 16 ? mma->blocks_per_sm : 1);
+  const int splits = static_cast<int>(std::clamp<int64_t>(
+      wanted / blocks, 1, std::max(1, ColumnTiles(n_in) / 2)));
+  return PlanTernaryMatmulWith(device, mma->kernel, splits, n_tokens, n_out,
+                               n_in);
+}
+
+}  // namespace tern
