@@ -13,6 +13,7 @@
 #include "kernels/cuda/head_cuda.h"
 #include "kernels/cuda/normalise_cuda.h"
 #include "kernels/cuda/rope_cuda.h"
+#include "kernels/cuda/sample_cuda.h"
 #include "kernels/cuda/test_device.h"
 #include "util/status_macros.h"
 
@@ -53,6 +54,11 @@ class CudaDevice : public TestDevice {
 
   absl::Status HeadInt8(const HeadArgs& args) override {
     RETURN_IF_ERROR(cuda::HeadInt8(args, nullptr));
+    return Finish();
+  }
+
+  absl::Status Sample(const SampleArgs& args, int n_rows) override {
+    RETURN_IF_ERROR(cuda::Sample(args, n_rows, nullptr));
     return Finish();
   }
 

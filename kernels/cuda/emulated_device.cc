@@ -18,6 +18,8 @@
 #include "kernels/cuda/normalise_shape.h"
 #include "kernels/cuda/rope_args.h"
 #include "kernels/cuda/rope_kernel.h"
+#include "kernels/cuda/sample_args.h"
+#include "kernels/cuda/sample_kernel.h"
 #include "kernels/cuda/simt_emulator.h"
 #include "kernels/cuda/test_device.h"
 #include "util/logging.h"
@@ -62,6 +64,10 @@ class EmulatedDevice : public TestDevice {
                           [&](auto kernel, const simt::LaunchShape& shape) {
                             return emulator_.Run<decltype(kernel)>(shape, args);
                           });
+  }
+
+  absl::Status Sample(const SampleArgs& args, int n_rows) override {
+    return emulator_.Run<SampleKernel>(SampleKernel::Shape(n_rows), args);
   }
 
  private:

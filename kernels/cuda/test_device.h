@@ -13,6 +13,7 @@
 #include "kernels/cuda/head_args.h"
 #include "kernels/cuda/normalise_args.h"
 #include "kernels/cuda/rope_args.h"
+#include "kernels/cuda/sample_args.h"
 
 namespace tern::cuda {
 
@@ -34,6 +35,7 @@ class TestDevice {
   virtual absl::Status Attend(const AttentionPlan& plan,
                               const AttentionBatch& batch) = 0;
   virtual absl::Status HeadInt8(const HeadArgs& args) = 0;
+  virtual absl::Status Sample(const SampleArgs& args, int n_rows) = 0;
 
   // A copy of `values` that kernels read.
   template <typename T>
