@@ -85,17 +85,17 @@ size_t AttentionPartialBytes(const AttentionWork& work) {
 }
 
 AttentionPlan PlanAttention(const AttentionWork& work,
-                            const AttentionLimits& limits) {
+                            const DeviceLimits& device, size_t partials_bytes) {
   // The smallest tile that takes a run whole reads its keys and values once.
   int tile_rows = 1;
   while (tile_rows < RunRows(work) && tile_rows < kWideTileRows) {
     tile_rows *= 2;
   }
   const int64_t enough =
-      int64_t{kWarpsToFill} * limits.multiprocessors / work.n_kv_heads;
+      int64_t{kWarpsToFill} * device.multiprocessors / work.n_kv_heads;
   const bool splits = ChunkCount(work) > 1 &&
                       TaskCount(work, tile_rows) < enough &&
-                      AttentionPartialBytes(work) <= limits.partials_bytes;
+                      AttentionPartialBytes(work) <= partials_bytes;
   // Where most of the card would stand idle, smaller tiles end earlier, though
   // keys and values are read several times, from caches.
   const int chunks = splits ? ChunkCount(work) : 1;
@@ -103,16 +103,14 @@ AttentionPlan PlanAttention(const AttentionWork& work,
          TaskCount(work, tile_rows / 2) * chunks * 4 <= enough) {
     tile_rows /= 2;
   }
-  return PlanAttentionAs(work, limits.shared_bytes_per_block, tile_rows,
-                         splits);
+  return PlanAttentionAs(work, device, tile_rows, splits);
 }
 
 AttentionPlan PlanAttentionAs(const AttentionWork& work,
-                              int shared_bytes_per_block, int tile_rows,
+                              const DeviceLimits& device, int tile_rows,
                               bool splits) {
   const int warp_bytes = WarpSharedBytes(tile_rows, work.head_dim);
-  const int warps =
-      std::min(kWarpsPerBlock, shared_bytes_per_block / warp_bytes);
+  const int warps = std::min(kWarpsPerBlock, device.shared_bytes / warp_bytes);
   CHECK(warps >= 1);
   AttentionPlan plan = {};
   plan.tile_rows = tile_rows;

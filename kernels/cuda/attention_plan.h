@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/cuda/attention_batch.h"
+#include "kernels/cuda/device_limits.h"
 #include "kernels/cuda/launch_shape.h"
 
 namespace tern::cuda {
@@ -20,13 +21,6 @@ struct AttentionWork {
   int n_heads;
   int n_kv_heads;
   int head_dim;
-};
-
-// The card.
-struct AttentionLimits {
-  int multiprocessors;
-  int shared_bytes_per_block;  // most, after opting in
-  size_t partials_bytes;       // room for partial results
 };
 
 // INVALID_ARGUMENT when the kernels cannot attend with such heads.
@@ -47,14 +41,16 @@ int AttentionRunTokens(int n_heads, int n_kv_heads);
 // Bytes of partial results of a step.
 size_t AttentionPartialBytes(const AttentionWork& work);
 
-// Pure. REQUIRES: heads pass CheckAttentionShape(); every number positive.
+// The plan for a device with room for `partials_bytes` of partial results.
+// Pure. REQUIRES: heads pass CheckAttentionShape(); every number of `work`
+// positive.
 AttentionPlan PlanAttention(const AttentionWork& work,
-                            const AttentionLimits& limits);
+                            const DeviceLimits& device, size_t partials_bytes);
 
 // The plan with a given tile and split, for tests and measurements.
 // REQUIRES: tile_rows is one of AttentionPlan's.
 AttentionPlan PlanAttentionAs(const AttentionWork& work,
-                              int shared_bytes_per_block, int tile_rows,
+                              const DeviceLimits& device, int tile_rows,
                               bool splits);
 
 }  // namespace tern::cuda

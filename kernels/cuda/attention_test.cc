@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cuda/attention_batch.h"
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/device_limits.h"
 #include "kernels/cuda/test_device.h"
 #include "kernels/isa.h"
 #include "kernels/kernels.h"
@@ -183,7 +184,8 @@ class Step {
 
 // As PlanAttention() would make it for a card on which this is best.
 AttentionPlan Plan(const AttentionWork& work, int tile_rows, bool splits) {
-  AttentionPlan plan = PlanAttentionAs(work, 99 << 10, tile_rows, splits);
+  AttentionPlan plan =
+      PlanAttentionAs(work, DeviceLimits{84, 99 << 10}, tile_rows, splits);
   EXPECT_EQ(plan.tile_rows, tile_rows);
   return plan;
 }

@@ -8,12 +8,12 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "kernels/cuda/attention_cuda.h"
-#include "kernels/cuda/cuda_status.cuh"
-#include "kernels/cuda/head_cuda.h"
-#include "kernels/cuda/normalise_cuda.h"
-#include "kernels/cuda/rope_cuda.h"
-#include "kernels/cuda/sample_cuda.h"
+#include "kernels/cuda/attention.h"
+#include "kernels/cuda/device.h"
+#include "kernels/cuda/head.h"
+#include "kernels/cuda/normalise.h"
+#include "kernels/cuda/rope.h"
+#include "kernels/cuda/sample.h"
 #include "kernels/cuda/test_device.h"
 #include "util/status_macros.h"
 
@@ -36,36 +36,34 @@ class CudaDevice : public TestDevice {
 
   absl::Status Normalise(const NormaliseArgs& args, int n_tokens) override {
     RETURN_IF_ERROR(PrepareNormalise(args.n));
-    RETURN_IF_ERROR(cuda::Normalise(args, n_tokens, nullptr));
+    RETURN_IF_ERROR(LaunchNormalise(args, n_tokens, nullptr));
     return Finish();
   }
 
   absl::Status RotateAndStore(const RopeArgs& args, int n_tokens) override {
-    RETURN_IF_ERROR(cuda::RotateAndStore(args, n_tokens, nullptr));
+    RETURN_IF_ERROR(LaunchRope(args, n_tokens, nullptr));
     return Finish();
   }
 
   absl::Status Attend(const AttentionPlan& plan,
                       const AttentionBatch& batch) override {
     RETURN_IF_ERROR(PrepareAttention(plan.attend.shared_bytes));
-    RETURN_IF_ERROR(cuda::Attend(plan, batch, nullptr));
+    RETURN_IF_ERROR(LaunchAttention(plan, batch, nullptr));
     return Finish();
   }
 
   absl::Status HeadInt8(const HeadArgs& args) override {
-    RETURN_IF_ERROR(cuda::HeadInt8(args, nullptr));
+    RETURN_IF_ERROR(LaunchHeadInt8(args, nullptr));
     return Finish();
   }
 
   absl::Status Sample(const SampleArgs& args, int n_rows) override {
-    RETURN_IF_ERROR(cuda::Sample(args, n_rows, nullptr));
+    RETURN_IF_ERROR(LaunchSample(args, n_rows, nullptr));
     return Finish();
   }
 
  private:
-  static absl::Status Finish() {
-    return CudaStatus(cudaDeviceSynchronize(), "running a kernel");
-  }
+  static absl::Status Finish() { return SynchronizeDevice(); }
 
   std::vector<void*> owned_;
 };

@@ -5,15 +5,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "kernels/cuda/device_limits.h"
 #include "kernels/cuda/launch_shape.h"
 
 namespace tern {
-
-// What of a device a plan depends on.
-struct DeviceLimits {
-  int multiprocessors;  // 132 of an H200
-  int shared_bytes;     // that a block may have: 227 KiB of an H200
-};
 
 // Which kernel multiplies.
 enum class TernaryKernel {

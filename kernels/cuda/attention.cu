@@ -1,7 +1,8 @@
-#include "kernels/cuda/attention_cuda.h"
+#include <cuda_runtime.h>
+
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/attention_kernel.h"
 #include "kernels/cuda/attention_merge_kernel.h"
-#include "kernels/cuda/cuda_status.cuh"
 #include "kernels/cuda/launch.h"
 
 namespace tern::cuda {
@@ -39,14 +40,15 @@ absl::Status PrepareAttention(int shared_bytes_per_block) {
   return absl::OkStatus();
 }
 
-absl::Status Attend(const AttentionPlan& plan, const AttentionBatch& batch,
-                    Stream stream) {
+absl::Status LaunchAttention(const AttentionPlan& plan,
+                             const AttentionBatch& batch, CudaStream stream) {
   cudaError_t error = WithTile(plan.tile_rows, [&](auto tile) {
-    return simt::Launch<typename decltype(tile)::Kernel>(plan.attend, batch,
-                                                         stream);
+    return simt::Launch<typename decltype(tile)::Kernel>(
+        plan.attend, batch, static_cast<cudaStream_t>(stream));
   });
   if (error == cudaSuccess && plan.splits) {
-    error = simt::Launch<AttentionMergeKernel>(plan.merge, batch, stream);
+    error = simt::Launch<AttentionMergeKernel>(
+        plan.merge, batch, static_cast<cudaStream_t>(stream));
   }
   return CudaStatus(error, "launch of attention");
 }
