@@ -124,8 +124,7 @@ SIMT_INSTRUCTION void StoreShared(T* shared, T value);
 SIMT_INSTRUCTION int32_t AtomicAddShared(int32_t* shared, int32_t value);
 
 // Begins to copy 16 aligned bytes to shared memory, or zeros when !valid
-// (`global` is then not read, but is a pointer into some buffer). Source: PTX
-// ISA, "cp.async", .cg.
+// (`global` is then not read). Source: PTX ISA, "cp.async", .cg.
 SIMT_INSTRUCTION void CopyAsync(void* shared, const void* global,
                                 bool valid = true);
 // Ends a group of this thread's copies. Groups may be empty.

@@ -46,8 +46,10 @@ absl::Status PrepareTernaryMatmul() {
   if (error == cudaSuccess) {
     error = simt::AllowShared<TernaryGemvKernel<2>>(shared_bytes);
   }
-  if (error == cudaSuccess && TernaryMma128::kSharedBytes <= shared_bytes) {
-    error = simt::AllowShared<TernaryMma128>(TernaryMma128::kSharedBytes);
+  if (error == cudaSuccess &&
+      TernaryMma128::Block::kSharedBytes <= shared_bytes) {
+    error =
+        simt::AllowShared<TernaryMma128>(TernaryMma128::Block::kSharedBytes);
   }
   return CudaStatus(error, "shared memory of the ternary kernels");
 }

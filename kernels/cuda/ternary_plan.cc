@@ -32,8 +32,9 @@ struct MmaKernel {
 
 template <class Kernel>
 constexpr MmaKernel Describe(TernaryKernel kernel) {
-  return {kernel,           Kernel::kRows,        Kernel::kTokens,
-          Kernel::kThreads, Kernel::kSharedBytes, Kernel::kBlocksPerSm};
+  using Block = typename Kernel::Block;
+  return {kernel,          Block::kRows,        Block::kTokens,
+          Block::kThreads, Block::kSharedBytes, Kernel::kBlocksPerSm};
 }
 
 constexpr MmaKernel kMmaKernels[] = {

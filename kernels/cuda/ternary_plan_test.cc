@@ -22,15 +22,15 @@ constexpr DeviceLimits kDevices[] = {
 int MmaRows(TernaryKernel kernel) {
   switch (kernel) {
     case TernaryKernel::kMma8:
-      return TernaryMma8::kRows;
+      return TernaryMma8::Block::kRows;
     case TernaryKernel::kMma16:
-      return TernaryMma16::kRows;
+      return TernaryMma16::Block::kRows;
     case TernaryKernel::kMma32:
-      return TernaryMma32::kRows;
+      return TernaryMma32::Block::kRows;
     case TernaryKernel::kMma64:
-      return TernaryMma64::kRows;
+      return TernaryMma64::Block::kRows;
     default:
-      return TernaryMma128::kRows;
+      return TernaryMma128::Block::kRows;
   }
 }
 
