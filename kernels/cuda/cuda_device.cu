@@ -4,16 +4,13 @@
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "kernels/cuda/attention.h"
+#include "absl/status/statusor.h"
+#include "kernels/cuda/cuda_ops.h"
 #include "kernels/cuda/device.h"
-#include "kernels/cuda/head.h"
-#include "kernels/cuda/normalise.h"
-#include "kernels/cuda/rope.h"
-#include "kernels/cuda/sample.h"
 #include "kernels/cuda/test_device.h"
 #include "util/status_macros.h"
 
@@ -23,6 +20,7 @@ namespace {
 // The first GPU, with memory that moves to whoever touches it.
 class CudaDevice : public TestDevice {
  public:
+  explicit CudaDevice(std::unique_ptr<DeviceOps> ops) : ops_(std::move(ops)) {}
   ~CudaDevice() override {
     for (void* memory : owned_) cudaFree(memory);
   }
@@ -34,50 +32,61 @@ class CudaDevice : public TestDevice {
     return memory;
   }
 
+  absl::Status Embed(const EmbedArgs& args, int n_tokens) override {
+    return Finish(ops_->Embed(args, n_tokens));
+  }
   absl::Status Normalise(const NormaliseArgs& args, int n_tokens) override {
-    RETURN_IF_ERROR(PrepareNormalise(args.n));
-    RETURN_IF_ERROR(LaunchNormalise(args, n_tokens, nullptr));
-    return Finish();
+    return Finish(ops_->Normalise(args, n_tokens));
   }
-
+  absl::Status Multiply(const TernaryMatmulPlan& plan,
+                        const TernaryMatmulArgs& args) override {
+    return Finish(ops_->Multiply(plan, args));
+  }
   absl::Status RotateAndStore(const RopeArgs& args, int n_tokens) override {
-    RETURN_IF_ERROR(LaunchRope(args, n_tokens, nullptr));
-    return Finish();
+    return Finish(ops_->RotateAndStore(args, n_tokens));
   }
-
   absl::Status Attend(const AttentionPlan& plan,
                       const AttentionBatch& batch) override {
-    RETURN_IF_ERROR(PrepareAttention(plan.attend.shared_bytes));
-    RETURN_IF_ERROR(LaunchAttention(plan, batch, nullptr));
-    return Finish();
+    return Finish(ops_->Attend(plan, batch));
   }
-
+  absl::Status Add(const AddArgs& args) override {
+    return Finish(ops_->Add(args));
+  }
   absl::Status HeadInt8(const HeadArgs& args) override {
-    RETURN_IF_ERROR(LaunchHeadInt8(args, nullptr));
-    return Finish();
+    return Finish(ops_->HeadInt8(args));
   }
-
   absl::Status Sample(const SampleArgs& args, int n_rows) override {
-    RETURN_IF_ERROR(LaunchSample(args, n_rows, nullptr));
-    return Finish();
+    return Finish(ops_->Sample(args, n_rows));
   }
 
  private:
-  static absl::Status Finish() { return SynchronizeDevice(); }
+  static absl::Status Finish(const absl::Status& launched) {
+    RETURN_IF_ERROR(launched);
+    return SynchronizeDevice();
+  }
 
+  const std::unique_ptr<DeviceOps> ops_;
   std::vector<void*> owned_;
 };
+
+absl::StatusOr<std::unique_ptr<DeviceOps>> OpsOfFirstDevice() {
+  ASSIGN_OR_RETURN(const DeviceInfo device, GetDeviceInfo(0));
+  return MakeCudaOps(device.limits, kNormaliseColumnsMax, nullptr);
+}
 
 }  // namespace
 
 std::unique_ptr<TestDevice> TestDevice::Create(std::string* reason) {
-  int count = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
-  if (error != cudaSuccess || count == 0) {
-    *reason = absl::StrCat("no GPU: ", cudaGetErrorString(error));
+  if (CudaDeviceCount() == 0) {
+    *reason = "this machine has no CUDA device";
     return nullptr;
   }
-  return std::make_unique<CudaDevice>();
+  absl::StatusOr<std::unique_ptr<DeviceOps>> ops = OpsOfFirstDevice();
+  if (!ops.ok()) {
+    *reason = std::string(ops.status().message());
+    return nullptr;
+  }
+  return std::make_unique<CudaDevice>(*std::move(ops));
 }
 
 }  // namespace tern::cuda

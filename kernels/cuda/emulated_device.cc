@@ -10,6 +10,8 @@
 #include "kernels/cuda/attention_kernel.h"
 #include "kernels/cuda/attention_merge_kernel.h"
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/embed_args.h"
+#include "kernels/cuda/embed_kernel.h"
 #include "kernels/cuda/head_args.h"
 #include "kernels/cuda/head_dispatch.h"
 #include "kernels/cuda/launch_shape.h"
@@ -21,6 +23,10 @@
 #include "kernels/cuda/sample_args.h"
 #include "kernels/cuda/sample_kernel.h"
 #include "kernels/cuda/simt_emulator.h"
+#include "kernels/cuda/ternary_gemv_kernel.h"
+#include "kernels/cuda/ternary_matmul_args.h"
+#include "kernels/cuda/ternary_mma_kernel.h"
+#include "kernels/cuda/ternary_plan.h"
 #include "kernels/cuda/test_device.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
@@ -43,9 +49,37 @@ class EmulatedDevice : public TestDevice {
     return memory;
   }
 
+  absl::Status Embed(const EmbedArgs& args, int n_tokens) override {
+    return emulator_.Run<EmbedKernel>(EmbedKernel::Shape(n_tokens), args);
+  }
+
   absl::Status Normalise(const NormaliseArgs& args, int n_tokens) override {
     return emulator_.Run<NormaliseKernel>(NormaliseShape(args.n, n_tokens),
                                           args);
+  }
+
+  absl::Status Multiply(const TernaryMatmulPlan& plan,
+                        const TernaryMatmulArgs& args) override {
+    switch (plan.kernel) {
+      case TernaryKernel::kGemv1:
+        return emulator_.Run<TernaryGemvKernel<1>>(plan.shape, args);
+      case TernaryKernel::kGemv2:
+        return emulator_.Run<TernaryGemvKernel<2>>(plan.shape, args);
+      case TernaryKernel::kMma8:
+        return emulator_.Run<TernaryMma8>(plan.shape, args);
+      case TernaryKernel::kMma16:
+        return emulator_.Run<TernaryMma16>(plan.shape, args);
+      case TernaryKernel::kMma32:
+        return emulator_.Run<TernaryMma32>(plan.shape, args);
+      case TernaryKernel::kMma64:
+        return emulator_.Run<TernaryMma64>(plan.shape, args);
+      default:
+        return emulator_.Run<TernaryMma128>(plan.shape, args);
+    }
+  }
+
+  absl::Status Add(const AddArgs& args) override {
+    return emulator_.Run<AddKernel>(AddKernel::Shape(args.n), args);
   }
 
   absl::Status RotateAndStore(const RopeArgs& args, int n_tokens) override {

@@ -28,8 +28,11 @@ struct NormaliseArgs {
   // wider matrix.
   int64_t x_stride = 0;
   int64_t y_stride = 0;
-  float* x = nullptr;             // [n_tokens][n]; written by kResidual alone
-  const float* y = nullptr;       // [n_tokens][n], unless kPlain
+  float* x = nullptr;        // [rows][n]; written by kResidual alone
+  const float* y = nullptr;  // [rows][n], unless kPlain
+  // [n_tokens]: which row of x and y is a token, each at most once; or null
+  // where row t is token t.
+  const int32_t* rows = nullptr;
   const float* weight = nullptr;  // [n], or null: no norm
   float eps = 0;
   int n = 0;               // a multiple of 4, at most kNormaliseColumnsMax

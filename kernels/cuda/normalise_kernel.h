@@ -63,8 +63,9 @@ struct NormaliseKernel {
   }
 
   SIMT_DEVICE static void ReadToken(const Args& a, int64_t token, float* h) {
-    float* const x = a.x + token * a.x_stride;
-    const float* const y = a.y + token * a.y_stride;
+    const int64_t row = a.rows == nullptr ? token : simt::Load(a.rows + token);
+    float* const x = a.x + row * a.x_stride;
+    const float* const y = a.y + row * a.y_stride;
     for (int i = FirstElement(); i < a.n; i += Step()) {
       Floats4 e = Load4(x + i);
       if (a.input != NormaliseInput::kPlain) {
