@@ -95,6 +95,7 @@ TEST_F(Device, EveryInstructionIsTheEmulators) {
 
 TEST_F(Device, EveryTernaryKernelAndSplitIsExact) {
   for (TernaryKernel kernel : kAllTernaryKernels) {
+    if (kernel == TernaryKernel::kWgmma128 && !limits_.wgmma) continue;
     const bool gemv = kernel <= TernaryKernel::kGemv2;
     const int n_tokens = kernel == TernaryKernel::kGemv1   ? 1
                          : kernel == TernaryKernel::kGemv2 ? 2

@@ -4,6 +4,7 @@
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_matmul.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
+#include "kernels/cuda/ternary_wgmma_kernel.h"
 
 namespace tern {
 namespace {
@@ -25,6 +26,8 @@ cudaError_t Launch(const TernaryMatmulPlan& plan, const TernaryMatmulArgs& args,
       return simt::Launch<TernaryMma64>(plan.shape, args, stream);
     case TernaryKernel::kMma128:
       return simt::Launch<TernaryMma128>(plan.shape, args, stream);
+    case TernaryKernel::kWgmma128:
+      return simt::Launch<TernaryWgmma128>(plan.shape, args, stream);
   }
   return cudaErrorInvalidValue;
 }

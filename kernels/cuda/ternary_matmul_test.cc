@@ -19,7 +19,7 @@
 namespace tern {
 namespace {
 
-constexpr DeviceLimits kH200 = {132, 227 * 1024};
+constexpr DeviceLimits kH200 = {132, 227 * 1024, true};
 
 void ExpectExact(const absl::StatusOr<TernaryMatmulPlan>& plan,
                  const TernaryProblem& problem, uint32_t seed) {
@@ -75,9 +75,12 @@ TEST(TernaryMatmul, ProblemsEqualTheReference) {
 }
 
 TEST(TernaryMatmul, PlannedKernelsAreExact) {
+  const DeviceLimits a100 = {108, 163 * 1024};
   for (int n_tokens : {1, 2, 3, 8, 13, 16, 27, 50, 64, 70, 130}) {
     const TernaryProblem problem(n_tokens, 50, 272, n_tokens);
     ExpectExact(PlanTernaryMatmul(kH200, n_tokens, 50, 272), problem, 1);
+    if (n_tokens <= 64) continue;
+    ExpectExact(PlanTernaryMatmul(a100, n_tokens, 50, 272), problem, 1);
   }
 }
 

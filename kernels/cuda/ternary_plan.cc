@@ -12,6 +12,7 @@
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
 #include "kernels/cuda/ternary_tiles.h"
+#include "kernels/cuda/ternary_wgmma_kernel.h"
 
 namespace tern {
 namespace {
@@ -43,6 +44,7 @@ constexpr MmaKernel kMmaKernels[] = {
     Describe<TernaryMma32>(TernaryKernel::kMma32),
     Describe<TernaryMma64>(TernaryKernel::kMma64),
     Describe<TernaryMma128>(TernaryKernel::kMma128),
+    Describe<TernaryWgmma128>(TernaryKernel::kWgmma128),
 };
 
 int CeilDivide(int a, int b) { return (a - 1) / b + 1; }
@@ -129,6 +131,8 @@ absl::string_view TernaryKernelName(TernaryKernel kernel) {
       return "mma64";
     case TernaryKernel::kMma128:
       return "mma128";
+    case TernaryKernel::kWgmma128:
+      return "wgmma128";
   }
   return "unknown";
 }
@@ -144,6 +148,9 @@ absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmulWith(
   const MmaKernel& mma = *std::find_if(
       std::begin(kMmaKernels), std::end(kMmaKernels),
       [kernel](const MmaKernel& k) { return k.kernel == kernel; });
+  if (kernel == TernaryKernel::kWgmma128 && !device.wgmma) {
+    return absl::InvalidArgumentError("this device has no wgmma");
+  }
   if (column_splits < 1 || column_splits > ColumnTiles(n_in)) {
     return absl::InvalidArgumentError(
         absl::StrCat(n_in, " columns are cut into 1 to ", ColumnTiles(n_in),
@@ -188,6 +195,7 @@ absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmul(const DeviceLimits& device,
   }
   const MmaKernel* mma = kMmaKernels;
   while (mma->tokens < n_tokens && mma->kernel != TernaryKernel::kMma128) ++mma;
+  if (mma->kernel == TernaryKernel::kMma128 && device.wgmma) ++mma;
   // Splits cost additions in memory: only as many as fill the device.
   const int64_t blocks =
       int64_t{CeilDivide(n_out, mma->rows)} * CeilDivide(n_tokens, mma->tokens);

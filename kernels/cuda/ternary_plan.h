@@ -19,11 +19,12 @@ enum class TernaryKernel {
   kMma32,
   kMma64,
   kMma128,
+  kWgmma128,  // wgmma, where the device has it
 };
 inline constexpr TernaryKernel kAllTernaryKernels[] = {
-    TernaryKernel::kGemv1, TernaryKernel::kGemv2, TernaryKernel::kMma8,
-    TernaryKernel::kMma16, TernaryKernel::kMma32, TernaryKernel::kMma64,
-    TernaryKernel::kMma128};
+    TernaryKernel::kGemv1,  TernaryKernel::kGemv2,   TernaryKernel::kMma8,
+    TernaryKernel::kMma16,  TernaryKernel::kMma32,   TernaryKernel::kMma64,
+    TernaryKernel::kMma128, TernaryKernel::kWgmma128};
 // "gemv1", "mma8", ...
 absl::string_view TernaryKernelName(TernaryKernel kernel);
 
@@ -49,7 +50,7 @@ absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmul(const DeviceLimits& device,
 // The same with the kernel and the splits given, to measure and to test others.
 // INVALID_ARGUMENT also when the kernel takes fewer tokens, the splits are not
 // in 1 .. ColumnTiles(n_in) (of kGemv*: a power of two up to 8), or the device
-// has too little shared memory.
+// has no wgmma or too little shared memory.
 absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmulWith(
     const DeviceLimits& device, TernaryKernel kernel, int column_splits,
     int n_tokens, int n_out, int n_in);

@@ -7,15 +7,16 @@
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
 #include "kernels/cuda/ternary_tiles.h"
+#include "kernels/cuda/ternary_wgmma_kernel.h"
 
 namespace tern {
 namespace {
 
 constexpr DeviceLimits kDevices[] = {
-    {132, 227 * 1024},  // H100, H200
-    {108, 163 * 1024},  // A100
-    {82, 99 * 1024},    // 3090
-    {128, 99 * 1024},   // 4090
+    {132, 227 * 1024, true},  // H100, H200
+    {108, 163 * 1024},        // A100
+    {82, 99 * 1024},          // 3090
+    {128, 99 * 1024},         // 4090
     {14, 99 * 1024},
 };
 
@@ -29,6 +30,8 @@ int MmaRows(TernaryKernel kernel) {
       return TernaryMma32::Block::kRows;
     case TernaryKernel::kMma64:
       return TernaryMma64::Block::kRows;
+    case TernaryKernel::kWgmma128:
+      return TernaryWgmma128::Block::kRows;
     default:
       return TernaryMma128::Block::kRows;
   }
@@ -99,7 +102,9 @@ TEST(TernaryPlan, TakesTheKernelOfTheTokens) {
   EXPECT_EQ(kernel(9), TernaryKernel::kMma16);
   EXPECT_EQ(kernel(32), TernaryKernel::kMma32);
   EXPECT_EQ(kernel(64), TernaryKernel::kMma64);
-  EXPECT_EQ(kernel(65), TernaryKernel::kMma128);
+  EXPECT_EQ(kernel(65), TernaryKernel::kWgmma128);
+  EXPECT_EQ(PlanTernaryMatmul(kDevices[1], 65, 64, 256).value().kernel,
+            TernaryKernel::kMma128);
   // A row that does not fit shared memory.
   EXPECT_EQ(PlanTernaryMatmul(kDevices[2], 1, 64, 131056).value().kernel,
             TernaryKernel::kMma8);
@@ -121,6 +126,8 @@ TEST(TernaryPlan, RefusesWhatCannotBe) {
       PlanTernaryMatmulWith(device, TernaryKernel::kGemv1, 3, 1, 16, 16)));
   EXPECT_TRUE(refused(
       PlanTernaryMatmulWith(device, TernaryKernel::kMma8, 2, 4, 16, 128)));
+  EXPECT_TRUE(refused(PlanTernaryMatmulWith(
+      kDevices[1], TernaryKernel::kWgmma128, 1, 128, 128, 128)));
   EXPECT_TRUE(refused(PlanTernaryMatmulWith(
       {14, 48 * 1024}, TernaryKernel::kMma128, 1, 128, 128, 128)));
 }

@@ -11,6 +11,7 @@
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
 #include "kernels/cuda/ternary_tiles.h"
+#include "kernels/cuda/ternary_wgmma_kernel.h"
 
 namespace tern {
 
@@ -120,6 +121,9 @@ absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
       break;
     case TernaryKernel::kMma128:
       status = emulator.Run<TernaryMma128>(plan.shape, args);
+      break;
+    case TernaryKernel::kWgmma128:
+      status = emulator.Run<TernaryWgmma128>(plan.shape, args);
       break;
   }
   if (!status.ok()) return status;
