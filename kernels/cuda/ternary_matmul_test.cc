@@ -86,14 +86,14 @@ TEST(TernaryMatmul, PlannedKernelsAreExact) {
 
 TEST(TernaryMatmul, EveryKernelAndSplitIsExact) {
   for (TernaryKernel kernel : kAllTernaryKernels) {
-    const bool gemv = kernel <= TernaryKernel::kGemv2;
+    const bool one_block = kernel <= TernaryKernel::kSkinny16;
     const int n_tokens = kernel == TernaryKernel::kGemv1   ? 1
                          : kernel == TernaryKernel::kGemv2 ? 2
                                                            : 5;
     for (int n_out : {1, 16, 67, 200}) {
       const TernaryProblem problem(n_tokens, n_out, 1040, n_out);
-      for (int splits :
-           gemv ? std::vector<int>{1, 2, 4, 8} : std::vector<int>{1, 2, 5, 9}) {
+      for (int splits : one_block ? std::vector<int>{1, 2, 4, 8}
+                                  : std::vector<int>{1, 2, 5, 9}) {
         ExpectExact(
             PlanTernaryMatmulWith(kH200, kernel, splits, n_tokens, n_out, 1040),
             problem, splits);
@@ -114,7 +114,7 @@ TEST(TernaryMatmul, OrderOfBlocksDoesNotMatter) {
 // Rows of the real models, few of them.
 TEST(TernaryMatmul, RealRowsAreExact) {
   for (int n_in : {2560, 3840, 4096, 6912, 14336}) {
-    for (int n_tokens : {1, 2, 7, 40}) {
+    for (int n_tokens : {1, 2, 7, 16, 40}) {
       for (bool extreme : {false, true}) {
         const TernaryProblem problem(n_tokens, 18, n_in, n_in, extreme);
         ExpectExact(PlanTernaryMatmul(kH200, n_tokens, 18, n_in), problem, 2);

@@ -11,6 +11,7 @@
 #include "kernels/cuda/simt.h"
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
+#include "kernels/cuda/ternary_skinny_kernel.h"
 #include "kernels/cuda/ternary_tiles.h"
 #include "kernels/cuda/ternary_wgmma_kernel.h"
 
@@ -19,7 +20,6 @@ namespace {
 
 constexpr int kColumnsMax = (1 << 17) - 1;
 constexpr int kGridYMax = 65535;
-constexpr int kGemvWarps = 8;
 
 // What a plan must know of an mma kernel.
 struct MmaKernel {
@@ -72,13 +72,44 @@ absl::Status CheckShared(const DeviceLimits& device, int bytes,
                    device.shared_bytes));
 }
 
-absl::StatusOr<TernaryMatmulPlan> PlanGemv(const DeviceLimits& device,
-                                           TernaryKernel kernel, int splits,
-                                           int n_tokens, int n_out, int n_in) {
-  const bool two = kernel == TernaryKernel::kGemv2;
-  if (n_tokens > (two ? 2 : 1)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        TernaryKernelName(kernel), " takes fewer tokens than ", n_tokens));
+// The most tokens of the kernels that cut columns among the warps of a block; 0
+// for the others.
+int TokensOfOneBlock(TernaryKernel kernel) {
+  switch (kernel) {
+    case TernaryKernel::kGemv1:
+      return 1;
+    case TernaryKernel::kGemv2:
+      return 2;
+    case TernaryKernel::kSkinny8:
+      return TernarySkinny8::kTokens;
+    case TernaryKernel::kSkinny16:
+      return TernarySkinny16::kTokens;
+    default:
+      return 0;
+  }
+}
+
+int SharedBytesOf(TernaryKernel kernel, int n_in, int threads) {
+  switch (kernel) {
+    case TernaryKernel::kGemv1:
+      return TernaryGemvKernel<1>::SharedBytes(n_in, threads);
+    case TernaryKernel::kGemv2:
+      return TernaryGemvKernel<2>::SharedBytes(n_in, threads);
+    case TernaryKernel::kSkinny8:
+      return TernarySkinny8::SharedBytes(n_in);
+    default:
+      return TernarySkinny16::SharedBytes(n_in);
+  }
+}
+
+absl::StatusOr<TernaryMatmulPlan> PlanFewTokens(const DeviceLimits& device,
+                                                TernaryKernel kernel,
+                                                int splits, int n_tokens,
+                                                int n_out, int n_in) {
+  if (n_tokens > TokensOfOneBlock(kernel)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(TernaryKernelName(kernel), " takes at most ",
+                     TokensOfOneBlock(kernel), " tokens, not ", n_tokens));
   }
   if (splits != 1 && splits != 2 && splits != 4 && splits != 8) {
     return absl::InvalidArgumentError(
@@ -87,27 +118,29 @@ absl::StatusOr<TernaryMatmulPlan> PlanGemv(const DeviceLimits& device,
   TernaryMatmulPlan plan = {};
   plan.kernel = kernel;
   plan.column_splits = splits;
-  // Few rows to a block: every block copies all activations first.
-  const int warps = std::max(splits, 4);
+  // Few rows to a block of dp4a: there is little for blocks to share.
+  const bool gemv = TokensOfOneBlock(kernel) <= 2;
+  const int warps = gemv ? std::max(splits, 4) : TernarySkinny8::kWarps;
   plan.shape.grid_x = CeilDivide(RowTiles(n_out), warps / splits);
   plan.shape.threads = warps * simt::kWarpSize;
-  plan.shape.shared_bytes =
-      two ? TernaryGemvKernel<2>::SharedBytes(n_in, plan.shape.threads)
-          : TernaryGemvKernel<1>::SharedBytes(n_in, plan.shape.threads);
+  plan.shape.shared_bytes = SharedBytesOf(kernel, n_in, plan.shape.threads);
   const absl::Status status =
       CheckShared(device, plan.shape.shared_bytes, kernel);
   if (!status.ok()) return status;
   return plan;
 }
 
-// Enough warps that all weights of a matrix are under way at once: a matrix of
+// Enough warps that the weights of a matrix are under way at once: a matrix of
 // one layer is read in little more than one latency of the memory.
-int GemvSplits(const DeviceLimits& device, int n_out, int n_in) {
-  const int ahead = TernaryGemvKernel<1>::kAhead;
+int SplitsOfOneBlock(const DeviceLimits& device, TernaryKernel kernel,
+                     int n_out, int n_in) {
+  const bool gemv = TokensOfOneBlock(kernel) <= 2;
+  // Blocks of kSkinny* share all activations: rather more rows to a block.
+  const int tiles = TernaryGemvKernel<1>::kAhead * (gemv ? 1 : 2);
   int splits = 1;
-  while (splits < kGemvWarps &&
-         (ColumnTiles(n_in) > splits * ahead ||
-          RowTiles(n_out) * splits < 8 * device.multiprocessors)) {
+  while (splits < 8 &&
+         (ColumnTiles(n_in) > splits * tiles ||
+          RowTiles(n_out) * int64_t{splits} < 8 * device.multiprocessors)) {
     splits *= 2;
   }
   return splits;
@@ -121,6 +154,10 @@ absl::string_view TernaryKernelName(TernaryKernel kernel) {
       return "gemv1";
     case TernaryKernel::kGemv2:
       return "gemv2";
+    case TernaryKernel::kSkinny8:
+      return "skinny8";
+    case TernaryKernel::kSkinny16:
+      return "skinny16";
     case TernaryKernel::kMma8:
       return "mma8";
     case TernaryKernel::kMma16:
@@ -142,8 +179,8 @@ absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmulWith(
     int n_tokens, int n_out, int n_in) {
   const absl::Status sizes = CheckSizes(n_tokens, n_out, n_in);
   if (!sizes.ok()) return sizes;
-  if (kernel == TernaryKernel::kGemv1 || kernel == TernaryKernel::kGemv2) {
-    return PlanGemv(device, kernel, column_splits, n_tokens, n_out, n_in);
+  if (TokensOfOneBlock(kernel) > 0) {
+    return PlanFewTokens(device, kernel, column_splits, n_tokens, n_out, n_in);
   }
   const MmaKernel& mma = *std::find_if(
       std::begin(kMmaKernels), std::end(kMmaKernels),
@@ -186,12 +223,14 @@ absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmul(const DeviceLimits& device,
                                                     int n_in) {
   const absl::Status sizes = CheckSizes(n_tokens, n_out, n_in);
   if (!sizes.ok()) return sizes;
-  if (n_tokens <= 2) {
-    absl::StatusOr<TernaryMatmulPlan> gemv = PlanTernaryMatmulWith(
-        device, n_tokens == 1 ? TernaryKernel::kGemv1 : TernaryKernel::kGemv2,
-        GemvSplits(device, n_out, n_in), n_tokens, n_out, n_in);
+  for (TernaryKernel kernel : kAllTernaryKernels) {
+    if (n_tokens > TokensOfOneBlock(kernel)) continue;
+    const absl::StatusOr<TernaryMatmulPlan> plan = PlanTernaryMatmulWith(
+        device, kernel, SplitsOfOneBlock(device, kernel, n_out, n_in), n_tokens,
+        n_out, n_in);
     // Rows longer than shared memory are left to the others.
-    if (gemv.ok()) return gemv;
+    if (plan.ok()) return plan;
+    break;
   }
   const MmaKernel* mma = kMmaKernels;
   while (mma->tokens < n_tokens && mma->kernel != TernaryKernel::kMma128) ++mma;

@@ -10,6 +10,7 @@
 #include "kernels/cuda/simt_emulator.h"
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
+#include "kernels/cuda/ternary_skinny_kernel.h"
 #include "kernels/cuda/ternary_tiles.h"
 #include "kernels/cuda/ternary_wgmma_kernel.h"
 
@@ -106,6 +107,12 @@ absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
       break;
     case TernaryKernel::kGemv2:
       status = emulator.Run<TernaryGemvKernel<2>>(plan.shape, args);
+      break;
+    case TernaryKernel::kSkinny8:
+      status = emulator.Run<TernarySkinny8>(plan.shape, args);
+      break;
+    case TernaryKernel::kSkinny16:
+      status = emulator.Run<TernarySkinny16>(plan.shape, args);
       break;
     case TernaryKernel::kMma8:
       status = emulator.Run<TernaryMma8>(plan.shape, args);
