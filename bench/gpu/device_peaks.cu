@@ -15,38 +15,52 @@ namespace {
 constexpr size_t kBytes = size_t{1} << 30;
 constexpr int kReplays = 9;
 
-absl::StatusOr<double> MeasureMma(const DeviceInfo& device) {
-  constexpr int kRounds = 4096;
-  const int blocks =
-      device.limits.multiprocessors * MmaPeakKernel::kBlocksPerSm;
+// Seconds of `rounds` rounds of a kernel that multiplies, on all
+// multiprocessors.
+template <class Kernel>
+absl::StatusOr<double> TimeProducts(int blocks, int shared_bytes, int rounds) {
   // Data that is all zero would be multiplied faster than any real one.
   std::mt19937 rng(1);
-  std::vector<uint32_t> operands(6 * simt::kWarpSize);
+  std::vector<uint32_t> operands(WgmmaPeakKernel::kSharedBytes / 4);
   for (uint32_t& word : operands) word = rng();
   ASSIGN_OR_RETURN(DeviceBuffer in, DeviceBuffer::Allocate(
                                         operands.size() * sizeof(operands[0])));
-  ASSIGN_OR_RETURN(
-      DeviceBuffer out,
-      DeviceBuffer::Allocate(size_t{4} * blocks * MmaPeakKernel::kThreads));
+  ASSIGN_OR_RETURN(DeviceBuffer out, DeviceBuffer::Allocate(size_t{4} * blocks *
+                                                            Kernel::kThreads));
   RETURN_IF_ERROR(in.CopyFromHost(operands.data(), in.bytes()));
   simt::LaunchShape shape;
   shape.grid_x = blocks;
-  shape.threads = MmaPeakKernel::kThreads;
-  const MmaPeakKernel::Args args = {in.as<uint32_t>(), out.as<int32_t>(),
-                                    kRounds};
-  ASSIGN_OR_RETURN(
-      const double seconds,
-      TimeGraph(
-          [&](CudaStream stream) {
-            return CudaStatus(
-                simt::Launch<MmaPeakKernel>(shape, args,
-                                            static_cast<cudaStream_t>(stream)),
-                "mma peak");
-          },
-          kReplays));
-  const double warps =
-      double{1} * blocks * MmaPeakKernel::kThreads / simt::kWarpSize;
-  return warps * kRounds * MmaPeakKernel::kChains * 2 * 16 * 8 * 32 / seconds;
+  shape.threads = Kernel::kThreads;
+  shape.shared_bytes = shared_bytes;
+  const typename Kernel::Args args = {in.as<uint32_t>(), out.as<int32_t>(),
+                                      rounds};
+  return TimeGraph(
+      [&](CudaStream stream) {
+        return CudaStatus(simt::Launch<Kernel>(
+                              shape, args, static_cast<cudaStream_t>(stream)),
+                          "peak of products");
+      },
+      kReplays);
+}
+
+absl::Status MeasureProducts(const DeviceInfo& device, DevicePeaks* peaks) {
+  constexpr int kRounds = 4096;
+  const int mma_blocks =
+      device.limits.multiprocessors * MmaPeakKernel::kBlocksPerSm;
+  ASSIGN_OR_RETURN(const double mma_seconds,
+                   TimeProducts<MmaPeakKernel>(mma_blocks, 0, kRounds));
+  peaks->mma_ops_per_second =
+      MmaPeakKernel::kOpsOfRound * mma_blocks * kRounds / mma_seconds;
+  peaks->wgmma_ops_per_second = 0;
+  if (!device.limits.wgmma) return absl::OkStatus();
+  const int blocks =
+      device.limits.multiprocessors * WgmmaPeakKernel::kBlocksPerSm;
+  ASSIGN_OR_RETURN(const double seconds,
+                   TimeProducts<WgmmaPeakKernel>(
+                       blocks, WgmmaPeakKernel::kSharedBytes, kRounds));
+  peaks->wgmma_ops_per_second =
+      WgmmaPeakKernel::kOpsOfRound * blocks * kRounds / seconds;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -85,7 +99,7 @@ absl::StatusOr<DevicePeaks> MeasureDevicePeaks(const DeviceInfo& device) {
           },
           kReplays));
   peaks.read_bytes_per_second = kBytes / read_seconds;
-  ASSIGN_OR_RETURN(peaks.mma_ops_per_second, MeasureMma(device));
+  RETURN_IF_ERROR(MeasureProducts(device, &peaks));
   return peaks;
 }
 

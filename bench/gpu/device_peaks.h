@@ -1,6 +1,8 @@
 #ifndef BENCH_GPU_DEVICE_PEAKS_H_
 #define BENCH_GPU_DEVICE_PEAKS_H_
 
+#include <algorithm>
+
 #include "absl/status/statusor.h"
 #include "kernels/cuda/device.h"
 
@@ -11,7 +13,13 @@ namespace tern {
 struct DevicePeaks {
   double copy_bytes_per_second;  // read and written, within the device
   double read_bytes_per_second;
-  double mma_ops_per_second;  // int8 by mma.m16n8k32, two for each product
+  // int8, two for each product; of registers and shared memory.
+  double mma_ops_per_second;    // by mma.m16n8k32
+  double wgmma_ops_per_second;  // by wgmma.m64n128k32; 0 where there is none
+
+  double ops_per_second() const {
+    return std::max(mma_ops_per_second, wgmma_ops_per_second);
+  }
 };
 
 // Takes 2 GiB of device memory and some tens of milliseconds.

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "bench/gpu/device_peaks.h"
 #include "bench/gpu/linear_report.h"
 #include "bench/gpu/peak_kernels.h"
@@ -20,7 +21,7 @@ namespace {
 
 const DeviceInfo kDevice = {"Card",           9,        0,
                             int64_t{1} << 37, 50 << 20, {132, 232448}};
-const DevicePeaks kPeaks = {4e12, 4e12, 1e15};
+const DevicePeaks kPeaks = {4e12, 4e12, 1e15, 2e15};
 
 std::vector<LinearRow> Rows() {
   std::vector<LinearRow> rows;
@@ -91,6 +92,22 @@ TEST(PeakKernels, Multiply) {
           .ok());
   // Every sum is 2 * 32, and there is an even number of them.
   EXPECT_EQ(sums, std::vector<int32_t>(MmaPeakKernel::kThreads, 0));
+}
+
+TEST(PeakKernels, MultiplyByWarpgroups) {
+  const std::vector<uint32_t> operands(WgmmaPeakKernel::kSharedBytes / 4,
+                                       0x01010101);
+  std::vector<int32_t> sums(WgmmaPeakKernel::kThreads, -1);
+  simt::Emulator emulator;
+  emulator.AllowRead(operands.data(), operands.size());
+  emulator.AllowWrite(sums.data(), sums.size());
+  simt::LaunchShape shape;
+  shape.threads = WgmmaPeakKernel::kThreads;
+  shape.shared_bytes = WgmmaPeakKernel::kSharedBytes;
+  const absl::Status status =
+      emulator.Run<WgmmaPeakKernel>(shape, {operands.data(), sums.data(), 3});
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(sums, std::vector<int32_t>(WgmmaPeakKernel::kThreads, 0));
 }
 
 }  // namespace

@@ -46,17 +46,18 @@ std::string LinearMarkdown(const DeviceInfo& device, const DevicePeaks& peaks,
                            const std::vector<LinearRow>& rows) {
   std::string text = absl::StrFormat(
       "%s: sm_%d%d, %d multiprocessors, %.1f GiB, L2 %.0f MiB. Measured peaks: "
-      "copy %.0f GB/s, read %.0f GB/s, int8 mma.sync %.0f TOPS.\n\n",
+      "copy %.0f GB/s, read %.0f GB/s, int8 mma.sync %.0f TOPS, wgmma %.0f "
+      "TOPS.\n\n",
       device.name, device.compute_major, device.compute_minor,
       device.limits.multiprocessors,
       static_cast<double>(device.memory_bytes) / (1 << 30),
       static_cast<double>(device.l2_bytes) / (1 << 20),
       peaks.copy_bytes_per_second / 1e9, peaks.read_bytes_per_second / 1e9,
-      peaks.mma_ops_per_second / 1e12);
+      peaks.mma_ops_per_second / 1e12, peaks.wgmma_ops_per_second / 1e12);
   absl::StrAppend(
       &text,
       "| matrix | tokens | kernel | splits | us | GB/s | of read | TOPS | of "
-      "mma | fastest tried | us |\n"
+      "int8 | fastest tried | us |\n"
       "|---|--:|---|--:|--:|--:|--:|--:|--:|---|--:|\n");
   for (const LinearRow& row : rows) {
     const double bandwidth = LinearBytes(row.shape, row.n_tokens) / row.seconds;
@@ -68,9 +69,8 @@ std::string LinearMarkdown(const DeviceInfo& device, const DevicePeaks& peaks,
         row.shape.name, row.n_tokens, TernaryKernelName(row.kernel),
         row.column_splits, row.seconds * 1e6, bandwidth / 1e9,
         100 * bandwidth / peaks.read_bytes_per_second, rate / 1e12,
-        100 * rate / peaks.mma_ops_per_second,
-        TernaryKernelName(row.best_kernel), row.best_column_splits,
-        row.best_seconds * 1e6);
+        100 * rate / peaks.ops_per_second(), TernaryKernelName(row.best_kernel),
+        row.best_column_splits, row.best_seconds * 1e6);
   }
   absl::StrAppend(&text,
                   "\nLinear layers of the whole 2B-4T shape, nothing else:\n\n"
@@ -96,7 +96,8 @@ std::string LinearJson(const DeviceInfo& device, const DevicePeaks& peaks,
                       {"l2_bytes", device.l2_bytes}};
   report["peaks"] = {{"copy_bytes_per_second", peaks.copy_bytes_per_second},
                      {"read_bytes_per_second", peaks.read_bytes_per_second},
-                     {"mma_ops_per_second", peaks.mma_ops_per_second}};
+                     {"mma_ops_per_second", peaks.mma_ops_per_second},
+                     {"wgmma_ops_per_second", peaks.wgmma_ops_per_second}};
   report["rows"] = nlohmann::json::array();
   for (const LinearRow& row : rows) {
     report["rows"].push_back({{"matrix", row.shape.name},

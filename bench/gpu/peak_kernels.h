@@ -43,7 +43,9 @@ struct ReadPeakKernel {
 struct MmaPeakKernel {
   static constexpr int kThreads = 256;
   static constexpr int kBlocksPerSm = 2;
-  static constexpr int kChains = 8;  // independent sums of a warp
+  static constexpr int kChains = 8;      // independent sums of a warp
+  static constexpr double kOpsOfRound =  // of a block
+      2.0 * 16 * 8 * 32 * kChains * (kThreads / simt::kWarpSize);
   struct Args {
     const uint32_t* operands;  // [6 * 32], random
     int32_t* sums;             // [blocks * kThreads]
@@ -74,6 +76,50 @@ struct MmaPeakKernel {
       SIMT_UNROLL
       for (int i = 0; i < 4; ++i) total ^= sums[chain][i];
     }
+    simt::Store(
+        &args.sums[simt::BlockX() * simt::ThreadCount() + simt::ThreadIndex()],
+        total);
+  }
+};
+
+// Multiplies with wgmma (sm_90a) and does nothing else.
+struct WgmmaPeakKernel {
+  static constexpr int kThreads = 256;
+  static constexpr int kBlocksPerSm = 2;
+  static constexpr int kSharedBytes = 128 * 128;                // b, 128 deep
+  static constexpr double kOpsOfRound = 2.0 * 128 * 128 * 128;  // of a block
+  struct Args {
+    const uint32_t* operands;  // [kSharedBytes / 4], random
+    int32_t* sums;             // [blocks * kThreads]
+    int rounds;
+  };
+
+  SIMT_DEVICE static void Run(const Args& args) {
+    auto* const b = reinterpret_cast<uint32_t*>(simt::SharedMemory());
+    for (int i = simt::ThreadIndex(); i < kSharedBytes / 4; i += kThreads) {
+      simt::StoreShared(&b[i], simt::Load(&args.operands[i]));
+    }
+    uint32_t a[4];
+    SIMT_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      a[i] = simt::Load(&args.operands[i * 32 + simt::LaneIndex()]);
+    }
+    simt::FenceSharedForWgmma();
+    simt::SyncThreads();
+    int32_t sums[16][4] = {};
+    for (int round = 0; round < args.rounds; ++round) {
+      simt::WgmmaFence();
+      SIMT_UNROLL
+      for (int k = 0; k < 4; ++k) {
+        simt::WgmmaU8S8(sums, a, simt::SharedMemory() + 32 * k);
+      }
+      simt::WgmmaCommit();
+      simt::WgmmaWait<1>(sums);
+    }
+    simt::WgmmaWait<0>(sums);
+    int32_t total = 0;
+    SIMT_UNROLL
+    for (int i = 0; i < 64; ++i) total ^= sums[i / 4][i % 4];
     simt::Store(
         &args.sums[simt::BlockX() * simt::ThreadCount() + simt::ThreadIndex()],
         total);

@@ -38,6 +38,7 @@ absl::StatusOr<DeviceInfo> GetDeviceInfo(int device) {
   info.limits.multiprocessors = properties.multiProcessorCount;
   info.limits.shared_bytes =
       static_cast<int>(properties.sharedMemPerBlockOptin);
+  info.limits.wgmma = properties.major == 9;
   return info;
 }
 

@@ -7,6 +7,7 @@ namespace tern {
 struct DeviceLimits {
   int multiprocessors;  // 132 of an H200
   int shared_bytes;     // that a block may have: 227 KiB of an H200
+  bool wgmma = false;   // Hopper's, and code for sm_90a in this program
 };
 
 }  // namespace tern

@@ -21,6 +21,8 @@ bool Ordered(const Moment& before, const Moment& now) {
 
 void SharedMemoryChecker::Reset(size_t bytes) {
   bytes_.assign(bytes, Byte());
+  time_ = 0;
+  fence_times_.clear();
   // What was never written must not look like zeros to whom asks for it.
   storage_.assign(bytes + kSharedAlignment, 0xa5);
   const auto address = reinterpret_cast<uintptr_t>(storage_.data());
@@ -66,6 +68,7 @@ const char* SharedMemoryChecker::Write(const Moment& now, size_t offset,
       return "writes what another thread reads, without a barrier between";
     }
     byte.write = now;
+    byte.write_time = time_;
     byte.atomic = atomic;
   }
   return nullptr;
@@ -83,7 +86,28 @@ void SharedMemoryChecker::EndCopy(const Moment& now, size_t offset, size_t n) {
   for (size_t i = offset; i < offset + n; ++i) {
     bytes_[i].copying = false;
     bytes_[i].write = now;
+    bytes_[i].write_time = time_;
   }
+}
+
+const char* SharedMemoryChecker::ReadByTensorCores(const Moment& now,
+                                                   size_t offset, size_t n) {
+  const char* error = Read(now, offset, n);
+  if (error != nullptr) return error;
+  for (size_t i = offset; i < offset + n; ++i) {
+    const auto writer = static_cast<size_t>(bytes_[i].write.thread);
+    if (writer >= fence_times_.size() ||
+        fence_times_[writer] <= bytes_[i].write_time) {
+      return "lets tensor cores read what was written without a fence";
+    }
+  }
+  return nullptr;
+}
+
+void SharedMemoryChecker::Fence(int thread) {
+  const auto index = static_cast<size_t>(thread);
+  if (index >= fence_times_.size()) fence_times_.resize(index + 1);
+  fence_times_[index] = ++time_;
 }
 
 void GlobalMemoryChecker::Allow(const void* begin, size_t bytes,

@@ -34,11 +34,16 @@ class SharedMemoryChecker {
   // the bytes.
   const char* BeginCopy(const Moment& now, size_t offset, size_t n);
   void EndCopy(const Moment& now, size_t offset, size_t n);
+  // Read by tensor cores, which see what was written before its writer's
+  // Fence().
+  const char* ReadByTensorCores(const Moment& now, size_t offset, size_t n);
+  void Fence(int thread);
 
  private:
   struct Byte {
     Moment write;
-    Moment read;  // the last one
+    Moment read;              // the last one
+    uint32_t write_time = 0;  // among writes and fences of the block
     bool atomic = false;
     bool copying = false;
     bool read_by_many = false;   // threads of one warp, since the last write
@@ -46,6 +51,8 @@ class SharedMemoryChecker {
   };
 
   std::vector<Byte> bytes_;
+  uint32_t time_ = 0;
+  std::vector<uint32_t> fence_times_;  // of each thread
   std::vector<uint8_t> storage_;
   uint8_t* data_ = nullptr;  // 1024-byte aligned, in storage_
 };

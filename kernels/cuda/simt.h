@@ -189,6 +189,30 @@ template <int kCount>
 SIMT_INSTRUCTION void LoadMatrixTransposed(uint32_t (&m)[kCount],
                                            const void* shared_row);
 
+// ---- Matrices of a warpgroup: 128 threads, from a multiple of 128. sm_90a
+// only; elsewhere on a device these end the kernel. What they do is under way
+// until it is waited for: until then c and a must not be touched, nor b
+// written. Source: PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions".
+
+// Before the first WgmmaU8S8() of a group: what the thread did to c and a is
+// done.
+SIMT_INSTRUCTION void WgmmaFence();
+// Begins c[64][128] += a[64][32] * b[32][128], in int32. a and c are spread
+// over each warp as those of MmaU8S8, rows 16 * (warp % 4) and on; c[j] is
+// columns 8 * j .. 8 * j + 7. b[k][n] is byte n * 128 + k from shared_b, in the
+// 128-byte swizzle: bits 9:7 of the address in shared memory are xored to bits
+// 6:4. REQUIRES: shared_b is 0, 32, 64 or 96 bytes beyond a multiple of 1024.
+SIMT_INSTRUCTION void WgmmaU8S8(int32_t (&c)[16][4], const uint32_t (&a)[4],
+                                const void* shared_b);
+// Ends a group.
+SIMT_INSTRUCTION void WgmmaCommit();
+// Waits until at most kPending groups are under way. c is that of them all.
+template <int kPending>
+SIMT_INSTRUCTION void WgmmaWait(int32_t (&c)[16][4]);
+// What this thread wrote to shared memory, also by copies that arrived, is seen
+// by WgmmaU8S8() of threads that it meets at a barrier after this.
+SIMT_INSTRUCTION void FenceSharedForWgmma();
+
 }  // namespace tern::simt
 
 #ifdef __CUDACC__

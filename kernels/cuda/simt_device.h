@@ -196,6 +196,79 @@ SIMT_INSTRUCTION void LoadMatrixTransposed(uint32_t (&m)[kCount],
   }
 }
 
+// "Matrix Descriptor Format" of wgmma: address, leading and stride byte offsets
+// in units of 16 bytes, and the swizzle. Rows of 128 bytes, eight of them apart
+// by 1024; the leading offset is not used with a swizzle of 128 bytes.
+SIMT_INSTRUCTION uint64_t WgmmaDescriptor(const void* shared) {
+  const uint64_t address = SharedAddress(shared) & 0x3ffff;
+  return address >> 4 | uint64_t{1} << 16 | uint64_t{1024 >> 4} << 32 |
+         uint64_t{1} << 62;
+}
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+SIMT_INSTRUCTION void WgmmaFence() {
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+SIMT_INSTRUCTION void WgmmaU8S8(int32_t (&c)[16][4], const uint32_t (&a)[4],
+                                const void* shared_b) {
+  // clang-format off
+  asm volatile(
+      "{ .reg .pred accumulate; setp.ne.b32 accumulate, 1, 0; "
+      "wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+      "}, {%64, %65, %66, %67}, %68, accumulate; }"
+      :
+        "+r"(c[0][0]), "+r"(c[0][1]), "+r"(c[0][2]), "+r"(c[0][3]),
+        "+r"(c[1][0]), "+r"(c[1][1]), "+r"(c[1][2]), "+r"(c[1][3]),
+        "+r"(c[2][0]), "+r"(c[2][1]), "+r"(c[2][2]), "+r"(c[2][3]),
+        "+r"(c[3][0]), "+r"(c[3][1]), "+r"(c[3][2]), "+r"(c[3][3]),
+        "+r"(c[4][0]), "+r"(c[4][1]), "+r"(c[4][2]), "+r"(c[4][3]),
+        "+r"(c[5][0]), "+r"(c[5][1]), "+r"(c[5][2]), "+r"(c[5][3]),
+        "+r"(c[6][0]), "+r"(c[6][1]), "+r"(c[6][2]), "+r"(c[6][3]),
+        "+r"(c[7][0]), "+r"(c[7][1]), "+r"(c[7][2]), "+r"(c[7][3]),
+        "+r"(c[8][0]), "+r"(c[8][1]), "+r"(c[8][2]), "+r"(c[8][3]),
+        "+r"(c[9][0]), "+r"(c[9][1]), "+r"(c[9][2]), "+r"(c[9][3]),
+        "+r"(c[10][0]), "+r"(c[10][1]), "+r"(c[10][2]), "+r"(c[10][3]),
+        "+r"(c[11][0]), "+r"(c[11][1]), "+r"(c[11][2]), "+r"(c[11][3]),
+        "+r"(c[12][0]), "+r"(c[12][1]), "+r"(c[12][2]), "+r"(c[12][3]),
+        "+r"(c[13][0]), "+r"(c[13][1]), "+r"(c[13][2]), "+r"(c[13][3]),
+        "+r"(c[14][0]), "+r"(c[14][1]), "+r"(c[14][2]), "+r"(c[14][3]),
+        "+r"(c[15][0]), "+r"(c[15][1]), "+r"(c[15][2]), "+r"(c[15][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]),
+        "l"(WgmmaDescriptor(shared_b)));
+  // clang-format on
+}
+SIMT_INSTRUCTION void WgmmaCommit() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int kPending>
+SIMT_INSTRUCTION void WgmmaWait(int32_t (&c)[16][4]) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+  // c is not read earlier than here.
+  SIMT_UNROLL
+  for (int i = 0; i < 64; ++i)
+    asm volatile("" : "+r"(c[i / 4][i % 4])::"memory");
+}
+SIMT_INSTRUCTION void FenceSharedForWgmma() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+#else
+SIMT_INSTRUCTION void WgmmaFence() { __trap(); }
+SIMT_INSTRUCTION void WgmmaU8S8(int32_t (&)[16][4], const uint32_t (&)[4],
+                                const void*) {
+  __trap();
+}
+SIMT_INSTRUCTION void WgmmaCommit() { __trap(); }
+template <int kPending>
+SIMT_INSTRUCTION void WgmmaWait(int32_t (&)[16][4]) {
+  __trap();
+}
+SIMT_INSTRUCTION void FenceSharedForWgmma() { __trap(); }
+#endif
+
 }  // namespace tern::simt
 
 #endif  // KERNELS_CUDA_SIMT_DEVICE_H_

@@ -19,6 +19,7 @@ namespace tern::simt {
 namespace {
 
 constexpr int kWarp = 32;
+constexpr int kWarpgroup = 128;
 constexpr int kThreadsMax = 1024;
 constexpr int kSharedBytesMax = 227 * 1024;
 constexpr size_t kStackBytes = 128 * 1024;
@@ -48,6 +49,8 @@ const char* Name(emulated::Collective what) {
     case emulated::Collective::kLoadMatrixTransposed2:
     case emulated::Collective::kLoadMatrixTransposed4:
       return "LoadMatrixTransposed";
+    case emulated::Collective::kWgmma:
+      return "WgmmaU8S8";
   }
   return "?";
 }
@@ -55,6 +58,17 @@ const char* Name(emulated::Collective what) {
 struct Copy {
   size_t offset;  // in shared memory
   uint8_t bytes[kCopyBytes];
+};
+
+// Numbers that tensor cores will add to sums.
+struct Product {
+  struct Chunk {
+    size_t offset;  // in shared memory
+    uint8_t bytes[kCopyBytes];
+  };
+  int32_t* sums;
+  std::vector<int32_t> product;
+  std::vector<Chunk> made_of;
 };
 
 struct Thread {
@@ -65,13 +79,16 @@ struct Thread {
   bool done = false;
   std::vector<Copy> copies;              // not committed
   std::deque<std::vector<Copy>> groups;  // committed, oldest first
+  bool fenced = false;                   // since the last commit
+  std::vector<Product> products;
+  std::deque<std::vector<Product>> product_groups;
 };
 
 // Lanes, or all threads of a block, that wait for each other.
 struct Meeting {
   int arrived = 0;
   emulated::Collective what = emulated::Collective::kSyncWarp;
-  void* operands[kWarp] = {};
+  void* operands[kWarpgroup] = {};
 };
 
 }  // namespace
@@ -90,13 +107,21 @@ class Emulator::State {
   const emulated::Place& here() const { return here_; }
   uint8_t* shared() { return shared_.data(); }
   void WaitForBlock();
-  void WaitForWarp(emulated::Collective what, void* operands,
-                   void (*combine)(void* const* lanes));
+  // `lanes` threads from a multiple of it, a warp or a warpgroup.
+  void WaitForLanes(int lanes, emulated::Collective what, void* operands,
+                    void (*combine)(void* const* lanes));
   void CheckGlobal(const void* address, size_t n, bool write);
   void CheckShared(const void* address, size_t n, bool write, bool atomic);
   void BeginCopy(void* shared, const void* global, bool valid);
   void CommitCopies();
   void WaitForCopies(int pending);
+  void CheckTensorCoreRead(const void* chunk);
+  void FenceProducts() { threads_[here_.thread]->fenced = true; }
+  void AddLater(int32_t* sums, std::vector<int32_t> product,
+                const std::vector<const uint8_t*>& chunks);
+  void CommitProducts();
+  void WaitForProducts(int pending);
+  void FenceShared() { shared_.Fence(here_.thread); }
 
  private:
   static void Entry(void* state);
@@ -124,6 +149,7 @@ class Emulator::State {
   std::deque<int> ready_;
   Meeting block_meeting_;
   std::vector<Meeting> warp_meetings_;
+  std::vector<Meeting> warpgroup_meetings_;
   uint32_t block_epoch_ = 0;
   std::vector<uint32_t> warp_epoch_;
   int n_done_ = 0;
@@ -180,6 +206,7 @@ void Emulator::State::RunBlock(int x, int y, int z) {
   const int n_warps = here_.threads / kWarp;
   block_meeting_ = Meeting();
   warp_meetings_.assign(n_warps, Meeting());
+  warpgroup_meetings_.assign(here_.threads / kWarpgroup + 1, Meeting());
   block_epoch_ = 0;
   warp_epoch_.assign(n_warps, 0);
   n_done_ = 0;
@@ -198,6 +225,9 @@ void Emulator::State::RunBlock(int x, int y, int z) {
     thread.waits = thread.done = false;
     thread.copies.clear();
     thread.groups.clear();
+    thread.fenced = false;
+    thread.products.clear();
+    thread.product_groups.clear();
     thread.fiber.Start(&State::Entry, this);
   }
   here_.thread = ready_.front();
@@ -216,6 +246,9 @@ void Emulator::State::RunThread() {
   bool copies = !self.copies.empty();
   for (const auto& group : self.groups) copies = copies || !group.empty();
   if (copies) Fail("leaves with copies under way");
+  if (!self.products.empty() || !self.product_groups.empty()) {
+    Fail("leaves with products under way");
+  }
   self.done = true;
   ++n_done_;
   GoOn();
@@ -282,25 +315,30 @@ void Emulator::State::WaitForBlock() {
   Wake(0, here_.threads);
 }
 
-void Emulator::State::WaitForWarp(emulated::Collective what, void* operands,
-                                  void (*combine)(void* const* lanes)) {
-  const int warp = here_.thread / kWarp;
-  Meeting& meeting = warp_meetings_[warp];
+void Emulator::State::WaitForLanes(int lanes, emulated::Collective what,
+                                   void* operands,
+                                   void (*combine)(void* const* lanes)) {
+  const int group = here_.thread / lanes;
+  if ((group + 1) * lanes > here_.threads) {
+    Fail(absl::StrCat("is at ", Name(what), " without ", lanes, " threads"));
+  }
+  Meeting& meeting =
+      (lanes == kWarp ? warp_meetings_ : warpgroup_meetings_)[group];
   if (meeting.arrived > 0 && meeting.what != what) {
     Fail(absl::StrCat("is at ", Name(what), ", others of its warp at ",
                       Name(meeting.what)));
   }
   meeting.what = what;
-  meeting.operands[here_.thread % kWarp] = operands;
-  if (++meeting.arrived < kWarp) {
+  meeting.operands[here_.thread % lanes] = operands;
+  if (++meeting.arrived < lanes) {
     threads_[here_.thread]->waits = true;
     GoOn();
     return;
   }
   meeting.arrived = 0;
-  if (what == emulated::Collective::kSyncWarp) ++warp_epoch_[warp];
+  if (what == emulated::Collective::kSyncWarp) ++warp_epoch_[group];
   if (combine != nullptr) combine(meeting.operands);
-  Wake(warp * kWarp, (warp + 1) * kWarp);
+  Wake(group * lanes, (group + 1) * lanes);
 }
 
 void Emulator::State::CheckGlobal(const void* address, size_t n, bool write) {
@@ -371,6 +409,55 @@ void Emulator::State::WaitForCopies(int pending) {
   }
 }
 
+void Emulator::State::CheckTensorCoreRead(const void* chunk) {
+  const size_t offset = SharedOffset(chunk, kCopyBytes, "multiplies");
+  const char* error = shared_.ReadByTensorCores(Now(), offset, kCopyBytes);
+  if (error != nullptr) {
+    Fail(absl::StrCat(error, " (shared memory, offset ", offset, ")"));
+  }
+}
+
+void Emulator::State::AddLater(int32_t* sums, std::vector<int32_t> product,
+                               const std::vector<const uint8_t*>& chunks) {
+  Thread& self = *threads_[here_.thread];
+  if (!self.fenced) Fail("multiplies without WgmmaFence() before");
+  Product later = {sums, std::move(product), {}};
+  for (const uint8_t* chunk : chunks) {
+    later.made_of.push_back({static_cast<size_t>(chunk - shared_.data()), {}});
+    std::memcpy(later.made_of.back().bytes, chunk, kCopyBytes);
+  }
+  self.products.push_back(std::move(later));
+}
+
+void Emulator::State::CommitProducts() {
+  Thread& self = *threads_[here_.thread];
+  self.product_groups.push_back(std::move(self.products));
+  self.products.clear();
+  self.fenced = false;
+}
+
+void Emulator::State::WaitForProducts(int pending) {
+  Thread& self = *threads_[here_.thread];
+  while (self.product_groups.size() > static_cast<size_t>(pending)) {
+    for (const Product& product : self.product_groups.front()) {
+      for (const Product::Chunk& chunk : product.made_of) {
+        const char* error = shared_.Read(Now(), chunk.offset, kCopyBytes);
+        if (error != nullptr || std::memcmp(shared_.data() + chunk.offset,
+                                            chunk.bytes, kCopyBytes) != 0) {
+          Fail(absl::StrCat(
+              "waits for products of what was written again (shared memory, "
+              "offset ",
+              chunk.offset, ")"));
+        }
+      }
+      for (size_t i = 0; i < product.product.size(); ++i) {
+        product.sums[i] += product.product[i];
+      }
+    }
+    self.product_groups.pop_front();
+  }
+}
+
 Emulator::Emulator(uint32_t seed) : state_(std::make_unique<State>(seed)) {}
 Emulator::~Emulator() = default;
 
@@ -389,7 +476,11 @@ const Place& Here() { return running->here(); }
 void WaitForBlock() { running->WaitForBlock(); }
 void WaitForWarp(Collective what, void* operands,
                  void (*combine)(void* const* lanes)) {
-  running->WaitForWarp(what, operands, combine);
+  running->WaitForLanes(kWarp, what, operands, combine);
+}
+void WaitForWarpgroup(Collective what, void* operands,
+                      void (*combine)(void* const* lanes)) {
+  running->WaitForLanes(kWarpgroup, what, operands, combine);
 }
 void CheckGlobal(const void* address, size_t n, bool write) {
   running->CheckGlobal(address, n, write);
@@ -406,6 +497,17 @@ void BeginCopy(void* shared, const void* global, bool valid) {
 }
 void CommitCopies() { running->CommitCopies(); }
 void WaitForCopies(int pending) { running->WaitForCopies(pending); }
+void CheckTensorCoreRead(const void* chunk) {
+  running->CheckTensorCoreRead(chunk);
+}
+void FenceProducts() { running->FenceProducts(); }
+void AddLater(int32_t* sums, std::vector<int32_t> product,
+              const std::vector<const uint8_t*>& chunks) {
+  running->AddLater(sums, std::move(product), chunks);
+}
+void CommitProducts() { running->CommitProducts(); }
+void WaitForProducts(int pending) { running->WaitForProducts(pending); }
+void FenceShared() { running->FenceShared(); }
 
 }  // namespace emulated
 }  // namespace tern::simt

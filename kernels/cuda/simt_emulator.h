@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -23,7 +24,9 @@ namespace tern::simt {
 // - global memory outside what was allowed is touched, or shared memory outside
 //   what was asked for, or either at an address of the wrong alignment;
 // - shared memory is read that was never written or is still being copied, or
-//   two threads touch it, one writing, without a barrier between.
+//   two threads touch it, one writing, without a barrier between;
+// - what WgmmaU8S8() reads is written before it is waited for, or without the
+//   fences that it needs.
 // The first failure ends the call; outputs are then worthless.
 //
 // What it cannot show: speed; races through global memory; the rounding of
@@ -88,6 +91,7 @@ enum class Collective {
   kLoadMatrixTransposed1,
   kLoadMatrixTransposed2,
   kLoadMatrixTransposed4,
+  kWgmma,
 };
 
 struct Place {
@@ -117,6 +121,21 @@ uint8_t* SharedMemoryBegin();
 void BeginCopy(void* shared, const void* global, bool valid);
 void CommitCopies();
 void WaitForCopies(int pending);
+
+// The same for all four warps of a warpgroup.
+void WaitForWarpgroup(Collective what, void* operands,
+                      void (*combine)(void* const* lanes));
+
+// Products arrive when they are waited for: `product` is added to `sums`, n
+// numbers each. `chunks` are the pieces of 16 bytes of shared memory that they
+// were made of, which must be the same until then; given by one thread.
+void CheckTensorCoreRead(const void* chunk);
+void FenceProducts();
+void AddLater(int32_t* sums, std::vector<int32_t> product,
+              const std::vector<const uint8_t*>& chunks);
+void CommitProducts();
+void WaitForProducts(int pending);
+void FenceShared();
 
 }  // namespace emulated
 }  // namespace tern::simt

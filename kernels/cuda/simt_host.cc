@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "kernels/cuda/simt.h"
 #include "kernels/cuda/simt_emulator.h"
@@ -161,6 +163,58 @@ void CombineLoadMatrix(void* const* lanes) {
   }
 }
 
+constexpr int kWgmmaRows = 64;
+constexpr int kWgmmaColumns = 128;
+constexpr int kWgmmaDepth = 32;
+
+struct WgmmaOperands {
+  const uint32_t* a;
+  const uint8_t* b;
+  std::vector<int32_t> product;
+};
+
+// The 16 bytes that begin at depth 16 * half of column `column` of b: PTX ISA,
+// "Shared Memory Matrix Layout", K-major with a swizzle of 128 bytes.
+const uint8_t* WgmmaChunk(const uint8_t* b, int column, int half) {
+  const uint8_t* const base = SharedMemory();
+  const size_t linear = b - base + column * 128 + half * 16;
+  return base + (linear ^ (linear >> 7 & 7) << 4);
+}
+
+// PTX ISA, "Register Fragments for wgmma.mma_async.m64nNk32": each warp has 16
+// rows, and in them the fragments of mma.m16n8k32, those of D for every 8
+// columns.
+void CombineWgmma(void* const* lanes) {
+  auto lane = [&](int i) -> WgmmaOperands& {
+    return *static_cast<WgmmaOperands*>(lanes[i]);
+  };
+  static thread_local int8_t b[kWgmmaColumns][kWgmmaDepth];
+  for (int column = 0; column < kWgmmaColumns; ++column) {
+    for (int half = 0; half < 2; ++half) {
+      std::memcpy(b[column] + 16 * half, WgmmaChunk(lane(0).b, column, half),
+                  16);
+    }
+  }
+  for (int i = 0; i < 4 * kWarpSize; ++i) {
+    lane(i).product.assign(kWgmmaColumns / 2, 0);
+  }
+  for (int row = 0; row < kWgmmaRows; ++row) {
+    const int first = row / 16 * kWarpSize + row % 8 * 4;  // lane of the row
+    const int lower = row % 16 / 8;
+    int a[kWgmmaDepth];
+    for (int k = 0; k < kWgmmaDepth; ++k) {
+      a[k] = static_cast<int>(
+          Byte(lane(first + k % 16 / 4).a[lower + 2 * (k / 16)], k % 4));
+    }
+    for (int column = 0; column < kWgmmaColumns; ++column) {
+      int32_t sum = 0;
+      for (int k = 0; k < kWgmmaDepth; ++k) sum += a[k] * b[column][k];
+      lane(first + column % 8 / 2)
+          .product[column / 8 * 4 + lower * 2 + column % 2] = sum;
+    }
+  }
+}
+
 template <typename T>
 void Mma(Collective what, T* c, const uint32_t* a, const uint32_t* b,
          void (*combine)(void* const* lanes)) {
@@ -289,5 +343,24 @@ void MmaS8S8(int32_t (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
 void MmaF16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   Mma(Collective::kMmaF16, c, a, b, &CombineMmaF16);
 }
+
+void WgmmaFence() { emulated::FenceProducts(); }
+void WgmmaU8S8(int32_t (&c)[16][4], const uint32_t (&a)[4],
+               const void* shared_b) {
+  WgmmaOperands operands = {a, static_cast<const uint8_t*>(shared_b), {}};
+  std::vector<const uint8_t*> chunks;
+  if (ThreadIndex() % (4 * kWarpSize) == 0) {
+    for (int column = 0; column < kWgmmaColumns; ++column) {
+      for (int half = 0; half < 2; ++half) {
+        chunks.push_back(WgmmaChunk(operands.b, column, half));
+        emulated::CheckTensorCoreRead(chunks.back());
+      }
+    }
+  }
+  emulated::WaitForWarpgroup(Collective::kWgmma, &operands, &CombineWgmma);
+  emulated::AddLater(&c[0][0], std::move(operands.product), chunks);
+}
+void WgmmaCommit() { emulated::CommitProducts(); }
+void FenceSharedForWgmma() { emulated::FenceShared(); }
 
 }  // namespace tern::simt

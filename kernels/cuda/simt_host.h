@@ -76,6 +76,11 @@ void CopyAsyncWait() {
   emulated::WaitForCopies(kPending);
 }
 
+template <int kPending>
+void WgmmaWait(int32_t (&)[16][4]) {
+  emulated::WaitForProducts(kPending);
+}
+
 template <int kCount>
 void LoadMatrix(uint32_t (&m)[kCount], const void* shared_row) {
   static_assert(kCount == 1 || kCount == 2 || kCount == 4);

@@ -376,6 +376,115 @@ TEST(Emulator, FindsCopiesThatNobodyWaitedFor) {
             std::string::npos);
 }
 
+// One multiplication of a warpgroup, with what a test leaves out.
+struct WgmmaSteps {
+  bool fence_shared = true;
+  bool fence = true;
+  bool commit = true;
+  bool wait = true;
+  bool barrier_before_write = true;
+  bool write_before_wait = false;
+};
+
+constexpr int kWgmmaThreads = 128;
+constexpr int kWgmmaBytes = 128 * 128;
+
+// Element (k, n) of b, and where it lies: rows of 128 bytes, the 16-byte chunks
+// of row n at their number xor n % 8.
+int8_t WgmmaB(int k, int n) {
+  return static_cast<int8_t>((k * 37 + n * 101 + k * n) % 255 - 127);
+}
+int WgmmaOffset(int k, int n) {
+  return n * 128 + ((k / 16) ^ (n % 8)) * 16 + k % 16;
+}
+
+absl::Status RunWgmma(const WgmmaSteps& steps, const uint32_t (*a)[4],
+                      int32_t (*c)[16][4]) {
+  Emulator emulator;
+  LaunchShape shape;
+  shape.threads = kWgmmaThreads;
+  shape.shared_bytes = kWgmmaBytes;
+  auto body = [&] {
+    const int thread = ThreadIndex();
+    auto* b = reinterpret_cast<int8_t*>(SharedMemory());
+    for (int k = 0; k < 128; ++k) {
+      StoreShared(&b[WgmmaOffset(k, thread)], WgmmaB(k, thread));
+    }
+    if (steps.fence_shared) FenceSharedForWgmma();
+    SyncThreads();
+    for (auto& sums : c[thread]) {
+      for (int32_t& sum : sums) sum = thread;
+    }
+    if (steps.fence) WgmmaFence();
+    WgmmaU8S8(c[thread], a[thread], SharedMemory() + 64);
+    if (steps.commit) WgmmaCommit();
+    if (steps.write_before_wait) {
+      SyncThreads();
+      StoreShared(&b[WgmmaOffset(70, thread)], int8_t{1});
+    }
+    if (steps.wait) WgmmaWait<0>(c[thread]);
+    if (steps.barrier_before_write) SyncThreads();
+    StoreShared(&b[WgmmaOffset(70, thread)], int8_t{1});
+  };
+  return emulator.Run<AnyKernel>(shape, {body});
+}
+
+// PTX ISA, "Register Fragments for wgmma.mma_async.m64nNk32": A as that of
+// mma.m16n8k32 in each of four warps; D "row = (warpid % 4) * 16 + laneid / 4"
+// (+ 8), "col = 8 * (i / 4) + (laneid % 4) * 2 + (i & 0x1)".
+TEST(Wgmma, MultipliesAsItsFragmentsSay) {
+  std::mt19937 rng(12);
+  static uint32_t a[kWgmmaThreads][4];
+  static int32_t c[kWgmmaThreads][16][4];
+  for (auto& words : a) {
+    for (uint32_t& word : words) word = rng();
+  }
+  const absl::Status status = RunWgmma(WgmmaSteps(), a, c);
+  ASSERT_TRUE(status.ok()) << status;
+  for (int warp = 0; warp < 4; ++warp) {
+    int rows[16][32];
+    FillA8([&](int lane) { return a[warp * 32 + lane]; }, false, rows);
+    for (int lane = 0; lane < 32; ++lane) {
+      for (int i = 0; i < 64; ++i) {
+        const int row = GroupId(lane) + (i % 4 < 2 ? 0 : 8);
+        const int column = 8 * (i / 4) + ThreadInGroup(lane) * 2 + (i & 1);
+        int32_t sum = warp * 32 + lane;
+        // 64 bytes beyond the beginning: depths 64 to 95.
+        for (int k = 0; k < 32; ++k) {
+          sum += rows[row][k] * WgmmaB(64 + k, column);
+        }
+        EXPECT_EQ(c[warp * 32 + lane][i / 4][i % 4], sum);
+      }
+    }
+  }
+}
+
+TEST(Wgmma, FindsWhatIsLeftOut) {
+  static uint32_t a[kWgmmaThreads][4];
+  static int32_t c[kWgmmaThreads][16][4];
+  auto verdict = [](const WgmmaSteps& steps) {
+    return std::string(RunWgmma(steps, a, c).message());
+  };
+  WgmmaSteps steps;
+  steps.fence_shared = false;
+  EXPECT_NE(verdict(steps).find("without a fence"), std::string::npos);
+  steps = WgmmaSteps();
+  steps.fence = false;
+  EXPECT_NE(verdict(steps).find("WgmmaFence"), std::string::npos);
+  steps = WgmmaSteps();
+  steps.commit = false;
+  EXPECT_NE(verdict(steps).find("products under way"), std::string::npos);
+  steps = WgmmaSteps();
+  steps.wait = false;
+  EXPECT_NE(verdict(steps).find("products under way"), std::string::npos);
+  steps = WgmmaSteps();
+  steps.barrier_before_write = false;
+  EXPECT_NE(verdict(steps).find("without a barrier"), std::string::npos);
+  steps = WgmmaSteps();
+  steps.write_before_wait = true;
+  EXPECT_NE(verdict(steps), "");
+}
+
 TEST(Emulator, RefusesImpossibleShapes) {
   Emulator emulator;
   AnyKernel::Args args = {[] {}};

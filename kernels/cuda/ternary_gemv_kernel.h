@@ -27,11 +27,15 @@ struct TernaryGemvKernel {
   static constexpr int kAhead = 8;
   using Args = TernaryMatmulArgs;
 
+  using Scales =
+      SharedTernaryScales<kTokens, kThreads / simt::kWarpSize * kTileRows>;
+
   // Activations, permuted so that a lane finds those of a tile in 32 bytes,
-  // then a sum for each row of each warp.
+  // then a sum for each row of each warp, then scales.
   static constexpr int SharedBytes(int n_in, int threads) {
     return kTokens * (ColumnTiles(n_in) * kTileColumns +
-                      threads / simt::kWarpSize * kTileRows * 4);
+                      threads / simt::kWarpSize * kTileRows * 4) +
+           Scales::kBytes;
   }
 
   SIMT_DEVICE static void Run(const Args& args) {
@@ -58,7 +62,11 @@ struct TernaryGemvKernel {
     }
     uint8_t* const x = simt::SharedMemory();
     const int x_bytes = n_tiles * kTileColumns;
+    auto* const warp_sums = reinterpret_cast<int32_t*>(x + kTokens * x_bytes);
+    const Scales scales(warp_sums + kTokens * warps * kTileRows);
     ShareActivations(args, x, x_bytes);
+    scales.Fetch(args, simt::BlockX() * block_row_tiles * kTileRows,
+                 block_row_tiles * kTileRows);
     simt::SyncThreads();
 
     int32_t sums[kTokens][4] = {};
@@ -84,7 +92,7 @@ struct TernaryGemvKernel {
         }
       }
     }
-    Finish(args, sums, reinterpret_cast<int32_t*>(x + kTokens * x_bytes));
+    Finish(args, scales, sums, warp_sums);
   }
 
  private:
@@ -121,7 +129,7 @@ struct TernaryGemvKernel {
   }
 
   // Adds up the lanes of a row, then the warps of a row tile.
-  SIMT_DEVICE static void Finish(const Args& args,
+  SIMT_DEVICE static void Finish(const Args& args, const Scales& scales,
                                  const int32_t (&sums)[kTokens][4],
                                  int32_t* warp_sums) {
     const int lane = simt::LaneIndex();
@@ -157,7 +165,7 @@ struct TernaryGemvKernel {
         sum += simt::LoadShared(warp_sums + (token * warps + warp) * kTileRows +
                                 row % kTileRows);
       }
-      StoreTernaryOutput(args, token, simt::BlockX() * rows + row, sum);
+      scales.Store(args, token, simt::BlockX() * rows, row, sum);
     }
   }
 };

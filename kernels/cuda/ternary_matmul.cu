@@ -4,6 +4,8 @@
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_matmul.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
+#include "kernels/cuda/ternary_skinny_kernel.h"
+#include "kernels/cuda/ternary_wgmma_kernel.h"
 
 namespace tern {
 namespace {
@@ -15,6 +17,10 @@ cudaError_t Launch(const TernaryMatmulPlan& plan, const TernaryMatmulArgs& args,
       return simt::Launch<TernaryGemvKernel<1>>(plan.shape, args, stream);
     case TernaryKernel::kGemv2:
       return simt::Launch<TernaryGemvKernel<2>>(plan.shape, args, stream);
+    case TernaryKernel::kSkinny8:
+      return simt::Launch<TernarySkinny8>(plan.shape, args, stream);
+    case TernaryKernel::kSkinny16:
+      return simt::Launch<TernarySkinny16>(plan.shape, args, stream);
     case TernaryKernel::kMma8:
       return simt::Launch<TernaryMma8>(plan.shape, args, stream);
     case TernaryKernel::kMma16:
@@ -25,6 +31,8 @@ cudaError_t Launch(const TernaryMatmulPlan& plan, const TernaryMatmulArgs& args,
       return simt::Launch<TernaryMma64>(plan.shape, args, stream);
     case TernaryKernel::kMma128:
       return simt::Launch<TernaryMma128>(plan.shape, args, stream);
+    case TernaryKernel::kWgmma128:
+      return simt::Launch<TernaryWgmma128>(plan.shape, args, stream);
   }
   return cudaErrorInvalidValue;
 }

@@ -19,7 +19,7 @@
 namespace tern {
 namespace {
 
-constexpr DeviceLimits kH200 = {132, 227 * 1024};
+constexpr DeviceLimits kH200 = {132, 227 * 1024, true};
 
 void ExpectExact(const absl::StatusOr<TernaryMatmulPlan>& plan,
                  const TernaryProblem& problem, uint32_t seed) {
@@ -75,22 +75,25 @@ TEST(TernaryMatmul, ProblemsEqualTheReference) {
 }
 
 TEST(TernaryMatmul, PlannedKernelsAreExact) {
+  const DeviceLimits a100 = {108, 163 * 1024};
   for (int n_tokens : {1, 2, 3, 8, 13, 16, 27, 50, 64, 70, 130}) {
     const TernaryProblem problem(n_tokens, 50, 272, n_tokens);
     ExpectExact(PlanTernaryMatmul(kH200, n_tokens, 50, 272), problem, 1);
+    if (n_tokens <= 64) continue;
+    ExpectExact(PlanTernaryMatmul(a100, n_tokens, 50, 272), problem, 1);
   }
 }
 
 TEST(TernaryMatmul, EveryKernelAndSplitIsExact) {
   for (TernaryKernel kernel : kAllTernaryKernels) {
-    const bool gemv = kernel <= TernaryKernel::kGemv2;
+    const bool one_block = kernel <= TernaryKernel::kSkinny16;
     const int n_tokens = kernel == TernaryKernel::kGemv1   ? 1
                          : kernel == TernaryKernel::kGemv2 ? 2
                                                            : 5;
     for (int n_out : {1, 16, 67, 200}) {
       const TernaryProblem problem(n_tokens, n_out, 1040, n_out);
-      for (int splits :
-           gemv ? std::vector<int>{1, 2, 4, 8} : std::vector<int>{1, 2, 5, 9}) {
+      for (int splits : one_block ? std::vector<int>{1, 2, 4, 8}
+                                  : std::vector<int>{1, 2, 5, 9}) {
         ExpectExact(
             PlanTernaryMatmulWith(kH200, kernel, splits, n_tokens, n_out, 1040),
             problem, splits);
@@ -111,7 +114,7 @@ TEST(TernaryMatmul, OrderOfBlocksDoesNotMatter) {
 // Rows of the real models, few of them.
 TEST(TernaryMatmul, RealRowsAreExact) {
   for (int n_in : {2560, 3840, 4096, 6912, 14336}) {
-    for (int n_tokens : {1, 2, 7, 40}) {
+    for (int n_tokens : {1, 2, 7, 16, 40}) {
       for (bool extreme : {false, true}) {
         const TernaryProblem problem(n_tokens, 18, n_in, n_in, extreme);
         ExpectExact(PlanTernaryMatmul(kH200, n_tokens, 18, n_in), problem, 2);

@@ -11,14 +11,15 @@
 #include "kernels/cuda/simt.h"
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
+#include "kernels/cuda/ternary_skinny_kernel.h"
 #include "kernels/cuda/ternary_tiles.h"
+#include "kernels/cuda/ternary_wgmma_kernel.h"
 
 namespace tern {
 namespace {
 
 constexpr int kColumnsMax = (1 << 17) - 1;
 constexpr int kGridYMax = 65535;
-constexpr int kGemvWarps = 8;
 
 // What a plan must know of an mma kernel.
 struct MmaKernel {
@@ -43,6 +44,7 @@ constexpr MmaKernel kMmaKernels[] = {
     Describe<TernaryMma32>(TernaryKernel::kMma32),
     Describe<TernaryMma64>(TernaryKernel::kMma64),
     Describe<TernaryMma128>(TernaryKernel::kMma128),
+    Describe<TernaryWgmma128>(TernaryKernel::kWgmma128),
 };
 
 int CeilDivide(int a, int b) { return (a - 1) / b + 1; }
@@ -70,13 +72,44 @@ absl::Status CheckShared(const DeviceLimits& device, int bytes,
                    device.shared_bytes));
 }
 
-absl::StatusOr<TernaryMatmulPlan> PlanGemv(const DeviceLimits& device,
-                                           TernaryKernel kernel, int splits,
-                                           int n_tokens, int n_out, int n_in) {
-  const bool two = kernel == TernaryKernel::kGemv2;
-  if (n_tokens > (two ? 2 : 1)) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        TernaryKernelName(kernel), " takes fewer tokens than ", n_tokens));
+// The most tokens of the kernels that cut columns among the warps of a block; 0
+// for the others.
+int TokensOfOneBlock(TernaryKernel kernel) {
+  switch (kernel) {
+    case TernaryKernel::kGemv1:
+      return 1;
+    case TernaryKernel::kGemv2:
+      return 2;
+    case TernaryKernel::kSkinny8:
+      return TernarySkinny8::kTokens;
+    case TernaryKernel::kSkinny16:
+      return TernarySkinny16::kTokens;
+    default:
+      return 0;
+  }
+}
+
+int SharedBytesOf(TernaryKernel kernel, int n_in, int threads) {
+  switch (kernel) {
+    case TernaryKernel::kGemv1:
+      return TernaryGemvKernel<1>::SharedBytes(n_in, threads);
+    case TernaryKernel::kGemv2:
+      return TernaryGemvKernel<2>::SharedBytes(n_in, threads);
+    case TernaryKernel::kSkinny8:
+      return TernarySkinny8::SharedBytes(n_in);
+    default:
+      return TernarySkinny16::SharedBytes(n_in);
+  }
+}
+
+absl::StatusOr<TernaryMatmulPlan> PlanFewTokens(const DeviceLimits& device,
+                                                TernaryKernel kernel,
+                                                int splits, int n_tokens,
+                                                int n_out, int n_in) {
+  if (n_tokens > TokensOfOneBlock(kernel)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(TernaryKernelName(kernel), " takes at most ",
+                     TokensOfOneBlock(kernel), " tokens, not ", n_tokens));
   }
   if (splits != 1 && splits != 2 && splits != 4 && splits != 8) {
     return absl::InvalidArgumentError(
@@ -85,27 +118,29 @@ absl::StatusOr<TernaryMatmulPlan> PlanGemv(const DeviceLimits& device,
   TernaryMatmulPlan plan = {};
   plan.kernel = kernel;
   plan.column_splits = splits;
-  // Few rows to a block: every block copies all activations first.
-  const int warps = std::max(splits, 4);
+  // Few rows to a block of dp4a: there is little for blocks to share.
+  const bool gemv = TokensOfOneBlock(kernel) <= 2;
+  const int warps = gemv ? std::max(splits, 4) : TernarySkinny8::kWarps;
   plan.shape.grid_x = CeilDivide(RowTiles(n_out), warps / splits);
   plan.shape.threads = warps * simt::kWarpSize;
-  plan.shape.shared_bytes =
-      two ? TernaryGemvKernel<2>::SharedBytes(n_in, plan.shape.threads)
-          : TernaryGemvKernel<1>::SharedBytes(n_in, plan.shape.threads);
+  plan.shape.shared_bytes = SharedBytesOf(kernel, n_in, plan.shape.threads);
   const absl::Status status =
       CheckShared(device, plan.shape.shared_bytes, kernel);
   if (!status.ok()) return status;
   return plan;
 }
 
-// Enough warps that all weights of a matrix are under way at once: a matrix of
+// Enough warps that the weights of a matrix are under way at once: a matrix of
 // one layer is read in little more than one latency of the memory.
-int GemvSplits(const DeviceLimits& device, int n_out, int n_in) {
-  const int ahead = TernaryGemvKernel<1>::kAhead;
+int SplitsOfOneBlock(const DeviceLimits& device, TernaryKernel kernel,
+                     int n_out, int n_in) {
+  const bool gemv = TokensOfOneBlock(kernel) <= 2;
+  // Blocks of kSkinny* share all activations: rather more rows to a block.
+  const int tiles = TernaryGemvKernel<1>::kAhead * (gemv ? 1 : 2);
   int splits = 1;
-  while (splits < kGemvWarps &&
-         (ColumnTiles(n_in) > splits * ahead ||
-          RowTiles(n_out) * splits < 8 * device.multiprocessors)) {
+  while (splits < 8 &&
+         (ColumnTiles(n_in) > splits * tiles ||
+          RowTiles(n_out) * int64_t{splits} < 8 * device.multiprocessors)) {
     splits *= 2;
   }
   return splits;
@@ -119,6 +154,10 @@ absl::string_view TernaryKernelName(TernaryKernel kernel) {
       return "gemv1";
     case TernaryKernel::kGemv2:
       return "gemv2";
+    case TernaryKernel::kSkinny8:
+      return "skinny8";
+    case TernaryKernel::kSkinny16:
+      return "skinny16";
     case TernaryKernel::kMma8:
       return "mma8";
     case TernaryKernel::kMma16:
@@ -129,6 +168,8 @@ absl::string_view TernaryKernelName(TernaryKernel kernel) {
       return "mma64";
     case TernaryKernel::kMma128:
       return "mma128";
+    case TernaryKernel::kWgmma128:
+      return "wgmma128";
   }
   return "unknown";
 }
@@ -138,12 +179,15 @@ absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmulWith(
     int n_tokens, int n_out, int n_in) {
   const absl::Status sizes = CheckSizes(n_tokens, n_out, n_in);
   if (!sizes.ok()) return sizes;
-  if (kernel == TernaryKernel::kGemv1 || kernel == TernaryKernel::kGemv2) {
-    return PlanGemv(device, kernel, column_splits, n_tokens, n_out, n_in);
+  if (TokensOfOneBlock(kernel) > 0) {
+    return PlanFewTokens(device, kernel, column_splits, n_tokens, n_out, n_in);
   }
   const MmaKernel& mma = *std::find_if(
       std::begin(kMmaKernels), std::end(kMmaKernels),
       [kernel](const MmaKernel& k) { return k.kernel == kernel; });
+  if (kernel == TernaryKernel::kWgmma128 && !device.wgmma) {
+    return absl::InvalidArgumentError("this device has no wgmma");
+  }
   if (column_splits < 1 || column_splits > ColumnTiles(n_in)) {
     return absl::InvalidArgumentError(
         absl::StrCat(n_in, " columns are cut into 1 to ", ColumnTiles(n_in),
@@ -179,15 +223,18 @@ absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmul(const DeviceLimits& device,
                                                     int n_in) {
   const absl::Status sizes = CheckSizes(n_tokens, n_out, n_in);
   if (!sizes.ok()) return sizes;
-  if (n_tokens <= 2) {
-    absl::StatusOr<TernaryMatmulPlan> gemv = PlanTernaryMatmulWith(
-        device, n_tokens == 1 ? TernaryKernel::kGemv1 : TernaryKernel::kGemv2,
-        GemvSplits(device, n_out, n_in), n_tokens, n_out, n_in);
+  for (TernaryKernel kernel : kAllTernaryKernels) {
+    if (n_tokens > TokensOfOneBlock(kernel)) continue;
+    const absl::StatusOr<TernaryMatmulPlan> plan = PlanTernaryMatmulWith(
+        device, kernel, SplitsOfOneBlock(device, kernel, n_out, n_in), n_tokens,
+        n_out, n_in);
     // Rows longer than shared memory are left to the others.
-    if (gemv.ok()) return gemv;
+    if (plan.ok()) return plan;
+    break;
   }
   const MmaKernel* mma = kMmaKernels;
   while (mma->tokens < n_tokens && mma->kernel != TernaryKernel::kMma128) ++mma;
+  if (mma->kernel == TernaryKernel::kMma128 && device.wgmma) ++mma;
   // Splits cost additions in memory: only as many as fill the device.
   const int64_t blocks =
       int64_t{CeilDivide(n_out, mma->rows)} * CeilDivide(n_tokens, mma->tokens);

@@ -14,16 +14,20 @@ namespace tern {
 enum class TernaryKernel {
   kGemv1,  // dp4a, for 1 and for 2 tokens
   kGemv2,
+  kSkinny8,  // mma.sync, for up to 8 and 16 tokens: no block waits for another
+  kSkinny16,
   kMma8,  // mma.sync, by the most tokens of a block
   kMma16,
   kMma32,
   kMma64,
   kMma128,
+  kWgmma128,  // wgmma, where the device has it
 };
 inline constexpr TernaryKernel kAllTernaryKernels[] = {
-    TernaryKernel::kGemv1, TernaryKernel::kGemv2, TernaryKernel::kMma8,
-    TernaryKernel::kMma16, TernaryKernel::kMma32, TernaryKernel::kMma64,
-    TernaryKernel::kMma128};
+    TernaryKernel::kGemv1,    TernaryKernel::kGemv2, TernaryKernel::kSkinny8,
+    TernaryKernel::kSkinny16, TernaryKernel::kMma8,  TernaryKernel::kMma16,
+    TernaryKernel::kMma32,    TernaryKernel::kMma64, TernaryKernel::kMma128,
+    TernaryKernel::kWgmma128};
 // "gemv1", "mma8", ...
 absl::string_view TernaryKernelName(TernaryKernel kernel);
 
@@ -32,7 +36,7 @@ struct TernaryMatmulPlan {
   TernaryKernel kernel;
   simt::LaunchShape shape;
   // Into how many parts the columns are cut: among the warps of a block by
-  // kGemv*, among blocks by the others.
+  // kGemv* and kSkinny*, among blocks by the others.
   int column_splits;
   // Lengths of TernaryMatmulArgs::partial_sums and arrivals, in integers.
   size_t partial_sums;
@@ -48,8 +52,8 @@ absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmul(const DeviceLimits& device,
 
 // The same with the kernel and the splits given, to measure and to test others.
 // INVALID_ARGUMENT also when the kernel takes fewer tokens, the splits are not
-// in 1 .. ColumnTiles(n_in) (of kGemv*: a power of two up to 8), or the device
-// has too little shared memory.
+// in 1 .. ColumnTiles(n_in) (of kGemv* and kSkinny*: a power of two up to 8),
+// or the device has no wgmma or too little shared memory.
 absl::StatusOr<TernaryMatmulPlan> PlanTernaryMatmulWith(
     const DeviceLimits& device, TernaryKernel kernel, int column_splits,
     int n_tokens, int n_out, int n_in);

@@ -7,15 +7,16 @@
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
 #include "kernels/cuda/ternary_tiles.h"
+#include "kernels/cuda/ternary_wgmma_kernel.h"
 
 namespace tern {
 namespace {
 
 constexpr DeviceLimits kDevices[] = {
-    {132, 227 * 1024},  // H100, H200
-    {108, 163 * 1024},  // A100
-    {82, 99 * 1024},    // 3090
-    {128, 99 * 1024},   // 4090
+    {132, 227 * 1024, true},  // H100, H200
+    {108, 163 * 1024},        // A100
+    {82, 99 * 1024},          // 3090
+    {128, 99 * 1024},         // 4090
     {14, 99 * 1024},
 };
 
@@ -29,6 +30,8 @@ int MmaRows(TernaryKernel kernel) {
       return TernaryMma32::Block::kRows;
     case TernaryKernel::kMma64:
       return TernaryMma64::Block::kRows;
+    case TernaryKernel::kWgmma128:
+      return TernaryWgmma128::Block::kRows;
     default:
       return TernaryMma128::Block::kRows;
   }
@@ -48,7 +51,7 @@ TEST(TernaryPlan, FitsEveryDevice) {
           EXPECT_GE(plan->column_splits, 1);
           // No part of the columns is empty.
           EXPECT_TRUE(plan->column_splits <= ColumnTiles(n_in) ||
-                      plan->kernel <= TernaryKernel::kGemv2);
+                      plan->kernel <= TernaryKernel::kSkinny16);
         }
       }
     }
@@ -57,7 +60,7 @@ TEST(TernaryPlan, FitsEveryDevice) {
 
 TEST(TernaryPlan, GivesEveryOutputToOneBlockOfEachSplit) {
   for (int n_out : {1, 16, 17, 2560, 2570}) {
-    for (int n_tokens : {3, 8, 9, 33, 100, 129, 2048}) {
+    for (int n_tokens : {17, 32, 33, 100, 129, 2048}) {
       const auto plan =
           PlanTernaryMatmul(kDevices[0], n_tokens, n_out, 2560).value();
       const int rows = MmaRows(plan.kernel);
@@ -94,13 +97,18 @@ TEST(TernaryPlan, TakesTheKernelOfTheTokens) {
   };
   EXPECT_EQ(kernel(1), TernaryKernel::kGemv1);
   EXPECT_EQ(kernel(2), TernaryKernel::kGemv2);
-  EXPECT_EQ(kernel(3), TernaryKernel::kMma8);
-  EXPECT_EQ(kernel(8), TernaryKernel::kMma8);
-  EXPECT_EQ(kernel(9), TernaryKernel::kMma16);
+  EXPECT_EQ(kernel(3), TernaryKernel::kSkinny8);
+  EXPECT_EQ(kernel(8), TernaryKernel::kSkinny8);
+  EXPECT_EQ(kernel(9), TernaryKernel::kSkinny16);
+  EXPECT_EQ(kernel(17), TernaryKernel::kMma32);
   EXPECT_EQ(kernel(32), TernaryKernel::kMma32);
   EXPECT_EQ(kernel(64), TernaryKernel::kMma64);
-  EXPECT_EQ(kernel(65), TernaryKernel::kMma128);
-  // A row that does not fit shared memory.
+  EXPECT_EQ(kernel(65), TernaryKernel::kWgmma128);
+  EXPECT_EQ(PlanTernaryMatmul(kDevices[1], 65, 64, 256).value().kernel,
+            TernaryKernel::kMma128);
+  // Rows that do not fit shared memory.
+  EXPECT_EQ(PlanTernaryMatmul(kDevices[2], 16, 64, 6912).value().kernel,
+            TernaryKernel::kMma16);
   EXPECT_EQ(PlanTernaryMatmul(kDevices[2], 1, 64, 131056).value().kernel,
             TernaryKernel::kMma8);
 }
@@ -121,6 +129,8 @@ TEST(TernaryPlan, RefusesWhatCannotBe) {
       PlanTernaryMatmulWith(device, TernaryKernel::kGemv1, 3, 1, 16, 16)));
   EXPECT_TRUE(refused(
       PlanTernaryMatmulWith(device, TernaryKernel::kMma8, 2, 4, 16, 128)));
+  EXPECT_TRUE(refused(PlanTernaryMatmulWith(
+      kDevices[1], TernaryKernel::kWgmma128, 1, 128, 128, 128)));
   EXPECT_TRUE(refused(PlanTernaryMatmulWith(
       {14, 48 * 1024}, TernaryKernel::kMma128, 1, 128, 128, 128)));
 }

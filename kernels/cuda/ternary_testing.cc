@@ -10,7 +10,9 @@
 #include "kernels/cuda/simt_emulator.h"
 #include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_mma_kernel.h"
+#include "kernels/cuda/ternary_skinny_kernel.h"
 #include "kernels/cuda/ternary_tiles.h"
+#include "kernels/cuda/ternary_wgmma_kernel.h"
 
 namespace tern {
 
@@ -106,6 +108,12 @@ absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
     case TernaryKernel::kGemv2:
       status = emulator.Run<TernaryGemvKernel<2>>(plan.shape, args);
       break;
+    case TernaryKernel::kSkinny8:
+      status = emulator.Run<TernarySkinny8>(plan.shape, args);
+      break;
+    case TernaryKernel::kSkinny16:
+      status = emulator.Run<TernarySkinny16>(plan.shape, args);
+      break;
     case TernaryKernel::kMma8:
       status = emulator.Run<TernaryMma8>(plan.shape, args);
       break;
@@ -120,6 +128,9 @@ absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
       break;
     case TernaryKernel::kMma128:
       status = emulator.Run<TernaryMma128>(plan.shape, args);
+      break;
+    case TernaryKernel::kWgmma128:
+      status = emulator.Run<TernaryWgmma128>(plan.shape, args);
       break;
   }
   if (!status.ok()) return status;
