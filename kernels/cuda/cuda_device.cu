@@ -20,10 +20,13 @@ namespace {
 // The first GPU, with memory that moves to whoever touches it.
 class CudaDevice : public TestDevice {
  public:
-  explicit CudaDevice(std::unique_ptr<DeviceOps> ops) : ops_(std::move(ops)) {}
+  CudaDevice(const DeviceLimits& limits, std::unique_ptr<DeviceOps> ops)
+      : limits_(limits), ops_(std::move(ops)) {}
   ~CudaDevice() override {
     for (void* memory : owned_) cudaFree(memory);
   }
+
+  DeviceLimits limits() const override { return limits_; }
 
   void* Allocate(size_t bytes, bool /*kernel_writes*/) override {
     void* memory = nullptr;
@@ -65,13 +68,17 @@ class CudaDevice : public TestDevice {
     return SynchronizeDevice();
   }
 
+  const DeviceLimits limits_;
   const std::unique_ptr<DeviceOps> ops_;
   std::vector<void*> owned_;
 };
 
-absl::StatusOr<std::unique_ptr<DeviceOps>> OpsOfFirstDevice() {
+absl::StatusOr<std::unique_ptr<TestDevice>> OpenFirstDevice() {
   ASSIGN_OR_RETURN(const DeviceInfo device, GetDeviceInfo(0));
-  return MakeCudaOps(device.limits, kNormaliseColumnsMax, nullptr);
+  ASSIGN_OR_RETURN(std::unique_ptr<DeviceOps> ops,
+                   MakeCudaOps(device.limits, kNormaliseColumnsMax, nullptr));
+  return std::unique_ptr<TestDevice>(
+      std::make_unique<CudaDevice>(device.limits, std::move(ops)));
 }
 
 }  // namespace
@@ -81,12 +88,10 @@ std::unique_ptr<TestDevice> TestDevice::Create(std::string* reason) {
     *reason = "this machine has no CUDA device";
     return nullptr;
   }
-  absl::StatusOr<std::unique_ptr<DeviceOps>> ops = OpsOfFirstDevice();
-  if (!ops.ok()) {
-    *reason = std::string(ops.status().message());
-    return nullptr;
-  }
-  return std::make_unique<CudaDevice>(*std::move(ops));
+  absl::StatusOr<std::unique_ptr<TestDevice>> device = OpenFirstDevice();
+  if (device.ok()) return *std::move(device);
+  *reason = std::string(device.status().message());
+  return nullptr;
 }
 
 }  // namespace tern::cuda

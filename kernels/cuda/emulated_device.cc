@@ -10,6 +10,7 @@
 #include "kernels/cuda/attention_kernel.h"
 #include "kernels/cuda/attention_merge_kernel.h"
 #include "kernels/cuda/attention_plan.h"
+#include "kernels/cuda/device_limits.h"
 #include "kernels/cuda/embed_args.h"
 #include "kernels/cuda/embed_kernel.h"
 #include "kernels/cuda/head_args.h"
@@ -23,10 +24,9 @@
 #include "kernels/cuda/sample_args.h"
 #include "kernels/cuda/sample_kernel.h"
 #include "kernels/cuda/simt_emulator.h"
-#include "kernels/cuda/ternary_gemv_kernel.h"
 #include "kernels/cuda/ternary_matmul_args.h"
-#include "kernels/cuda/ternary_mma_kernel.h"
 #include "kernels/cuda/ternary_plan.h"
+#include "kernels/cuda/ternary_testing.h"
 #include "kernels/cuda/test_device.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
@@ -36,6 +36,9 @@ namespace {
 
 class EmulatedDevice : public TestDevice {
  public:
+  // Of a Hopper: the emulator has every instruction.
+  DeviceLimits limits() const override { return {132, 227 << 10, true}; }
+
   void* Allocate(size_t bytes, bool kernel_writes) override {
     void* memory = nullptr;
     CHECK(posix_memalign(&memory, 256, bytes) == 0);
@@ -60,22 +63,7 @@ class EmulatedDevice : public TestDevice {
 
   absl::Status Multiply(const TernaryMatmulPlan& plan,
                         const TernaryMatmulArgs& args) override {
-    switch (plan.kernel) {
-      case TernaryKernel::kGemv1:
-        return emulator_.Run<TernaryGemvKernel<1>>(plan.shape, args);
-      case TernaryKernel::kGemv2:
-        return emulator_.Run<TernaryGemvKernel<2>>(plan.shape, args);
-      case TernaryKernel::kMma8:
-        return emulator_.Run<TernaryMma8>(plan.shape, args);
-      case TernaryKernel::kMma16:
-        return emulator_.Run<TernaryMma16>(plan.shape, args);
-      case TernaryKernel::kMma32:
-        return emulator_.Run<TernaryMma32>(plan.shape, args);
-      case TernaryKernel::kMma64:
-        return emulator_.Run<TernaryMma64>(plan.shape, args);
-      default:
-        return emulator_.Run<TernaryMma128>(plan.shape, args);
-    }
+    return EmulateTernaryMatmul(plan, args, &emulator_);
   }
 
   absl::Status Add(const AddArgs& args) override {

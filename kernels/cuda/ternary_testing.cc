@@ -84,6 +84,34 @@ TernaryMatmulArgs TernaryProblem::Args(float* y, int32_t* partial_sums,
 }
 
 absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
+                                  const TernaryMatmulArgs& args,
+                                  simt::Emulator* emulator) {
+  switch (plan.kernel) {
+    case TernaryKernel::kGemv1:
+      return emulator->Run<TernaryGemvKernel<1>>(plan.shape, args);
+    case TernaryKernel::kGemv2:
+      return emulator->Run<TernaryGemvKernel<2>>(plan.shape, args);
+    case TernaryKernel::kSkinny8:
+      return emulator->Run<TernarySkinny8>(plan.shape, args);
+    case TernaryKernel::kSkinny16:
+      return emulator->Run<TernarySkinny16>(plan.shape, args);
+    case TernaryKernel::kMma8:
+      return emulator->Run<TernaryMma8>(plan.shape, args);
+    case TernaryKernel::kMma16:
+      return emulator->Run<TernaryMma16>(plan.shape, args);
+    case TernaryKernel::kMma32:
+      return emulator->Run<TernaryMma32>(plan.shape, args);
+    case TernaryKernel::kMma64:
+      return emulator->Run<TernaryMma64>(plan.shape, args);
+    case TernaryKernel::kMma128:
+      return emulator->Run<TernaryMma128>(plan.shape, args);
+    case TernaryKernel::kWgmma128:
+      return emulator->Run<TernaryWgmma128>(plan.shape, args);
+  }
+  return absl::InternalError("there is no such kernel");
+}
+
+absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
                                   const TernaryProblem& problem, uint32_t seed,
                                   std::vector<float>* y) {
   y->assign(problem.expected.size(), std::numeric_limits<float>::quiet_NaN());
@@ -100,39 +128,7 @@ absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
   emulator.AllowWrite(arrivals.data(), arrivals.size());
   const TernaryMatmulArgs args = problem.Args(
       y->data(), partial_sums.data(), arrivals.data(), plan.column_splits);
-  absl::Status status;
-  switch (plan.kernel) {
-    case TernaryKernel::kGemv1:
-      status = emulator.Run<TernaryGemvKernel<1>>(plan.shape, args);
-      break;
-    case TernaryKernel::kGemv2:
-      status = emulator.Run<TernaryGemvKernel<2>>(plan.shape, args);
-      break;
-    case TernaryKernel::kSkinny8:
-      status = emulator.Run<TernarySkinny8>(plan.shape, args);
-      break;
-    case TernaryKernel::kSkinny16:
-      status = emulator.Run<TernarySkinny16>(plan.shape, args);
-      break;
-    case TernaryKernel::kMma8:
-      status = emulator.Run<TernaryMma8>(plan.shape, args);
-      break;
-    case TernaryKernel::kMma16:
-      status = emulator.Run<TernaryMma16>(plan.shape, args);
-      break;
-    case TernaryKernel::kMma32:
-      status = emulator.Run<TernaryMma32>(plan.shape, args);
-      break;
-    case TernaryKernel::kMma64:
-      status = emulator.Run<TernaryMma64>(plan.shape, args);
-      break;
-    case TernaryKernel::kMma128:
-      status = emulator.Run<TernaryMma128>(plan.shape, args);
-      break;
-    case TernaryKernel::kWgmma128:
-      status = emulator.Run<TernaryWgmma128>(plan.shape, args);
-      break;
-  }
+  const absl::Status status = EmulateTernaryMatmul(plan, args, &emulator);
   if (!status.ok()) return status;
   const auto zero = [](int32_t v) { return v == 0; };
   if (!std::all_of(partial_sums.begin(), partial_sums.end(), zero) ||

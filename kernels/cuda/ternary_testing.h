@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/cuda/simt.h"
+#include "kernels/cuda/simt_emulator.h"
 #include "kernels/cuda/ternary_matmul_args.h"
 #include "kernels/cuda/ternary_plan.h"
 
@@ -36,8 +37,13 @@ struct TernaryProblem {
                          int column_splits) const;
 };
 
-// Runs a plan on the emulator and writes y[n_tokens, n_out]. INTERNAL when the
-// emulator found a mistake or the meeting places were not left zero.
+// Runs a plan on an emulator that may touch what `args` points to.
+absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
+                                  const TernaryMatmulArgs& args,
+                                  simt::Emulator* emulator);
+
+// Runs a plan on an emulator of its own and writes y[n_tokens, n_out]. INTERNAL
+// when the emulator found a mistake or the meeting places were not left zero.
 absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
                                   const TernaryProblem& problem, uint32_t seed,
                                   std::vector<float>* y);

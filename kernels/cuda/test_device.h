@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cuda/device_limits.h"
 #include "kernels/cuda/device_ops.h"
 
 namespace tern::cuda {
@@ -17,6 +18,8 @@ class TestDevice : public DeviceOps {
  public:
   // Null, and why in `reason`, when this machine has no such device.
   static std::unique_ptr<TestDevice> Create(std::string* reason);
+
+  virtual DeviceLimits limits() const = 0;
 
   // Memory that both sides read and write, for as long as the device exists;
   // 256-byte aligned. A kernel may touch exactly these bytes.

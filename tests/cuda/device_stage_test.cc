@@ -41,8 +41,6 @@ using cuda::TestDevice;
 constexpr int kLayers = 3;
 constexpr int kBlocks = 24;
 constexpr int kTokensMax = 96;
-// The smallest card.
-constexpr DeviceLimits kLimits = {84, 99 << 10};
 
 // Of one sequence, in one step.
 struct Row {
@@ -327,7 +325,7 @@ TEST_P(DeviceStageTest, WholeModelEqualsTheCpu) {
             &BestKernels(), kTokensMax);
   const DeviceModel model = worker.OnDevice(0, kLayers);
   const DeviceRooms rooms = worker.Rooms();
-  DeviceStage stage(model, rooms, kLimits, device_.get());
+  DeviceStage stage(model, rooms, device_->limits(), device_.get());
   int index = 0;
   for (const std::vector<Row>& rows : Steps()) {
     SCOPED_TRACE(index);
@@ -355,10 +353,11 @@ TEST_P(DeviceStageTest, SharesAPipelineWithTheCpu) {
               worker.pool(), &BestKernels(), kTokensMax);
   const DeviceModel first_model = worker.OnDevice(0, kCut);
   const DeviceRooms first_rooms = worker.Rooms();
-  DeviceStage device_first(first_model, first_rooms, kLimits, device_.get());
+  DeviceStage device_first(first_model, first_rooms, device_->limits(),
+                           device_.get());
   const DeviceModel last_model = worker.OnDevice(kCut, kLayers);
   const DeviceRooms rooms = worker.Rooms();
-  DeviceStage device_last(last_model, rooms, kLimits, device_.get());
+  DeviceStage device_last(last_model, rooms, device_->limits(), device_.get());
   int index = 0;
   for (const std::vector<Row>& rows : Steps()) {
     SCOPED_TRACE(index);
@@ -385,8 +384,8 @@ TEST_P(DeviceStageTest, ReplayLeavesTheSameKeysAndValues) {
   const DeviceModel decoded = worker.OnDevice(0, kLayers);
   const DeviceModel replayed = worker.OnDevice(0, kLayers);
   const DeviceRooms rooms = worker.Rooms();
-  DeviceStage decoding(decoded, rooms, kLimits, device_.get());
-  DeviceStage replaying(replayed, rooms, kLimits, device_.get());
+  DeviceStage decoding(decoded, rooms, device_->limits(), device_.get());
+  DeviceStage replaying(replayed, rooms, device_->limits(), device_.get());
   Row all = {{}, 0, {6, 13}};
   for (int i = 0; i < kTokens; ++i) {
     const int32_t id = i * 11 % 256;
@@ -411,7 +410,7 @@ TEST_P(DeviceStageTest, ReplayLeavesTheSameKeysAndValues) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Architectures, DeviceStageTest,
-                         ::testing::Values("bitnet-b1.58", "bitnet", "llama"),
+                         ::testing::Values("bitnet-b1.58", "llama"),
                          [](const auto& info) {
                            std::string name = info.param;
                            for (char& ch : name) {
