@@ -37,7 +37,8 @@ struct TernaryProblem {
 };
 
 // Runs a plan on the emulator and writes y[n_tokens, n_out]. INTERNAL when the
-// emulator found a mistake or the meeting places were not left zero.
+// emulator found a mistake, the meeting places were not left zero, or rows that
+// ldmatrix reads at once lie in the same banks.
 absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
                                   const TernaryProblem& problem, uint32_t seed,
                                   std::vector<float>* y);
