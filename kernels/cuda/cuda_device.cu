@@ -75,10 +75,9 @@ class CudaDevice : public TestDevice {
 
 absl::StatusOr<std::unique_ptr<TestDevice>> OpenFirstDevice() {
   ASSIGN_OR_RETURN(const DeviceInfo device, GetDeviceInfo(0));
-  ASSIGN_OR_RETURN(std::unique_ptr<DeviceOps> ops,
-                   MakeCudaOps(device.limits, kNormaliseColumnsMax, nullptr));
+  RETURN_IF_ERROR(PrepareCudaOps(device.limits, kNormaliseColumnsMax));
   return std::unique_ptr<TestDevice>(
-      std::make_unique<CudaDevice>(device.limits, std::move(ops)));
+      std::make_unique<CudaDevice>(device.limits, MakeCudaOps(nullptr)));
 }
 
 }  // namespace

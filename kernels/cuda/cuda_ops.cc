@@ -3,7 +3,6 @@
 #include <memory>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "kernels/cuda/attention.h"
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/head.h"
@@ -53,12 +52,14 @@ class CudaOps : public DeviceOps {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<DeviceOps>> MakeCudaOps(
-    const DeviceLimits& device, int columns_max, CudaStream stream) {
+absl::Status PrepareCudaOps(const DeviceLimits& device, int columns_max) {
   RETURN_IF_ERROR(PrepareTernaryMatmul());
   RETURN_IF_ERROR(PrepareNormalise(columns_max));
-  RETURN_IF_ERROR(PrepareAttention(device.shared_bytes));
-  return std::unique_ptr<DeviceOps>(std::make_unique<CudaOps>(stream));
+  return PrepareAttention(device.shared_bytes);
+}
+
+std::unique_ptr<DeviceOps> MakeCudaOps(CudaStream stream) {
+  return std::make_unique<CudaOps>(stream);
 }
 
 }  // namespace tern::cuda

@@ -82,10 +82,13 @@ class EmulatedDevice : public TestDevice {
   }
 
   absl::Status HeadInt8(const HeadArgs& args) override {
-    return WithHeadKernel(args,
-                          [&](auto kernel, const simt::LaunchShape& shape) {
-                            return emulator_.Run<decltype(kernel)>(shape, args);
-                          });
+    const int64_t conflicts = emulator_.bank_conflicts();
+    RETURN_IF_ERROR(
+        WithHeadKernel(args, [&](auto kernel, const simt::LaunchShape& shape) {
+          return emulator_.Run<decltype(kernel)>(shape, args);
+        }));
+    if (emulator_.bank_conflicts() == conflicts) return absl::OkStatus();
+    return absl::InternalError("tokens of the head lie in the same banks");
   }
 
   absl::Status Sample(const SampleArgs& args, int n_rows) override {

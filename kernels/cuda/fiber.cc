@@ -19,6 +19,7 @@
 #endif
 
 #ifdef TERN_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -51,6 +52,10 @@ void Fiber::Start(void (*entry)(void*), void* arg) {
   entry_ = entry;
   arg_ = arg;
   begun_ = false;
+#ifdef TERN_ADDRESS_SANITIZER
+  // What it was doing may have been left in the middle.
+  __asan_unpoison_memory_region(stack_, stack_bytes_);
+#endif
   sanitizer_stack_ = nullptr;
   CHECK(getcontext(&context_) == 0);
   context_.uc_stack.ss_sp = stack_;

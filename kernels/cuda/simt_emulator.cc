@@ -106,6 +106,8 @@ class Emulator::State {
 
   const emulated::Place& here() const { return here_; }
   uint8_t* shared() { return shared_.data(); }
+  void CountBankConflicts(int n) { bank_conflicts_ += n; }
+  int64_t bank_conflicts() const { return bank_conflicts_; }
   void WaitForBlock();
   // `lanes` threads from a multiple of it, a warp or a warpgroup.
   void WaitForLanes(int lanes, emulated::Collective what, void* operands,
@@ -117,8 +119,8 @@ class Emulator::State {
   void WaitForCopies(int pending);
   void CheckTensorCoreRead(const void* chunk);
   void FenceProducts() { threads_[here_.thread]->fenced = true; }
-  void AddLater(int32_t* sums, std::vector<int32_t> product,
-                const std::vector<const uint8_t*>& chunks);
+  void AddLater(int32_t* sums, const int32_t* product, int n_sums,
+                const uint8_t* const* chunks, int n_chunks);
   void CommitProducts();
   void WaitForProducts(int pending);
   void FenceShared() { shared_.Fence(here_.thread); }
@@ -130,7 +132,9 @@ class Emulator::State {
   // Lets the next thread that can run do so; returns when this one may go on.
   void GoOn();
   void Wake(int begin, int end);
-  [[noreturn]] void Fail(const std::string& what);
+  // A fiber that fails is left as it is: nothing on its stack is destroyed, so
+  // that what runs there owns no memory.
+  [[noreturn]] void Fail(std::string what);
   void DescribeStandstill();
   size_t SharedOffset(const void* address, size_t n, const char* verb);
   Moment Now() const {
@@ -138,6 +142,7 @@ class Emulator::State {
   }
 
   std::mt19937 rng_;
+  int64_t bank_conflicts_ = 0;
   GlobalMemoryChecker global_;
   SharedMemoryChecker shared_;
   std::vector<std::unique_ptr<Thread>> threads_;
@@ -234,6 +239,9 @@ void Emulator::State::RunBlock(int x, int y, int z) {
   ready_.pop_front();
   Fiber::Switch(&main_, &threads_[here_.thread]->fiber);
   if (error_.empty() && n_done_ < here_.threads) DescribeStandstill();
+  if (error_.empty()) return;
+  error_ = absl::StrCat("block (", x, ", ", y, ", ", z, "), thread ",
+                        here_.thread, " ", error_);
 }
 
 void Emulator::State::Entry(void* state) {
@@ -279,27 +287,26 @@ void Emulator::State::Wake(int begin, int end) {
   }
 }
 
-void Emulator::State::Fail(const std::string& what) {
-  error_ = absl::StrCat("block (", here_.block[0], ", ", here_.block[1], ", ",
-                        here_.block[2], "), thread ", here_.thread, " ", what);
+void Emulator::State::Fail(std::string what) {
+  error_ = std::move(what);
   Fiber::Switch(&threads_[here_.thread]->fiber, &main_);
   abort();  // nobody goes on with a block that failed
 }
 
 void Emulator::State::DescribeStandstill() {
-  std::string who;
   for (int i = 0; i < here_.threads; ++i) {
     if (!threads_[i]->waits) continue;
     const Meeting& warp = warp_meetings_[i / kWarp];
+    const Meeting& warpgroup = warpgroup_meetings_[i / kWarpgroup];
     here_.thread = i;
-    who = absl::StrCat("waits at ",
-                       Name(warp.arrived > 0 ? warp.what : block_meeting_.what),
-                       " for threads that wait elsewhere or have left (",
-                       n_done_, " of ", here_.threads, " have left)");
-    break;
+    error_ = absl::StrCat("waits at ",
+                          Name(warp.arrived > 0        ? warp.what
+                               : warpgroup.arrived > 0 ? warpgroup.what
+                                                       : block_meeting_.what),
+                          " for threads that wait elsewhere or have left (",
+                          n_done_, " of ", here_.threads, " have left)");
+    return;
   }
-  error_ = absl::StrCat("block (", here_.block[0], ", ", here_.block[1], ", ",
-                        here_.block[2], "), thread ", here_.thread, " ", who);
 }
 
 void Emulator::State::WaitForBlock() {
@@ -417,14 +424,16 @@ void Emulator::State::CheckTensorCoreRead(const void* chunk) {
   }
 }
 
-void Emulator::State::AddLater(int32_t* sums, std::vector<int32_t> product,
-                               const std::vector<const uint8_t*>& chunks) {
+void Emulator::State::AddLater(int32_t* sums, const int32_t* product,
+                               int n_sums, const uint8_t* const* chunks,
+                               int n_chunks) {
   Thread& self = *threads_[here_.thread];
   if (!self.fenced) Fail("multiplies without WgmmaFence() before");
-  Product later = {sums, std::move(product), {}};
-  for (const uint8_t* chunk : chunks) {
-    later.made_of.push_back({static_cast<size_t>(chunk - shared_.data()), {}});
-    std::memcpy(later.made_of.back().bytes, chunk, kCopyBytes);
+  Product later = {sums, std::vector<int32_t>(product, product + n_sums), {}};
+  for (int i = 0; i < n_chunks; ++i) {
+    const auto offset = static_cast<size_t>(chunks[i] - shared_.data());
+    later.made_of.push_back({offset, {}});
+    std::memcpy(later.made_of.back().bytes, chunks[i], kCopyBytes);
   }
   self.products.push_back(std::move(later));
 }
@@ -461,6 +470,8 @@ void Emulator::State::WaitForProducts(int pending) {
 Emulator::Emulator(uint32_t seed) : state_(std::make_unique<State>(seed)) {}
 Emulator::~Emulator() = default;
 
+int64_t Emulator::bank_conflicts() const { return state_->bank_conflicts(); }
+
 void Emulator::Allow(const void* begin, size_t bytes, bool writable) {
   state_->Allow(begin, bytes, writable);
 }
@@ -492,6 +503,7 @@ void CheckSharedWrite(const void* address, size_t n, bool atomic) {
   running->CheckShared(address, n, /*write=*/true, atomic);
 }
 uint8_t* SharedMemoryBegin() { return running->shared(); }
+void CountBankConflicts(int n) { running->CountBankConflicts(n); }
 void BeginCopy(void* shared, const void* global, bool valid) {
   running->BeginCopy(shared, global, valid);
 }
@@ -501,9 +513,9 @@ void CheckTensorCoreRead(const void* chunk) {
   running->CheckTensorCoreRead(chunk);
 }
 void FenceProducts() { running->FenceProducts(); }
-void AddLater(int32_t* sums, std::vector<int32_t> product,
-              const std::vector<const uint8_t*>& chunks) {
-  running->AddLater(sums, std::move(product), chunks);
+void AddLater(int32_t* sums, const int32_t* product, int n_sums,
+              const uint8_t* const* chunks, int n_chunks) {
+  running->AddLater(sums, product, n_sums, chunks, n_chunks);
 }
 void CommitProducts() { running->CommitProducts(); }
 void WaitForProducts(int pending) { running->WaitForProducts(pending); }

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -62,6 +61,10 @@ class Emulator {
     return RunBlocks(shape, [&args] { Kernel::Run(args); });
   }
 
+  // How many times LoadMatrix*() must have read shared memory once more, since
+  // rows of a matrix lay in the same banks; of all calls so far.
+  int64_t bank_conflicts() const;
+
   class State;
 
  private:
@@ -116,6 +119,7 @@ void CheckSharedRead(const void* address, size_t n);
 void CheckSharedWrite(const void* address, size_t n, bool atomic);
 
 uint8_t* SharedMemoryBegin();
+void CountBankConflicts(int n);
 
 // Copies arrive when they are waited for.
 void BeginCopy(void* shared, const void* global, bool valid);
@@ -126,13 +130,13 @@ void WaitForCopies(int pending);
 void WaitForWarpgroup(Collective what, void* operands,
                       void (*combine)(void* const* lanes));
 
-// Products arrive when they are waited for: `product` is added to `sums`, n
-// numbers each. `chunks` are the pieces of 16 bytes of shared memory that they
-// were made of, which must be the same until then; given by one thread.
+// Products arrive when they are waited for: n_sums numbers of `product` are
+// added to `sums`. `chunks` are the pieces of 16 bytes of shared memory that
+// they were made of, which must be the same until then; given by one thread.
 void CheckTensorCoreRead(const void* chunk);
 void FenceProducts();
-void AddLater(int32_t* sums, std::vector<int32_t> product,
-              const std::vector<const uint8_t*>& chunks);
+void AddLater(int32_t* sums, const int32_t* product, int n_sums,
+              const uint8_t* const* chunks, int n_chunks);
 void CommitProducts();
 void WaitForProducts(int pending);
 void FenceShared();

@@ -1,11 +1,10 @@
 // The functions of simt.h in plain C++, for the emulator. Where values of a
 // fragment lie follows the text of the PTX ISA that simt.h quotes.
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <utility>
-#include <vector>
 
 #include "kernels/cuda/simt.h"
 #include "kernels/cuda/simt_emulator.h"
@@ -141,6 +140,24 @@ struct LoadMatrixOperands {
   const uint8_t* row;
 };
 
+// How many more times shared memory is read for eight rows of 16 bytes than for
+// rows that lie in different banks: of 4 bytes each, 32 of them.
+int BankConflicts(const uint8_t* const* rows) {
+  int conflicts = 0;
+  for (int i = 0; i < kMatrixRows; ++i) {
+    int same_banks = 0;
+    for (int j = 0; j < i; ++j) {
+      if (rows[i] == rows[j]) {
+        same_banks = 0;
+        break;
+      }
+      same_banks += (rows[i] - rows[j]) % 128 == 0;
+    }
+    conflicts = std::max(conflicts, same_banks);
+  }
+  return conflicts;
+}
+
 template <int kCount, bool kTransposed>
 void CombineLoadMatrix(void* const* lanes) {
   auto lane = [&](int i) -> const LoadMatrixOperands& {
@@ -148,10 +165,12 @@ void CombineLoadMatrix(void* const* lanes) {
   };
   for (int matrix = 0; matrix < kCount; ++matrix) {
     uint16_t halves[kMatrixRows][kMatrixRowBytes / 2];
+    const uint8_t* rows[kMatrixRows];
     for (int row = 0; row < kMatrixRows; ++row) {
-      std::memcpy(halves[row], lane(matrix * kMatrixRows + row).row,
-                  kMatrixRowBytes);
+      rows[row] = lane(matrix * kMatrixRows + row).row;
+      std::memcpy(halves[row], rows[row], kMatrixRowBytes);
     }
+    emulated::CountBankConflicts(BankConflicts(rows));
     for (int i = 0; i < kWarpSize; ++i) {
       const int g = i / 4;
       const int t = i % 4;
@@ -170,7 +189,7 @@ constexpr int kWgmmaDepth = 32;
 struct WgmmaOperands {
   const uint32_t* a;
   const uint8_t* b;
-  std::vector<int32_t> product;
+  int32_t product[kWgmmaColumns / 2];
 };
 
 // The 16 bytes that begin at depth 16 * half of column `column` of b: PTX ISA,
@@ -194,9 +213,6 @@ void CombineWgmma(void* const* lanes) {
       std::memcpy(b[column] + 16 * half, WgmmaChunk(lane(0).b, column, half),
                   16);
     }
-  }
-  for (int i = 0; i < 4 * kWarpSize; ++i) {
-    lane(i).product.assign(kWgmmaColumns / 2, 0);
   }
   for (int row = 0; row < kWgmmaRows; ++row) {
     const int first = row / 16 * kWarpSize + row % 8 * 4;  // lane of the row
@@ -348,17 +364,17 @@ void WgmmaFence() { emulated::FenceProducts(); }
 void WgmmaU8S8(int32_t (&c)[16][4], const uint32_t (&a)[4],
                const void* shared_b) {
   WgmmaOperands operands = {a, static_cast<const uint8_t*>(shared_b), {}};
-  std::vector<const uint8_t*> chunks;
+  const uint8_t* chunks[2 * kWgmmaColumns];
+  int n_chunks = 0;
   if (ThreadIndex() % (4 * kWarpSize) == 0) {
-    for (int column = 0; column < kWgmmaColumns; ++column) {
-      for (int half = 0; half < 2; ++half) {
-        chunks.push_back(WgmmaChunk(operands.b, column, half));
-        emulated::CheckTensorCoreRead(chunks.back());
-      }
+    for (; n_chunks < 2 * kWgmmaColumns; ++n_chunks) {
+      chunks[n_chunks] = WgmmaChunk(operands.b, n_chunks / 2, n_chunks % 2);
+      emulated::CheckTensorCoreRead(chunks[n_chunks]);
     }
   }
   emulated::WaitForWarpgroup(Collective::kWgmma, &operands, &CombineWgmma);
-  emulated::AddLater(&c[0][0], std::move(operands.product), chunks);
+  emulated::AddLater(&c[0][0], operands.product, kWgmmaColumns / 2, chunks,
+                     n_chunks);
 }
 void WgmmaCommit() { emulated::CommitProducts(); }
 void FenceSharedForWgmma() { emulated::FenceShared(); }

@@ -276,6 +276,13 @@ TEST(Emulator, FindsThreadsThatWaitElsewhere) {
           ShuffleXor(1, 1);
       },
       "others of its warp at");
+  EXPECT_FINDS(
+      [] {
+        int32_t c[16][4];
+        const uint32_t a[4] = {};
+        if (WarpIndex() == 1) WgmmaU8S8(c, a, Shared());
+      },
+      "WgmmaU8S8 without 128 threads");
   EXPECT_EQ(Verdict([] {
               if (WarpIndex() == 1) SyncWarp();
             }),
@@ -345,6 +352,32 @@ TEST(Emulator, FindsRacesInSharedMemory) {
               AtomicAddShared(reinterpret_cast<int32_t*>(Shared()), 1);
             }),
             "");
+}
+
+// Rows of 16 bytes, `apart` bytes from each other.
+int64_t BankConflicts(int apart) {
+  Emulator emulator;
+  LaunchShape shape;
+  shape.threads = 32;
+  shape.shared_bytes = 8 * 256;
+  auto body = [apart] {
+    for (int i = LaneIndex(); i < 8 * 64; i += 32) {
+      StoreShared(&Shared()[i], 0u);
+    }
+    SyncWarp();
+    uint32_t m[1];
+    LoadMatrix(m, SharedMemory() + LaneIndex() % 8 * apart);
+  };
+  EXPECT_TRUE(emulator.Run<AnyKernel>(shape, {body}).ok());
+  return emulator.bank_conflicts();
+}
+
+TEST(Emulator, CountsBankConflicts) {
+  EXPECT_EQ(BankConflicts(16), 0);
+  EXPECT_EQ(BankConflicts(144), 0);
+  EXPECT_EQ(BankConflicts(0), 0);  // one row
+  EXPECT_EQ(BankConflicts(32), 1);
+  EXPECT_EQ(BankConflicts(128), 7);
 }
 
 TEST(Emulator, FindsCopiesThatNobodyWaitedFor) {

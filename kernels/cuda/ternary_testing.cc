@@ -130,6 +130,9 @@ absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
       y->data(), partial_sums.data(), arrivals.data(), plan.column_splits);
   const absl::Status status = EmulateTernaryMatmul(plan, args, &emulator);
   if (!status.ok()) return status;
+  if (emulator.bank_conflicts() > 0) {
+    return absl::InternalError("rows of ldmatrix lie in the same banks");
+  }
   const auto zero = [](int32_t v) { return v == 0; };
   if (!std::all_of(partial_sums.begin(), partial_sums.end(), zero) ||
       !std::all_of(arrivals.begin(), arrivals.end(), zero)) {

@@ -43,7 +43,8 @@ absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
                                   simt::Emulator* emulator);
 
 // Runs a plan on an emulator of its own and writes y[n_tokens, n_out]. INTERNAL
-// when the emulator found a mistake or the meeting places were not left zero.
+// when the emulator found a mistake, the meeting places were not left zero, or
+// rows that ldmatrix reads at once lie in the same banks.
 absl::Status EmulateTernaryMatmul(const TernaryMatmulPlan& plan,
                                   const TernaryProblem& problem, uint32_t seed,
                                   std::vector<float>* y);
