@@ -1,6 +1,7 @@
 """Repository rule that finds the CUDA toolkit and NCCL, or records that they are absent.
 
-Reads TERN_CUDA (0 disables) and CUDA_HOME (default /usr/local/cuda). Never fails.
+Reads TERN_CUDA (0 disables), CUDA_HOME (default /usr/local/cuda) and TERN_CUDA_ARCHS (what to compile for, such as
+"sm_90a,sm_80"; default all of bazel/cuda.bzl). Never fails.
 """
 
 def _find_home(rctx):
@@ -15,8 +16,17 @@ def _find_home(rctx):
 def _cuda_configure_impl(rctx):
     home = _find_home(rctx)
     nccl = home != None and rctx.path(home + "/include/nccl.h").exists
-    rctx.file("defs.bzl", "CUDA = struct(enabled = %r, home = %r, nccl = %r)\n" % (home != None, home or "", nccl))
-    link = '["-L%s/lib64", "-lcudart", "-Wl,-rpath,%s/lib64"]' % (home, home) if home else "[]"
+    archs = [arch for arch in rctx.os.environ.get("TERN_CUDA_ARCHS", "").split(",") if arch]
+    rctx.file("defs.bzl", "CUDA = struct(enabled = %r, home = %r, nccl = %r, archs = %r)\n" % (
+        home != None,
+        home or "",
+        nccl,
+        archs,
+    ))
+
+    # The static runtime: what is built here runs wherever a driver is.
+    cudart = '["-L%s/lib64", "-lcudart_static", "-ldl", "-lpthread", "-lrt"]' % home if home else "[]"
+    libnccl = '["-lnccl", "-Wl,-rpath,%s/lib64"]' % home if nccl else "[]"
     rctx.file("BUILD.bazel", """load("@rules_cc//cc:defs.bzl", "cc_library")
 
 package(default_visibility = ["//visibility:public"])
@@ -31,10 +41,10 @@ cc_library(
     linkopts = %s,
     deps = [":cudart"],
 )
-""" % (link, '["-lnccl"]' if nccl else "[]"))
+""" % (cudart, libnccl))
 
 cuda_configure = repository_rule(
     implementation = _cuda_configure_impl,
-    environ = ["TERN_CUDA", "CUDA_HOME", "PATH"],
+    environ = ["TERN_CUDA", "TERN_CUDA_ARCHS", "CUDA_HOME", "PATH"],
     local = True,
 )
