@@ -1,9 +1,8 @@
 #ifndef KERNELS_CUDA_LAUNCH_H_
 #define KERNELS_CUDA_LAUNCH_H_
 
-// Calls of a kernel of simt.h on the device. For .cu files only.
-
-#include <cuda_runtime.h>
+// Calls of a kernel of simt.h on the device. For .cu files only, in which nvcc
+// includes CUDA's runtime of itself.
 
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/simt.h"
