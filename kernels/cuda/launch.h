@@ -35,6 +35,25 @@ cudaError_t Launch(const LaunchShape& shape, const typename Kernel::Args& args,
   return cudaGetLastError();
 }
 
+// The same, but the kernel may begin while the one before it in the stream
+// still runs. REQUIRES: it calls WaitForPreviousKernels(), see simt.h.
+template <class Kernel>
+cudaError_t LaunchOverlapped(const LaunchShape& shape,
+                             const typename Kernel::Args& args,
+                             cudaStream_t stream) {
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(shape.grid_x, shape.grid_y, shape.grid_z);
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, KernelEntry<Kernel>, args);
+}
+
 }  // namespace tern::simt
 
 #endif  // KERNELS_CUDA_LAUNCH_H_
