@@ -16,9 +16,8 @@ namespace tern {
 // As TernaryGemvKernel: each warp takes one row tile and a slice of its
 // columns, column_splits warps of a block share a row tile and add up in shared
 // memory, so that no block waits for another. Weights go from memory to
-// registers, the first kAhead tiles before anything is waited for
-// (kernels before this one, too); all columns
-// of all tokens lie in shared memory.
+// registers, the first kAhead tiles before anything is waited for (kernels
+// before this one, too); all columns of all tokens lie in shared memory.
 //
 // Shape: grid_x = ceil(row tiles * column_splits / 8), 8 warps.
 template <int kTokenTiles>
