@@ -169,14 +169,15 @@ absl::StatusOr<DeviceStep> UploadStep(const ModelConfig& c, const Load& load,
     logit_rows.push_back(static_cast<int32_t>(ids.size()) - 1);
   }
   step.n_tokens = static_cast<int>(ids.size());
-  step.n_runs = static_cast<int>(runs.size());
-  step.run_tokens_max = run_tokens;
-  step.n_positions_max = load.position + load.tokens;
+  AttentionRuns& of_kind = load.tokens == 1 ? step.decoding : step.prompts;
+  of_kind.n_runs = static_cast<int>(runs.size());
+  of_kind.run_tokens_max = run_tokens;
+  of_kind.n_positions_max = load.position + load.tokens;
   step.n_logit_rows = load.sequences;
   ASSIGN_OR_RETURN(step.ids, arena->Upload(ids));
   ASSIGN_OR_RETURN(step.places, arena->Upload(places));
   ASSIGN_OR_RETURN(step.block_tables, arena->Upload(tables));
-  ASSIGN_OR_RETURN(step.runs, arena->Upload(runs));
+  ASSIGN_OR_RETURN(of_kind.runs, arena->Upload(runs));
   ASSIGN_OR_RETURN(step.logit_rows, arena->Upload(logit_rows));
   ASSIGN_OR_RETURN(step.sample_rows,
                    arena->Upload(std::vector<cuda::SampleRow>(load.sequences)));

@@ -194,6 +194,20 @@ SamplerParams ParamsOf(size_t row, int step) {
   return params;
 }
 
+AttentionRuns Upload(const std::vector<cuda::AttentionRun>& runs,
+                     TestDevice* device) {
+  AttentionRuns out;
+  if (runs.empty()) return out;
+  out.runs = device->Input(runs);
+  out.n_runs = static_cast<int>(runs.size());
+  for (const cuda::AttentionRun& run : runs) {
+    out.run_tokens_max = std::max(out.run_tokens_max, run.n_tokens);
+    out.n_positions_max =
+        std::max(out.n_positions_max, run.n_positions + run.n_tokens - 1);
+  }
+  return out;
+}
+
 // What the device reads of a step.
 DeviceStep Upload(const std::vector<Row>& rows, const ModelConfig& c, int step,
                   TestDevice* device) {
@@ -201,18 +215,18 @@ DeviceStep Upload(const std::vector<Row>& rows, const ModelConfig& c, int step,
   std::vector<int32_t> ids;
   std::vector<int32_t> tables;
   std::vector<cuda::TokenPlace> places;
-  std::vector<cuda::AttentionRun> runs;
+  std::vector<cuda::AttentionRun> decoding;
+  std::vector<cuda::AttentionRun> prompts;
   std::vector<int32_t> logit_rows;
   std::vector<cuda::SampleRow> samples;
   const int run_tokens = cuda::AttentionRunTokens(c.n_heads, c.n_kv_heads);
   for (const Row& row : rows) {
     const int n = static_cast<int>(row.tokens.size());
     for (int i = 0; i < n; i += run_tokens) {
-      const int in_run = std::min(run_tokens, n - i);
-      runs.push_back({static_cast<int32_t>(ids.size()) + i, in_run,
-                      row.position + i + 1,
+      (n == 1 ? decoding : prompts)
+          .push_back({static_cast<int32_t>(ids.size()) + i,
+                      std::min(run_tokens, n - i), row.position + i + 1,
                       static_cast<int32_t>(tables.size())});
-      out.run_tokens_max = std::max(out.run_tokens_max, in_run);
     }
     for (int i = 0; i < n; ++i) {
       const int position = row.position + i;
@@ -220,7 +234,6 @@ DeviceStep Upload(const std::vector<Row>& rows, const ModelConfig& c, int step,
           {position, row.table[position / kKvBlockSize] * kKvBlockSize +
                          position % kKvBlockSize});
     }
-    out.n_positions_max = std::max(out.n_positions_max, row.position + n);
     ids.insert(ids.end(), row.tokens.begin(), row.tokens.end());
     tables.insert(tables.end(), row.table.begin(), row.table.end());
     const SamplerParams params = ParamsOf(logit_rows.size(), step);
@@ -234,12 +247,12 @@ DeviceStep Upload(const std::vector<Row>& rows, const ModelConfig& c, int step,
     logit_rows.push_back(static_cast<int32_t>(ids.size()) - 1);
   }
   out.n_tokens = static_cast<int>(ids.size());
-  out.n_runs = static_cast<int>(runs.size());
   out.n_logit_rows = static_cast<int>(logit_rows.size());
   out.ids = device->Input(ids);
   out.places = device->Input(places);
   out.block_tables = device->Input(tables);
-  out.runs = device->Input(runs);
+  out.decoding = Upload(decoding, device);
+  out.prompts = Upload(prompts, device);
   out.logit_rows = device->Input(logit_rows);
   out.sample_rows = device->Input(samples);
   out.sampled = device->InOut(std::vector<int32_t>(rows.size(), -7));

@@ -117,7 +117,8 @@ absl::Status DeviceStage::RunLayer(const DeviceLayer& w, bool is_first,
       rooms_.hidden, hidden, rooms_.down, hidden, w.attn_norm, hidden, n));
   RETURN_IF_ERROR(Multiply(w.qkv, hidden, n, rooms_.qkv));
   RETURN_IF_ERROR(RotateAndStore(w, step));
-  RETURN_IF_ERROR(Attend(w, step));
+  RETURN_IF_ERROR(Attend(w, step, step.decoding));
+  RETURN_IF_ERROR(Attend(w, step, step.prompts));
   RETURN_IF_ERROR(Normalise(NormaliseInput::kPlain, rooms_.attended, c.q_size(),
                             nullptr, 0, w.attn_sub_norm, c.q_size(), n));
   RETURN_IF_ERROR(Multiply(w.output, c.q_size(), n, rooms_.output));
@@ -192,10 +193,12 @@ absl::Status DeviceStage::RotateAndStore(const DeviceLayer& layer,
 }
 
 absl::Status DeviceStage::Attend(const DeviceLayer& layer,
-                                 const DeviceStep& step) {
+                                 const DeviceStep& step,
+                                 const AttentionRuns& runs) {
+  if (runs.n_runs == 0) return absl::OkStatus();
   const ModelConfig& c = model_.config;
   const cuda::AttentionWork work = {
-      step.n_runs,   step.run_tokens_max, step.n_positions_max,
+      runs.n_runs,   runs.run_tokens_max, runs.n_positions_max,
       step.n_tokens, c.n_heads,           c.n_kv_heads,
       c.head_dim};
   const cuda::AttentionPlan plan =
@@ -206,14 +209,14 @@ absl::Status DeviceStage::Attend(const DeviceLayer& layer,
   batch.k_pool = layer.k_pool;
   batch.v_pool = layer.v_pool;
   batch.block_tables = step.block_tables;
-  batch.runs = step.runs;
-  batch.n_runs = step.n_runs;
+  batch.runs = runs.runs;
+  batch.n_runs = runs.n_runs;
   batch.n_heads = c.n_heads;
   batch.n_kv_heads = c.n_kv_heads;
   batch.head_dim = c.head_dim;
   batch.scale = attention_scale_;
   batch.y = rooms_.attended;
-  batch.run_tokens_max = step.run_tokens_max;
+  batch.run_tokens_max = runs.run_tokens_max;
   batch.partials = plan.splits ? rooms_.attention_partials : nullptr;
   batch.n_tokens = step.n_tokens;
   return ops_->Attend(plan, batch);

@@ -84,16 +84,24 @@ struct DeviceRooms {
   float* logits;  // [logit rows, vocab_size]
 };
 
+struct AttentionRuns {
+  const cuda::AttentionRun* runs = nullptr;  // [n_runs], on the device
+  int n_runs = 0;
+  int run_tokens_max = 0;   // tokens of the longest run
+  int n_positions_max = 0;  // that any of their tokens sees
+};
+
 // One step, with what the device reads of it.
 struct DeviceStep {
   int n_tokens;
   const int32_t* ids;              // [n_tokens]; read by the first stage
   const cuda::TokenPlace* places;  // [n_tokens]
   const int32_t* block_tables;     // of all sequences
-  const cuda::AttentionRun* runs;  // [n_runs]
-  int n_runs;
-  int run_tokens_max;   // tokens of the longest run
-  int n_positions_max;  // that any token sees
+  // Which runs the tokens make: those of sequences with one token, and those
+  // of prompts. Each kind attends by a plan of its own, so that a long context
+  // that goes on by a token is shared out, however many prompts come beside it.
+  AttentionRuns decoding;
+  AttentionRuns prompts;
   // Last stage: tokens after which logits are wanted, each once.
   const int32_t* logit_rows = nullptr;  // [n_logit_rows]
   int n_logit_rows = 0;
@@ -130,7 +138,8 @@ class DeviceStage {
   absl::Status Multiply(const DeviceMatrix& m, int n_in, int n_tokens,
                         float* y);
   absl::Status RotateAndStore(const DeviceLayer& layer, const DeviceStep& step);
-  absl::Status Attend(const DeviceLayer& layer, const DeviceStep& step);
+  absl::Status Attend(const DeviceLayer& layer, const DeviceStep& step,
+                      const AttentionRuns& runs);
   absl::Status Head(const DeviceStep& step);
 
   const DeviceModel model_;
