@@ -107,10 +107,14 @@ class Operands {
   }
 
   // Seconds of one multiplication, on weights that are not in L2.
-  absl::StatusOr<double> Time(const TernaryMatmulPlan& plan) const {
+  absl::StatusOr<double> Time(const TernaryMatmulPlan& plan,
+                              bool overlapped = false) const {
     const auto enqueue = [&](CudaStream stream) {
       for (int i = 0; i < copies_; ++i) {
-        RETURN_IF_ERROR(LaunchTernaryMatmul(plan, Args(plan, i), stream));
+        const TernaryMatmulArgs args = Args(plan, i);
+        RETURN_IF_ERROR(overlapped
+                            ? LaunchTernaryMatmulOverlapped(plan, args, stream)
+                            : LaunchTernaryMatmul(plan, args, stream));
       }
       return absl::OkStatus();
     };
@@ -170,9 +174,15 @@ absl::StatusOr<LinearRow> Measure(const DeviceInfo& device,
   ASSIGN_OR_RETURN(
       const TernaryMatmulPlan plan,
       PlanTernaryMatmul(device.limits, n_tokens, shape.n_out, shape.n_in));
-  ASSIGN_OR_RETURN(const double seconds, operands.Time(plan));
-  LinearRow row = {shape,   n_tokens,    plan.kernel,        plan.column_splits,
-                   seconds, plan.kernel, plan.column_splits, seconds};
+  LinearRow row = {};
+  row.shape = shape;
+  row.n_tokens = n_tokens;
+  row.kernel = row.best_kernel = plan.kernel;
+  row.column_splits = row.best_column_splits = plan.column_splits;
+  ASSIGN_OR_RETURN(row.seconds, operands.Time(plan));
+  ASSIGN_OR_RETURN(row.overlapped_seconds,
+                   operands.Time(plan, /*overlapped=*/true));
+  row.best_seconds = row.seconds;
   if (!sweep) return row;
   for (TernaryKernel kernel : kAllTernaryKernels) {
     for (int splits : {1, 2, 3, 4, 5, 6, 8, 10, 16}) {

@@ -31,6 +31,7 @@ struct LinearRow {
   TernaryKernel kernel;  // as planned
   int column_splits;
   double seconds;
+  double overlapped_seconds;  // where each kernel overlaps the one before it
   // The fastest plan that was tried; the planned one when no other was.
   TernaryKernel best_kernel;
   int best_column_splits;
@@ -46,7 +47,7 @@ double LinearOps(const LinearShape& shape, int n_tokens);
 // number of tokens of which all four shapes were measured.
 struct LinearTotal {
   int n_tokens;
-  double seconds;  // of all layers, for all tokens
+  double seconds;  // of all layers, for all tokens, overlapped or not
   double tokens_per_second;
 };
 std::vector<LinearTotal> TotalsOf(const std::vector<LinearRow>& rows);

@@ -1,9 +1,8 @@
 #ifndef KERNELS_CUDA_LAUNCH_H_
 #define KERNELS_CUDA_LAUNCH_H_
 
-// Calls of a kernel of simt.h on the device. For .cu files only.
-
-#include <cuda_runtime.h>
+// Calls of a kernel of simt.h on the device. For .cu files only, in which nvcc
+// includes CUDA's runtime of itself.
 
 #include "kernels/cuda/launch_shape.h"
 #include "kernels/cuda/simt.h"
@@ -34,6 +33,25 @@ cudaError_t Launch(const LaunchShape& shape, const typename Kernel::Args& args,
   KernelEntry<Kernel><<<dim3(shape.grid_x, shape.grid_y, shape.grid_z),
                         shape.threads, shape.shared_bytes, stream>>>(args);
   return cudaGetLastError();
+}
+
+// The same, but the kernel may begin while the one before it in the stream
+// still runs. REQUIRES: it calls WaitForPreviousKernels(), see simt.h.
+template <class Kernel>
+cudaError_t LaunchOverlapped(const LaunchShape& shape,
+                             const typename Kernel::Args& args,
+                             cudaStream_t stream) {
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(shape.grid_x, shape.grid_y, shape.grid_z);
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, KernelEntry<Kernel>, args);
 }
 
 }  // namespace tern::simt

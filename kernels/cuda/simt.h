@@ -85,6 +85,18 @@ SIMT_INSTRUCTION void SyncWarp();
 // it writes after.
 SIMT_INSTRUCTION void ThreadFence();
 
+// ---- Kernels that overlap (LaunchOverlapped() of launch.h), on sm_90 and
+// later; elsewhere, and in kernels launched otherwise, these do nothing.
+// Source: PTX ISA, "griddepcontrol".
+
+// Lets the next kernel of the stream begin as soon as every block has called
+// this or ended.
+SIMT_INSTRUCTION void LetNextKernelBegin();
+// Waits until the kernels before this one are done. Comes before all that reads
+// what they write or writes what they read; constants, such as weights, may be
+// loaded earlier.
+SIMT_INSTRUCTION void WaitForPreviousKernels();
+
 // ---- Of the warp: every lane calls, with its own value. T has 4 or 8 bytes.
 
 // The value of `lane`, of the lane `delta` above or below (one's own beyond the

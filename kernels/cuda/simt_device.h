@@ -22,6 +22,17 @@ SIMT_INSTRUCTION void SyncThreads() { __syncthreads(); }
 SIMT_INSTRUCTION void SyncWarp() { __syncwarp(); }
 SIMT_INSTRUCTION void ThreadFence() { __threadfence(); }
 
+SIMT_INSTRUCTION void LetNextKernelBegin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+SIMT_INSTRUCTION void WaitForPreviousKernels() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 template <typename T>
 SIMT_INSTRUCTION T Shuffle(T value, int lane) {
   return __shfl_sync(0xffffffffu, value, lane);

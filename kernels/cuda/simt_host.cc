@@ -290,6 +290,9 @@ void SyncWarp() {
   emulated::WaitForWarp(Collective::kSyncWarp, nullptr, nullptr);
 }
 void ThreadFence() {}
+// The emulator runs one kernel at a time.
+void LetNextKernelBegin() {}
+void WaitForPreviousKernels() {}
 
 uint32_t Ballot(bool bit) {
   BallotOperands operands = {bit, 0};

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 #include <vector>
 
@@ -85,6 +86,16 @@ absl::Status TernaryDeviceProblem::Run(const TernaryMatmulPlan& plan,
   RETURN_IF_ERROR(SynchronizeDevice());
   y->resize(n);
   RETURN_IF_ERROR(out.CopyToHost(y->data(), n * sizeof(float)));
+  RETURN_IF_ERROR(out.Fill(0xff));
+  for (int i = 0; i < 3; ++i) {
+    RETURN_IF_ERROR(LaunchTernaryMatmulOverlapped(plan, args, nullptr));
+  }
+  RETURN_IF_ERROR(SynchronizeDevice());
+  std::vector<float> again(n);
+  RETURN_IF_ERROR(out.CopyToHost(again.data(), n * sizeof(float)));
+  if (std::memcmp(again.data(), y->data(), n * sizeof(float)) != 0) {
+    return absl::InternalError("overlapped kernels give other outputs");
+  }
   RETURN_IF_ERROR(CheckZero(partial_sums));
   return CheckZero(arrivals);
 }

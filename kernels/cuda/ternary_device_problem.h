@@ -18,8 +18,9 @@ class TernaryDeviceProblem {
   static absl::StatusOr<TernaryDeviceProblem> Upload(
       const TernaryProblem& problem);
 
-  // Runs a plan and writes y[n_tokens, n_out] to host memory. INTERNAL also
-  // when the meeting places are not left zero.
+  // Runs a plan and writes y[n_tokens, n_out] to host memory; then again,
+  // overlapped with itself. INTERNAL also when the meeting places are not left
+  // zero or the two differ.
   absl::Status Run(const TernaryMatmulPlan& plan, std::vector<float>* y) const;
 
  private:

@@ -14,9 +14,9 @@ namespace tern {
 //
 // Each warp takes one row tile and a slice of its columns: column_splits warps
 // of a block share a row tile and add up in shared memory. The weights of its
-// first kAhead tiles are under way before anything is waited for. Four masks
-// and four dp4a per 16 weights and token; the fields' factors 1, 4, 16 and 64
-// are shifted out of the sums, exactly.
+// first kAhead tiles are under way before anything is waited for (kernels
+// before this one, too). Four masks and four dp4a per 16 weights and token; the
+// fields' factors 1, 4, 16 and 64 are shifted out of the sums, exactly.
 //
 // Shape: grid_x = ceil(row tiles * column_splits / warps of a block); the warps
 // of a block are a multiple of column_splits.
@@ -53,6 +53,7 @@ struct TernaryGemvKernel {
     const simt::Words4* tiles =
         args.tiles + static_cast<int64_t>(row_tile) * n_tiles * 32 + lane;
 
+    simt::LetNextKernelBegin();
     simt::Words4 weights[kAhead];
     SIMT_UNROLL
     for (int i = 0; i < kAhead; ++i) {
@@ -64,6 +65,7 @@ struct TernaryGemvKernel {
     const int x_bytes = n_tiles * kTileColumns;
     auto* const warp_sums = reinterpret_cast<int32_t*>(x + kTokens * x_bytes);
     const Scales scales(warp_sums + kTokens * warps * kTileRows);
+    simt::WaitForPreviousKernels();
     ShareActivations(args, x, x_bytes);
     scales.Fetch(args, simt::BlockX() * block_row_tiles * kTileRows,
                  block_row_tiles * kTileRows);

@@ -37,6 +37,25 @@ cudaError_t Launch(const TernaryMatmulPlan& plan, const TernaryMatmulArgs& args,
   return cudaErrorInvalidValue;
 }
 
+cudaError_t LaunchOverlapped(const TernaryMatmulPlan& plan,
+                             const TernaryMatmulArgs& args,
+                             cudaStream_t stream) {
+  switch (plan.kernel) {
+    case TernaryKernel::kGemv1:
+      return simt::LaunchOverlapped<TernaryGemvKernel<1>>(plan.shape, args,
+                                                          stream);
+    case TernaryKernel::kGemv2:
+      return simt::LaunchOverlapped<TernaryGemvKernel<2>>(plan.shape, args,
+                                                          stream);
+    case TernaryKernel::kSkinny8:
+      return simt::LaunchOverlapped<TernarySkinny8>(plan.shape, args, stream);
+    case TernaryKernel::kSkinny16:
+      return simt::LaunchOverlapped<TernarySkinny16>(plan.shape, args, stream);
+    default:
+      return Launch(plan, args, stream);
+  }
+}
+
 }  // namespace
 
 absl::Status PrepareTernaryMatmul() {
@@ -67,6 +86,14 @@ absl::Status LaunchTernaryMatmul(const TernaryMatmulPlan& plan,
                                  CudaStream stream) {
   return CudaStatus(Launch(plan, args, static_cast<cudaStream_t>(stream)),
                     TernaryKernelName(plan.kernel));
+}
+
+absl::Status LaunchTernaryMatmulOverlapped(const TernaryMatmulPlan& plan,
+                                           const TernaryMatmulArgs& args,
+                                           CudaStream stream) {
+  return CudaStatus(
+      LaunchOverlapped(plan, args, static_cast<cudaStream_t>(stream)),
+      TernaryKernelName(plan.kernel));
 }
 
 }  // namespace tern

@@ -21,6 +21,12 @@ absl::Status LaunchTernaryMatmul(const TernaryMatmulPlan& plan,
                                  const TernaryMatmulArgs& args,
                                  CudaStream stream);
 
+// The same, but kGemv* and kSkinny* begin to load weights while the kernels
+// before them in the stream still run (on sm_90 and later).
+absl::Status LaunchTernaryMatmulOverlapped(const TernaryMatmulPlan& plan,
+                                           const TernaryMatmulArgs& args,
+                                           CudaStream stream);
+
 }  // namespace tern
 
 #endif  // KERNELS_CUDA_TERNARY_MATMUL_H_

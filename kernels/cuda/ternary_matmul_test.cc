@@ -111,14 +111,13 @@ TEST(TernaryMatmul, OrderOfBlocksDoesNotMatter) {
   }
 }
 
-// Rows of the real models, few of them.
+// Rows of the real models, few of them; the longest with the largest sums.
 TEST(TernaryMatmul, RealRowsAreExact) {
   for (int n_in : {2560, 3840, 4096, 6912, 14336}) {
     for (int n_tokens : {1, 2, 7, 16, 40}) {
-      for (bool extreme : {false, true}) {
-        const TernaryProblem problem(n_tokens, 18, n_in, n_in, extreme);
-        ExpectExact(PlanTernaryMatmul(kH200, n_tokens, 18, n_in), problem, 2);
-      }
+      const bool extreme = n_in == 14336;
+      const TernaryProblem problem(n_tokens, 18, n_in, n_in, extreme);
+      ExpectExact(PlanTernaryMatmul(kH200, n_tokens, 18, n_in), problem, 2);
     }
   }
   const TernaryProblem prompt(129, 130, 2560, 4);

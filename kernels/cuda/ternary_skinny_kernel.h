@@ -16,8 +16,8 @@ namespace tern {
 // As TernaryGemvKernel: each warp takes one row tile and a slice of its
 // columns, column_splits warps of a block share a row tile and add up in shared
 // memory, so that no block waits for another. Weights go from memory to
-// registers, the first kAhead tiles before anything is waited for; all columns
-// of all tokens lie in shared memory.
+// registers, the first kAhead tiles before anything is waited for (kernels
+// before this one, too); all columns of all tokens lie in shared memory.
 //
 // Shape: grid_x = ceil(row tiles * column_splits / 8), 8 warps.
 template <int kTokenTiles>
@@ -52,6 +52,7 @@ struct TernarySkinnyKernel {
     const int end = idle ? begin : n_tiles * (slice + 1) / splits;
     const simt::Words4* tiles =
         args.tiles + static_cast<int64_t>(row_tile) * n_tiles * 32 + lane;
+    simt::LetNextKernelBegin();
     simt::Words4 weights[kAhead];
     SIMT_UNROLL
     for (int i = 0; i < kAhead; ++i) {
@@ -63,6 +64,7 @@ struct TernarySkinnyKernel {
     auto* const warp_sums =
         reinterpret_cast<int32_t*>(x + kTokens * n_tiles * kTileColumns);
     const Scales scales(warp_sums + kWarps * kWarpSums);
+    simt::WaitForPreviousKernels();
     FetchTokens(args, x);
     scales.Fetch(args, first_row_tile * kTileRows, block_row_tiles * kTileRows);
     simt::CopyAsyncCommit();
