@@ -24,6 +24,7 @@
 #include "coordinator/inference_service.h"
 #include "coordinator/kept_kv.h"
 #include "coordinator/kept_kv_file.h"
+#include "coordinator/kept_kv_proto.h"
 #include "coordinator/operator_store.h"
 #include "coordinator/service_context.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"

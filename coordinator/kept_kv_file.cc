@@ -4,14 +4,11 @@
 
 #include <cerrno>
 #include <cstring>
-#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "coordinator/block_manager.h"
 #include "coordinator/record_file.h"
-#include "proto/tern/v1/journal.pb.h"
 #include "util/logging.h"
 #include "util/status_macros.h"
 
@@ -20,80 +17,17 @@ namespace {
 
 constexpr char kFileName[] = "kept_kv.state";
 
-void Encode(const KeptKvOfModel& from, v1::JournalKeptKv* to) {
-  to->set_model(from.model);
-  to->set_model_fingerprint(from.fingerprint);
-  to->set_numerics_id(from.kept.numerics_id);
-  to->set_keeps_boundary(from.kept.keeps_boundary);
-  for (const KeptKv::Stage& stage : from.kept.stages) {
-    v1::JournalKeptStage* out = to->add_stages();
-    out->set_worker_id(stage.worker_id);
-    out->set_incarnation(stage.incarnation);
-    out->set_layer_begin(stage.range.layer_begin);
-    out->set_layer_end(stage.range.layer_end);
-    out->set_epoch(stage.epoch);
-  }
-  const BlockManager::State state = from.kept.blocks.ToState();
-  to->set_block_count(state.n_blocks);
-  to->set_block_size(state.block_size);
-  for (const auto& [salt, prefix] : state.roots) {
-    v1::JournalKeptRoot* root = to->add_roots();
-    root->set_salt(salt);
-    root->set_prefix(prefix);
-  }
-  for (const BlockManager::KnownBlock& known : state.known) {
-    v1::JournalKeptBlock* block = to->add_blocks();
-    block->set_block_id(known.block_id);
-    block->set_parent(known.parent);
-    block->set_prefix(known.prefix);
-    block->mutable_token_ids()->Add(known.tokens.begin(), known.tokens.end());
-    block->set_lost_begin(known.lost_by.begin);
-    block->set_lost_end(known.lost_by.end);
-  }
-}
-
-absl::StatusOr<KeptKvOfModel> Decode(const v1::JournalKeptKv& from) {
-  BlockManager::State state;
-  state.n_blocks = from.block_count();
-  state.block_size = from.block_size();
-  for (const v1::JournalKeptRoot& root : from.roots()) {
-    state.roots[root.salt()] = root.prefix();
-  }
-  for (const v1::JournalKeptBlock& block : from.blocks()) {
-    state.known.push_back({block.block_id(),
-                           block.parent(),
-                           block.prefix(),
-                           {block.token_ids().begin(), block.token_ids().end()},
-                           {block.lost_begin(), block.lost_end()}});
-  }
-  ASSIGN_OR_RETURN(BlockManager blocks, BlockManager::FromState(state));
-  KeptKvOfModel to = {
-      from.model(),
-      from.model_fingerprint(),
-      {{}, from.numerics_id(), from.keeps_boundary(), std::move(blocks)}};
-  for (const v1::JournalKeptStage& stage : from.stages()) {
-    to.kept.stages.push_back(
-        {stage.worker_id(),
-         stage.incarnation(),
-         {stage.layer_begin(), stage.layer_end(), to.kept.stages.empty(),
-          static_cast<int>(to.kept.stages.size()) + 1 == from.stages_size()},
-         stage.epoch()});
-  }
-  return to;
-}
-
 }  // namespace
 
 absl::Status WriteKeptKvFile(const std::string& folder,
                              const std::vector<KeptKvOfModel>& all) {
-  v1::JournalKeptKvs message;
-  for (const KeptKvOfModel& each : all) Encode(each, message.add_kept());
-  if (message.ByteSizeLong() > kMaxRecordBytes) {
+  const std::string bytes = EncodeKeptKvs(all);
+  if (bytes.size() > kMaxRecordBytes) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("what KV blocks hold takes ", message.ByteSizeLong(),
+        absl::StrCat("what KV blocks hold takes ", bytes.size(),
                      " bytes, more than a record's ", kMaxRecordBytes));
   }
-  return ReplaceRecordFile(folder, kFileName, message.SerializeAsString());
+  return ReplaceRecordFile(folder, kFileName, bytes);
 }
 
 std::vector<KeptKvOfModel> TakeKeptKvFile(const std::string& folder) {
@@ -101,15 +35,7 @@ std::vector<KeptKvOfModel> TakeKeptKvFile(const std::string& folder) {
   std::vector<KeptKvOfModel> all;
   const absl::StatusOr<int64_t> read =
       ReadRecords(path, [&all](absl::string_view payload) {
-        v1::JournalKeptKvs message;
-        if (!message.ParseFromArray(payload.data(),
-                                    static_cast<int>(payload.size()))) {
-          return absl::DataLossError("bytes that say nothing of KV blocks");
-        }
-        for (const v1::JournalKeptKv& kept : message.kept()) {
-          ASSIGN_OR_RETURN(KeptKvOfModel each, Decode(kept));
-          all.push_back(std::move(each));
-        }
+        ASSIGN_OR_RETURN(all, ParseKeptKvs(payload));
         return absl::OkStatus();
       });
   if (absl::IsNotFound(read.status())) return {};

@@ -1,12 +1,11 @@
 #ifndef COORDINATOR_KEPT_KV_FILE_H_
 #define COORDINATOR_KEPT_KV_FILE_H_
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "coordinator/kept_kv.h"
+#include "coordinator/kept_kv_proto.h"
 
 namespace tern {
 
@@ -14,13 +13,6 @@ namespace tern {
 // "kept_kv.state" beside the journal (coordinator/record_file.h), written by a
 // coordinator that ends in good order, when its pipelines run nothing any more.
 // The next one removes it as it reads it: from then on the blocks change.
-
-// Of which model.
-struct KeptKvOfModel {
-  std::string model;
-  uint64_t fingerprint = 0;
-  KeptKv kept;
-};
 
 // UNAVAILABLE when the system refuses, RESOURCE_EXHAUSTED when it is too much
 // for a record.

@@ -1,14 +1,17 @@
 #include "coordinator/kept_kv_file.h"
 
-#include <cstdint>
+#include <stdlib.h>
+
 #include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "coordinator/block_manager.h"
 #include "coordinator/kept_kv.h"
+#include "coordinator/kept_kv_proto.h"
 #include "coordinator/record_file.h"
 #include "coordinator/step_plan.h"
 #include "gtest/gtest.h"

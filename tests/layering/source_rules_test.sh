@@ -33,7 +33,7 @@ rule "generated protobuf headers stay at the edges" \
   '[a-z]*/[a-z_]*(_service|_reactors?|_call|_proto|_test)\.|[a-z]*/grpc_|coordinator/(generation|request_validation)|worker/registration|[a-z]*/testing/|client/|cli/|tests/|bench/'
 rule "CUDA and NCCL headers stay in .cu files" \
   '#include [<"](cuda_runtime|nccl)' \
-  '[^:]*\.cuh?|kernels/cuda/launch\.h'
+  '[^:]*\.cuh?'
 rule "channels and ports come from util/credentials" \
   '(Insecure|Ssl|Tls)(Channel|Server)?Credentials\(' \
   'util/credentials|[a-z]*/testing/|[a-z]*/[a-z_]*_test\.|tests/'
