@@ -54,10 +54,12 @@ bool FlipBit(uint64_t bit, grpc::ByteBuffer* message) {
 // The proxy holds it until both ends are done.
 class FaultProxy::Call : public std::enable_shared_from_this<Call> {
  public:
-  // A call that came.
-  Call(FaultProxy* proxy, std::string method)
+  // A call that came, if there is a context.
+  Call(FaultProxy* proxy, std::string method,
+       grpc::CallbackServerContext* context)
       : proxy_(*proxy),
         method_(std::move(method)),
+        front_context_(context),
         name_(LastPart(method_)),
         front_(this),
         back_(this) {
@@ -67,7 +69,7 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
   // A call for nobody, with one message.
   static std::shared_ptr<Call> Repeat(const Call& of,
                                       const grpc::ByteBuffer& message) {
-    auto call = std::make_shared<Call>(&of.proxy_, of.method_);
+    auto call = std::make_shared<Call>(&of.proxy_, of.method_, nullptr);
     call->front_finished_ = call->front_done_ = true;
     call->there_.push_back({What::kMessage, message, call->Due(), {}});
     call->there_.push_back({What::kEnd, {}, call->Due(), {}});
@@ -105,12 +107,13 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
         write_back_ = sent.message;
         front_.StartWrite(&write_back_);
       } else {
-        FinishFront(sent.status);
+        FinishFront(sent.status, sent.is_from_target);
       }
     }
     if (front_cancelled_ && !writing_back_) {
       back_items_.clear();
-      FinishFront(grpc::Status(grpc::StatusCode::CANCELLED, "cancelled"));
+      FinishFront(grpc::Status(grpc::StatusCode::CANCELLED, "cancelled"),
+                  false);
     }
     MaybeRead();
     return next;
@@ -141,7 +144,8 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
     What what;
     grpc::ByteBuffer message;
     absl::Time due;
-    grpc::Status status;  // of an end, back
+    grpc::Status status;          // of an end, back
+    bool is_from_target = false;  // that end
   };
 
   class Front : public grpc::ServerGenericBidiReactor {
@@ -217,10 +221,16 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
     back_.RemoveHold();
   }
 
-  void FinishFront(const grpc::Status& status)
+  void FinishFront(const grpc::Status& status, bool is_from_target)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(proxy_.mu_) {
     if (front_finished_) return;
     front_finished_ = true;
+    if (is_from_target) {
+      for (const auto& [key, value] : context_.GetServerTrailingMetadata()) {
+        front_context_->AddTrailingMetadata({key.data(), key.size()},
+                                            {value.data(), value.size()});
+      }
+    }
     front_.Finish(status);
   }
 
@@ -319,13 +329,14 @@ class FaultProxy::Call : public std::enable_shared_from_this<Call> {
     absl::MutexLock lock(&proxy_.mu_);
     held_ = back_open_ = writing_there_ = false;
     there_.clear();
-    back_items_.push_back({What::kEnd, {}, Due(), status});
+    back_items_.push_back({What::kEnd, {}, Due(), status, true});
     Stirred();
   }
 
   FaultProxy& proxy_;
   const std::string method_;
   const std::string name_;
+  grpc::CallbackServerContext* const front_context_;  // of a call that came
   grpc::ClientContext context_;
   std::unique_ptr<grpc::GenericStub> stub_;
   Front front_;
@@ -354,7 +365,8 @@ class FaultProxy::Service : public grpc::CallbackGenericService {
   grpc::ServerGenericBidiReactor* CreateReactor(
       grpc::GenericCallbackServerContext* context) override {
     absl::MutexLock lock(&proxy_.mu_);
-    const auto call = std::make_shared<Call>(&proxy_, context->method());
+    const auto call =
+        std::make_shared<Call>(&proxy_, context->method(), context);
     proxy_.calls_.insert(call);
     call->ReadFront();
     if (proxy_.stopping_) call->Break();
