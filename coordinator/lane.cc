@@ -336,6 +336,12 @@ int Lane::PrefillBudget() const {
       running_.begin(), running_.end(),
       [](const auto& running) { return running.second->IsDecoding(); }));
   if (n_decoding == 0 || budget <= options_.min_prefill_tokens) return budget;
+  // A stream that stands still is worse than those that are slower for it.
+  if (std::any_of(running_.begin(), running_.end(), [](const auto& running) {
+        return running.second->is_interrupted && !running.second->IsDecoding();
+      })) {
+    return budget;
+  }
   if (!cost_.is_known()) return options_.min_prefill_tokens;
   const int n_rows =
       static_cast<int>(CeilDiv(n_decoding, capacity_.n_micro_batches));

@@ -26,13 +26,14 @@ namespace tern {
 // A step takes the decode rows first, an even share of all decoding sequences
 // for each micro-batch in flight, then prefill up to `max_step_tokens`; while
 // others decode, prefill takes what fits `max_step_stretch` times the time of
-// the step without it, so that prompts do not hold the decoding up. Tenants
-// take turns in prefill, too. Blocks are allocated when a row needs them, or
-// taken over from others whose text begins alike. When none is free, a sequence
-// of lower rank is pre-empted: it gives up its blocks and waits, and is later
-// replayed from its token log as prefill. The sequence of the highest rank is
-// never pre-empted, and every admitted sequence fits the pool alone, so there
-// is always progress.
+// the step without it, so that prompts do not hold the decoding up; streams
+// that a lost pipeline interrupted are not held back so. Tenants take turns in
+// prefill, too. Blocks are allocated when a row needs them, or taken over from
+// others whose text begins alike. When none is free, a sequence of lower rank
+// is pre-empted: it gives up its blocks and waits, and is later replayed from
+// its token log as prefill. The sequence of the highest rank is never
+// pre-empted, and every admitted sequence fits the pool alone, so there is
+// always progress.
 //
 // Borrows sequences, which tell in `pipeline` that they are here, and the queue
 // that the pre-empted go back to. Pure; not thread-safe.

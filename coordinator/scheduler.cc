@@ -72,6 +72,7 @@ std::optional<BlockManager> Scheduler::StopPipeline(int index) {
     Sequence* sequence = lane->running().begin()->second;
     lane->Release(sequence);
     queue_.Return(sequence);
+    sequence->is_interrupted = sequence->n_output() > 0;
   }
   for (const int64_t id : lane->InFlight()) {
     const auto sequence = sequences_.find(id);
@@ -334,6 +335,7 @@ bool Scheduler::TakeToken(const SampledToken& sampled, bool wants_logprobs,
     event.status = sampled.status;
   } else {
     const Sequence::Ending ending = sequence->Append(sampled.token_id);
+    sequence->is_interrupted = false;
     event.token = sampled.token_id;
     if (wants_logprobs) event.logprobs = sampled.logprobs;
     event.ended = ending.ended;

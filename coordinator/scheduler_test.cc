@@ -724,6 +724,29 @@ TEST(SchedulerPipelines, WhatRanOnALostOneGoesOnElsewhere) {
   EXPECT_EQ(bench.scheduler_.n_sequences(), 0);
 }
 
+// Streams that stand still take more of a step than new prompts may.
+TEST(SchedulerPipelines, WhatIsInterruptedIsNotThrottled) {
+  Scheduler::Options options = Options(512, 8);
+  options.max_step_stretch = 1;
+  Bench bench(options, 1000, 1, 2);
+  for (int id = 1; id <= 2; ++id) ASSERT_TRUE(bench.Add(id, 200, 100).ok());
+  while (bench.answers_[1].size() < 20 || bench.answers_[2].size() < 20) {
+    bench.Step();
+  }
+  const int lost = bench.scheduler_.Find(1)->pipeline;
+  bench.StopPipeline(lost);
+  const size_t n_before = bench.answers_[1].size();
+  const size_t n_plans_before = bench.plans_.size();
+  while (bench.answers_[1].size() == n_before) bench.Step();
+  EXPECT_LE(bench.plans_.size() - n_plans_before, 2u);
+  // A new one comes in small pieces.
+  ASSERT_TRUE(bench.Add(3, 200, 1).ok());
+  bench.Step();
+  EXPECT_TRUE(bench.answers_[3].empty());
+  bench.RunAll();
+  for (int id = 1; id <= 2; ++id) bench.ExpectAnswer(id, 100);
+}
+
 TEST(SchedulerPipelines, WhatFitsTheLostOneAloneWaitsAside) {
   Bench bench(Options(64, 8), 4, 1, 1);
   bench.StartPipeline(40, 1);

@@ -98,6 +98,10 @@ struct Sequence {
   // reported: the first has none. All of them where none are wanted.
   int n_scored;
 
+  // Whether its pipeline was lost and no token has come since: its caller sees
+  // it stand still.
+  bool is_interrupted = false;
+
   // Where it runs; -1 while it waits.
   int pipeline = -1;
 
