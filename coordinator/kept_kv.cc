@@ -46,15 +46,14 @@ int KeptKv::n_held() const {
 std::optional<BlockManager> RecoverBlocks(KeptKv kept,
                                           absl::Span<const char> has_kept) {
   CHECK(has_kept.size() == kept.stages.size());
+  if (std::count(has_kept.begin(), has_kept.end(), true) == 0) {
+    return std::nullopt;
+  }
   StageSpan lost;
   for (int i = 0; i < static_cast<int>(has_kept.size()); ++i) {
     if (has_kept[i]) continue;
     if (lost.empty()) lost.begin = i;
     lost.end = i + 1;
-  }
-  if (lost.begin == 0 && lost.end == static_cast<int>(has_kept.size()) &&
-      std::count(has_kept.begin(), has_kept.end(), false) == lost.end) {
-    return std::nullopt;
   }
   if (!lost.empty()) {
     if (!kept.keeps_boundary) lost.begin = 0;
