@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/optional.h"
 #include "bench/engine_report.h"
 #include "bench/local_servers.h"
 #include "cli/progress_line.h"
@@ -58,6 +59,9 @@ class SurvivalBench {
 
   // Takes a worker out of service, or puts it back.
   absl::Status Cordon(int worker, bool cordoned);
+
+  // Seconds in which a stream is to go on after a loss is noticed.
+  absl::optional<double> ResumeTarget() const;
 
   absl::Status Death();
   absl::Status Hang();
