@@ -126,6 +126,10 @@ std::vector<v1::GenerateRequest> AllKinds() {
   kinds.back().mutable_response_options()->set_echo(true);
   // Held back now and then, and never found.
   kinds.back().mutable_stopping()->add_stop_strings("the \x01");
+  // Long enough to be under way still when a busy machine gets to disturb them.
+  for (v1::GenerateRequest& kind : kinds) {
+    kind.mutable_stopping()->set_max_output_tokens(400);
+  }
   return kinds;
 }
 
@@ -293,6 +297,7 @@ TEST_F(CoordinatorLossTest, ToldToEndItLeavesItsStreamsToTheNext) {
     EXPECT_EQ(*code, 0);
     ASSERT_TRUE(cluster_->RestartCoordinator().ok());
   });
+  ASSERT_TRUE(cluster_->WaitUntilReady().ok()) << cluster_->Logs();
   EXPECT_THAT(cluster_->coordinator().Log(),
               ::testing::ContainsRegex("event=kv_kept .* stages=2 of=2 "));
   EXPECT_TRUE(Undisturbed(Request("long", text)) == before);

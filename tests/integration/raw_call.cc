@@ -74,14 +74,21 @@ absl::Status WaitForHealth(const std::shared_ptr<grpc::Channel>& channel,
                            absl::Duration timeout) {
   bool found = false;
   int last = 0;
-  const grpc::Status status =
-      CallRaw(channel, "/grpc.health.v1.Health/Watch", StringField(1, service),
-              timeout, [&](const std::string& answer) {
-                // Field 1 is the ServingStatus; 1 is SERVING.
-                last = answer.size() >= 2 && answer[0] == 0x08 ? answer[1] : 0;
-                found = (last == 1) == serving;
-                return found;
-              });
+  const absl::Time deadline = absl::Now() + timeout;
+  grpc::Status status;
+  do {
+    status = CallRaw(
+        channel, "/grpc.health.v1.Health/Watch", StringField(1, service),
+        deadline - absl::Now(), [&](const std::string& answer) {
+          // Field 1 is the ServingStatus; 1 is SERVING.
+          last = answer.size() >= 2 && answer[0] == 0x08 ? answer[1] : 0;
+          found = (last == 1) == serving;
+          return found;
+        });
+    // A new channel may begin with the connection of an old one, whose server
+    // is gone.
+  } while (!found && status.error_code() == grpc::StatusCode::UNAVAILABLE &&
+           absl::Now() < deadline);
   if (found) return absl::OkStatus();
   const absl::Status error = FromGrpcStatus(status);
   return absl::Status(

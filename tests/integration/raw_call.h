@@ -16,6 +16,7 @@ namespace tern {
 // Waits until grpc.health.v1 says that `service` of the server is SERVING, or
 // (with `serving` false) that it is not. DEADLINE_EXCEEDED with the last answer
 // when that does not happen in time; other statuses as the server gives them.
+// Broken connections are made anew.
 absl::Status WaitForHealth(const std::shared_ptr<grpc::Channel>& channel,
                            const std::string& service, bool serving,
                            absl::Duration timeout);
